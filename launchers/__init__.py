@@ -1,0 +1,1 @@
+"""What runs on the login node: compose, check, plan, submit. Imports no torch."""

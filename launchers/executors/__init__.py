@@ -1,0 +1,1 @@
+"""One kind of cluster per file, found by file name."""

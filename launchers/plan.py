@@ -1,0 +1,241 @@
+"""From a composed config to tasks: every stage typed and resolved, every refusal made, before anything starts.
+
+A refusal is a ValueError of one line that names the place, the value and the choices.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from launchers import plugins
+from nemo_ext import manifest
+from nemo_ext.files import write_text_atomic
+from recipes.run_stage import config_hash
+from recipes.stage import Process, Resources, main_process
+
+
+@dataclass(frozen=True)
+class Task:
+    """One folder, one config.yaml, one set of processes."""
+
+    stage: str
+    part: str
+    """Of the stage: a variant, `shard_<n>`, or empty when the stage is one task."""
+    content: dict[str, Any]
+    """The resolved config, as plain values: 2,880 shards must not cost 2,880 typed trees."""
+    module: ModuleType
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.part}" if self.part else self.stage
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.content["output_dir"])
+
+    @property
+    def config_path(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def config(self) -> str:
+        """The text of config.yaml."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.content))
+
+    @property
+    def config_hash(self) -> str:
+        return config_hash(self.content)
+
+    def typed(self) -> Any:
+        """The stage's Config object."""
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(self.module.Config), self.content))
+
+    @property
+    def processes(self) -> list[Process]:
+        path = str(self.config_path)
+        if hasattr(self.module, "processes"):
+            return self.module.processes(self.typed(), path)
+        return [main_process(path)]
+
+    def why_not_done(self) -> str | None:
+        """None when it is finished, and its config, inputs and outputs are as they were."""
+        return manifest.out_of_date(self.folder, self.config_hash)
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    name: str
+    uses: str
+    after: list[str]
+    resources: Resources
+    tasks: list[Task]
+
+    def why_not_done(self) -> str | None:
+        """None when every task is finished and up to date."""
+        return next((reason for task in self.tasks if (reason := task.why_not_done())), None)
+
+
+def resolve(cfg: DictConfig, run_dir: Path) -> list[PlannedStage]:
+    """The recipe's stages in order, typed, with every `${...}` filled in."""
+    modules = plugins.stages()
+    for name, stage in cfg.stages.items():
+        if "uses" not in stage:
+            raise ValueError(f"stages.{name}: the recipe has no such stage; it has: {', '.join(_stage_names(cfg))}")
+        stage.name, stage.output_dir = name, str(run_dir / str(name))
+    above: list[str] = []
+    planned = []
+    for name, stage in cfg.stages.items():
+        module = modules[stage.uses]
+        config = _typed(cfg, str(name), stage, module.Config)
+        unknown = [other for other in config.after if other not in above]
+        if unknown:
+            raise ValueError(f"stages.{name}.after names {unknown}; it must name stages listed above it: {above}")
+        tasks = _tasks(config, str(name), module)
+        if hasattr(module, "check"):
+            for task in tasks if config.variants else tasks[:1]:  # shards are alike
+                module.check(task.typed())
+        resources = OmegaConf.to_object(config.resources)
+        assert isinstance(resources, Resources), "typed by Stage"
+        planned.append(PlannedStage(str(name), stage.uses, list(config.after), resources, tasks))
+        above.append(str(name))
+    return planned
+
+
+def _stage_names(cfg: DictConfig) -> list[str]:
+    return [str(name) for name, stage in cfg.stages.items() if "uses" in stage]
+
+
+def _typed(cfg: DictConfig, name: str, stage: DictConfig, schema: type) -> DictConfig:
+    """The stage's node, resolved and merged into its own type: Hydra lets `+key=value` past a typed node."""
+    place = f"stages.{name} (recipes/stages/{stage.uses}.py)"
+    try:
+        content = OmegaConf.to_container(stage, resolve=True, throw_on_missing=False)
+        typed = OmegaConf.merge(OmegaConf.structured(schema), content)
+    except InterpolationToMissingValueError as error:
+        raise ValueError(f"{place}: a value it points at is not set. {_first_line(error)}") from error
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{place}: {_first_line(error)}") from error
+    missing = sorted(OmegaConf.missing_keys(typed))
+    if missing:
+        raise ValueError(f"not set: {', '.join(f'stages.{name}.{key}' for key in missing)}")
+    assert isinstance(typed, DictConfig), "a stage is a mapping"
+    return typed
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _tasks(config: DictConfig, stage: str, module: ModuleType) -> list[Task]:
+    """One task per variant or shard, or one for the whole stage."""
+    if config.variants and config.shards > 1:
+        raise ValueError(f"stages.{stage} has both shards and variants; it can have one of them")
+    whole = OmegaConf.to_container(config)
+    assert isinstance(whole, dict), "a stage is a mapping"
+    content = {str(key): value for key, value in whole.items()}
+    folder = content["output_dir"]
+    if config.variants:
+        variants = content.pop("variants")
+        return [
+            Task(
+                stage,
+                part,
+                _variant(content | {"output_dir": f"{folder}/{part}"}, changes, stage, part, module),
+                module,
+            )
+            for part, changes in variants.items()
+        ]
+    if config.shards > 1:
+        width = len(str(config.shards - 1))
+        parts = {f"shard_{index:0{width}d}": index for index in range(config.shards)}
+        return [
+            Task(stage, part, content | {"shard": index, "output_dir": f"{folder}/{part}"}, module)
+            for part, index in parts.items()
+        ]
+    return [Task(stage, "", content, module)]
+
+
+def _variant(content: dict[str, Any], changes: Any, stage: str, part: str, module: ModuleType) -> dict[str, Any]:
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(module.Config), content, changes or {})
+    except OmegaConfBaseException as error:
+        raise ValueError(f"stages.{stage}.variants.{part}: {_first_line(error)}") from error
+    container = OmegaConf.to_container(merged)
+    assert isinstance(container, dict), "a stage is a mapping"
+    return {str(key): value for key, value in container.items()}
+
+
+def select(stages: list[PlannedStage], only: list[str], from_stage: str | None) -> list[PlannedStage]:
+    """The stages asked for; the others are taken as they are on disk."""
+    names = [stage.name for stage in stages]
+    for name in [*only, *([from_stage] if from_stage else [])]:
+        if name not in names:
+            raise ValueError(f"no stage {name!r} in this recipe; it has: {', '.join(names)}")
+    start = names.index(from_stage) if from_stage else 0
+    return [stage for stage in stages[start:] if not only or stage.name in only]
+
+
+def require_finished(stages: list[PlannedStage], selected: list[PlannedStage]) -> None:
+    """A stage that is left out but needed must be on disk."""
+    chosen = {stage.name for stage in selected}
+    by_name = {stage.name: stage for stage in stages}
+    for stage in selected:
+        for other in stage.after:
+            if other not in chosen and not all(
+                (task.folder / manifest.DONE).is_file() for task in by_name[other].tasks
+            ):
+                raise ValueError(f"stage {stage.name} needs {other}, which is left out and has not finished")
+
+
+def write_configs(stages: list[PlannedStage], redo: bool) -> None:
+    """Write each task's config.yaml, the one file the job reads.
+
+    Raises:
+        ValueError: the folder holds another config: names the differing keys and the ways on.
+    """
+    for stage in stages:
+        for task in stage.tasks:
+            if redo and task.folder.exists():
+                _set_aside(task.folder)
+            differing = _differences(task)
+            if differing:
+                shown = "; ".join(differing[:8]) + (f"; and {len(differing) - 8} more" if len(differing) > 8 else "")
+                raise ValueError(
+                    f"{task.folder} was made with another config: {shown}. Use another run_name=, or redo=true to "
+                    "set its results aside and make them anew."
+                )
+    for stage in stages:
+        for task in stage.tasks:
+            write_text_atomic(task.config_path, task.config)
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
+    shutil.move(folder, kept)
+
+
+def _differences(task: Task) -> list[str]:
+    """`key: old -> new` of every leaf that decides the result and differs from the config on disk."""
+    if not task.config_path.is_file() or task.config_path.read_text() == task.config:
+        return []
+    old, new = (_leaves(node) for node in (OmegaConf.load(task.config_path), task.content))
+    keys = sorted(old.keys() | new.keys())
+    return [
+        f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}"
+        for key in keys
+        if old.get(key) != new.get(key) and not key.startswith("resources")
+    ]
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    content = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    if isinstance(content, dict) and content:
+        return {k: v for key, value in content.items() for k, v in _leaves(value, f"{prefix}.{key}").items()}
+    return {prefix.lstrip("."): content}

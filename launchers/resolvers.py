@@ -1,0 +1,60 @@
+"""What `${...}` may call in conf/: files of other groups, by name.
+
+${prompt:math_base,math_text_detailed}   conf/prompt/math_base.yaml with the examples of conf/few_shot/...
+${benchmarks:[gsm8k,math]}               conf/benchmark/*.yaml by name; a path stands for a benchmark of your own
+${repo:}                                 the repository's folder
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+
+
+def _load(group: str, name: str) -> DictConfig:
+    path = CONF / group / f"{name}.yaml"
+    if not path.is_file():
+        choices = sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+        raise ValueError(f"no conf/{group}/{name}.yaml; conf/{group} has: {', '.join(choices)}")
+    loaded = OmegaConf.load(path)
+    assert isinstance(loaded, DictConfig), f"{path} is a mapping"
+    return loaded
+
+
+def prompt(name: str, few_shot: str | None = None) -> DictConfig:
+    loaded = _load("prompt", name)
+    loaded.name = name if few_shot is None else f"{name}+{few_shot}"
+    loaded.few_shot = [] if few_shot is None else _load("few_shot", few_shot).examples
+    return loaded
+
+
+def benchmarks(names: Iterable[str]) -> DictConfig:
+    found = {}
+    for name in names:
+        path = Path(name)
+        if path.suffix in {".jsonl", ".parquet"}:
+            found[path.stem] = OmegaConf.create({"path": str(path.absolute()), "format": "auto"})
+        else:
+            found[name] = _load("benchmark", name)
+    return OmegaConf.create(found)
+
+
+def every(total: int, parts: int) -> int:
+    if total % parts:
+        raise ValueError(f"{total} steps have no {parts} equally spaced checkpoints; make it a multiple of {parts}")
+    return total // parts
+
+
+def spaced(total: int, parts: int) -> ListConfig:
+    return OmegaConf.create([every(total, parts) * part for part in range(1, parts + 1)])
+
+
+def register() -> None:
+    OmegaConf.register_new_resolver("prompt", prompt, replace=True)
+    OmegaConf.register_new_resolver("benchmarks", benchmarks, replace=True)
+    OmegaConf.register_new_resolver("every", every, replace=True)
+    OmegaConf.register_new_resolver("spaced", spaced, replace=True)
+    OmegaConf.register_new_resolver("repo", lambda: str(ROOT), replace=True)

@@ -1,0 +1,179 @@
+"""Compose, check, plan, run: `python launchers/run.py +recipe=<name> [+scale=tiny] [key=value ...]`.
+
+Without a recipe it lists them. Also: dry_run=true, only=[stage,...], from_stage=<stage>, redo=true, cluster=<name>.
+Exit codes: 0 done, 1 a stage failed, 2 refused before anything was started, 130 interrupted.
+"""
+
+import fcntl
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# `python launchers/run.py` puts launchers/ first on the path, where a file could shadow a library
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from launchers import plan, plugins, resolvers
+from launchers.display import Display
+from launchers.executors.local import TaskFailed
+
+RECIPES = resolvers.CONF / "recipe"
+
+
+def list_recipes() -> str:
+    """One line per recipe: its name and the first comment of its file."""
+    lines = ["Recipes (python launchers/run.py +recipe=<name>, with +scale=tiny to run it here on the CPU):", ""]
+    for path in sorted(RECIPES.rglob("*.yaml")):
+        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
+        about = next((line for line in comments if not line.startswith("@package")), "")
+        lines.append(f"  {path.relative_to(RECIPES).with_suffix('')!s:<20} {about}")
+    return "\n".join(lines)
+
+
+def order(argv: list[str]) -> list[str]:
+    """The scale overlay after the recipe it overlays, whatever the order they were typed in."""
+    return sorted(argv, key=lambda arg: 0 if arg.startswith("+recipe=") else 1 if arg.startswith("+scale=") else 2)
+
+
+def check_root(cfg: DictConfig) -> None:
+    """Raises ValueError for `+key=value` at the root, which Hydra takes and nothing would read."""
+    known = OmegaConf.load(resolvers.CONF / "config.yaml")
+    declared = {str(key) for key in known} | {"student", "teacher", "server", "student_server", "cluster", "stages"}
+    unknown = sorted(str(key) for key in cfg if key not in declared)
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(unknown)}; conf/config.yaml has: {', '.join(sorted(declared))}")
+
+
+def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
+    """The cluster's executor module and its typed config."""
+    executors = plugins.executors()
+    kind = cfg.cluster.get("executor")
+    if kind not in executors:
+        raise ValueError(f"cluster.executor={kind!r}; launchers/executors has: {', '.join(executors)}")
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(executors[kind].Config), cfg.cluster)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"cluster (launchers/executors/{kind}.py): {str(error).splitlines()[0]}") from error
+    return executors[kind], OmegaConf.to_object(typed)
+
+
+def show(stages: list[plan.PlannedStage]) -> str:
+    """dry_run: every stage's resources, commands and resolved config; of shards, which are alike, the first."""
+    parts = []
+    for stage in stages:
+        needs = stage.resources
+        sharded = stage.tasks[0].part.startswith("shard_")
+        for task in stage.tasks[:1] if sharded else stage.tasks:
+            count = f" ({len(stage.tasks)} shards, this is the first)" if sharded else ""
+            where = f"{needs.nodes} node(s) x {needs.gpus} GPUs, image {needs.image}, limit {needs.time}"
+            commands = [
+                f"#   {p.ranks} x {shlex.join(p.argv)}{'  (service)' if p.service else ''}" for p in task.processes
+            ]
+            parts.append("\n".join([f"# {task.name}{count}: {where}", *commands, task.config]))
+    return "\n".join(parts)
+
+
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """One launcher per run folder.
+
+    Raises:
+        ValueError: another one is at work there.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{run_dir}: another launcher is running it. Wait for it, or use another run_name=."
+            ) from None
+        yield
+
+
+def launch(cfg: DictConfig, display: Display) -> None:
+    """Everything from a composed config to finished stages.
+
+    Raises:
+        ValueError: refused; nothing was started.
+        TaskFailed: a stage failed.
+    """
+    check_root(cfg)
+    run_dir = Path(cfg.run_dir).absolute()
+    executor, cluster = executor_of(cfg)
+    stages = plan.resolve(cfg, run_dir)
+    selected = plan.select(stages, list(cfg.only), cfg.from_stage)
+    if cfg.dry_run:
+        print(show(selected))
+        return
+    executor.check(cluster, selected)
+    plan.require_finished(stages, selected)
+    with run_lock(run_dir):
+        plan.write_configs(selected, cfg.redo)
+        todo = []
+        for stage in selected:
+            # once one stage runs, those after it may see other inputs, so they are looked at again when their turn comes
+            if not todo and stage.why_not_done() is None:
+                display.done_before(stage.name, [task.folder for task in stage.tasks])
+            else:
+                todo.append(stage)
+        executor.submit(cluster, todo, display)
+        display.line(f"run folder: {run_dir}")
+
+
+def refuse_interrupted(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    plugins.register()
+    resolvers.register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, to be told in one line
+    if not any(arg.startswith(("+recipe=", "-", "recipe=")) for arg in sys.argv[1:]):
+        print(list_recipes())
+        return 0 if len(sys.argv) == 1 else 2
+    sys.argv[1:] = order(sys.argv[1:])
+    signal.signal(signal.SIGTERM, refuse_interrupted)
+    display = Display()
+
+    raised: list[BaseException] = []
+
+    @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+    def entry(cfg: DictConfig) -> None:
+        try:
+            launch(cfg, display)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - re-raised below: Hydra would print a traceback
+            raised.append(error)
+
+    try:
+        entry()
+        if raised:
+            raise raised[0]
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        display.line(f"error: {message}", style="red")
+        return 2
+    except TaskFailed as error:
+        display.line(f"failed: {error}", style="red")
+        display.line("What was done is kept: the same command goes on from here.")
+        return 1
+    except BrokenPipeError:  # dry_run=true | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        display.line("interrupted: everything that was started has been stopped; the same command goes on from here.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The library the stages call: serving, grading, curation, Megatron training, evaluation, report."""

@@ -1,0 +1,1 @@
+"""Which rows stay: filters, edits, duplicates, downsampling, retrieval and decontamination."""

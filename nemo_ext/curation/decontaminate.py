@@ -1,0 +1,153 @@
+"""Is a new problem one of a benchmark's in other words? A rule, and the reading of an LLM judge's reply.
+
+As in OpenMathInstruct-2 a candidate comes from retrieval and is judged in both orders; one "same" is enough.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+_TOKEN = re.compile(r"\\?[A-Za-z]+|\d+(?:,\d{3})*(?:\.\d+)?|[+*/^=<>]|(?<=\w)\s?-\s?(?=\d)")
+_NUMBER_OF_WORD = {
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+    "eleven": "11",
+    "twelve": "12",
+    "twice": "2",
+    "double": "2",
+    "triple": "3",
+    "half": "0.5",
+}
+_STOP_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a an the of to in on at by for from with and or as is are was were be been has have had do does did it its he
+        she they them his her their him this that these those there then than so if what how when where which who many
+        much find compute calculate determine evaluate each every all total altogether left now will can get gets give
+        gives let value number answer problem following
+        """,
+    )
+)
+# Found on pairs of GSM8K and toy problems: how much of the wording must agree when the numbers do.
+_MIN_OVERLAP = 0.6
+_MIN_OVERLAP_FEW_NUMBERS = 0.8  # with a single number the wording carries the evidence
+_MIN_OVERLAP_NO_NUMBERS = 0.9
+
+
+@dataclass(frozen=True)
+class _Features:
+    numbers: Counter[str]
+    operators: Counter[str]
+    words: frozenset[str]
+
+
+def rule_judge(problem: str, benchmark_problem: str) -> bool:
+    """Are these the same problem but for names, items and word order? Cheap, and strict rather than generous.
+
+    Same when the normalised texts are equal, or when numbers (as a multiset, "three" being 3) and operators agree and
+    enough content words do. Stop words and capitalised words, among them all names, do not count.
+    """
+    if _squeeze(problem) == _squeeze(benchmark_problem):
+        return True
+    left, right = _features(problem), _features(benchmark_problem)
+    if left.numbers != right.numbers or left.operators != right.operators:
+        return False
+    count = left.numbers.total()
+    needed = _MIN_OVERLAP if count > 1 else _MIN_OVERLAP_FEW_NUMBERS if count else _MIN_OVERLAP_NO_NUMBERS
+    total = len(left.words) + len(right.words)
+    return total > 0 and 2 * len(left.words & right.words) / total >= needed
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(re.sub(r"[^\w+\-*/^=<>\\]+", " ", text.casefold()).split())
+
+
+def _features(text: str) -> _Features:
+    numbers: Counter[str] = Counter()
+    operators: Counter[str] = Counter()
+    words: set[str] = set()
+    for token in _TOKEN.findall(text):
+        lowered = token.lower()
+        if token[0].isdigit():
+            numbers[_canonical(token)] += 1
+        elif lowered in _NUMBER_OF_WORD:
+            numbers[_NUMBER_OF_WORD[lowered]] += 1
+        elif not (token[0].isalpha() or token[0] == "\\"):
+            operators[token.strip()] += 1
+        elif not token[0].isupper() and len(token) > 1 and lowered not in _STOP_WORDS:
+            words.add(lowered.removesuffix("s"))
+    return _Features(numbers, operators, frozenset(words))
+
+
+def _canonical(number: str) -> str:
+    whole, _, decimals = number.replace(",", "").partition(".")
+    decimals = decimals.rstrip("0")
+    return (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
+
+
+_REPLY = re.compile(r"^\W*(?:(?:answer|judge?ment)\W+)?(true|false|yes|no)\b(.*)", re.IGNORECASE | re.DOTALL)
+_TRUE, _FALSE = frozenset(("true", "yes")), frozenset(("false", "no"))
+
+
+def parse_judgement(text: str) -> bool | None:
+    """Read "True", "true.", "**Yes**", "Judgement: False"; None when the reply is something else.
+
+    A reply may go on after the verdict unless that names the opposite one or the verdict is part of a sentence
+    ("No two problems ..."). NeMo-Skills accepts exactly "True" and takes "True." for clean.
+    """
+    match = _REPLY.match(text.strip())
+    if match is None:
+        return None
+    verdict, rest = match.group(1).lower() in _TRUE, match.group(2)
+    if re.match(r"[*_`'\")\]]*\s*[\w]", rest) and not re.match(r"[*_`'\")\]]*\s*\n", rest):
+        return None
+    opposite = _FALSE if verdict else _TRUE
+    return None if opposite & set(re.findall(r"[a-z]+", rest.lower())) else verdict
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A benchmark problem that retrieval found."""
+
+    benchmark: str
+    benchmark_id: str
+    problem: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why a problem was called contaminated: what it is like, how much, and what the judge said to which order."""
+
+    candidate: Candidate
+    order: str  # "problem_first" or "benchmark_first"
+    reply: str
+
+
+def contaminated(
+    problem: str, candidates: Iterable[Candidate], judge: Callable[[str, str], bool | str]
+) -> Evidence | None:
+    """The first candidate that `judge` calls the same problem in either order, or None.
+
+    `judge(first, second)` gives a bool (rule_judge) or a model's reply, which parse_judgement reads.
+    """
+    for candidate in candidates:
+        for order, first, second in (
+            ("problem_first", problem, candidate.problem),
+            ("benchmark_first", candidate.problem, problem),
+        ):
+            reply = judge(first, second)
+            same = reply if isinstance(reply, bool) else parse_judgement(reply)
+            if same:
+                return Evidence(candidate, order, str(reply))
+    return None

@@ -1,0 +1,78 @@
+r"""Rows of the data sets people have, brought to one shape: problem, expected_answer, solution, problem_source.
+
+GSM8K                {"question": ..., "answer": "... <<2*3=6>>6 ...\n#### 72"}
+MATH                 {"problem": ..., "solution": "... \\boxed{72}", "subject": ..., "level": ...}
+OpenMathInstruct-2   {"problem": ..., "generated_solution": ..., "expected_answer": ..., "problem_source": ...}
+AMC, AIME            {"problem": ..., "answer": 27.0}
+"""
+
+import re
+from typing import Any
+
+from nemo_ext.grading.extract import extract_answer
+from nemo_ext.rows import Row, content_id
+
+CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
+FINAL = re.compile(r"\n?\s*####\s*(.+?)\s*$")
+
+
+class BadRow(ValueError):
+    """A row that cannot be used; the message is the reason it is dropped under."""
+
+
+def normalise(raw: Row, source: str) -> Row:
+    """{id, problem, expected_answer, problem_source} and, where the row has one, `solution`; other keys are kept.
+
+    `id` is the row's own or, without one, a hash of the problem.
+
+    Raises:
+        BadRow: no_problem, no_answer.
+    """
+    problem = _text(raw.get("problem")) or _text(raw.get("question"))
+    if not problem:
+        raise BadRow("no_problem")
+    solution, answer = _solution_and_answer(raw)
+    row = {
+        "id": str(raw["id"]) if raw.get("id") not in (None, "") else content_id(problem),
+        "problem": problem,
+        "expected_answer": answer,
+        "problem_source": raw.get("problem_source") or source,
+    }
+    if solution:
+        row["solution"] = solution
+    taken = {"question", "answer", *row}
+    return row | {key: value for key, value in raw.items() if key not in taken}
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _solution_and_answer(raw: Row) -> tuple[str | None, str]:
+    if "generated_solution" in raw:
+        solution = _text(raw["generated_solution"])
+        return solution, _answer(raw.get("expected_answer")) or _boxed(solution)
+    answer = raw.get("answer")
+    if isinstance(answer, str) and (match := FINAL.search(answer)):
+        value = match[1].replace(",", "")
+        # the training prompt asks for a box, and the published text ends in "#### 72"
+        return f"{CALCULATOR_MARK.sub('', answer[: match.start()])}\nThe answer is \\boxed{{{value}}}.", value
+    solution = _text(raw.get("solution")) or _text(raw.get("reference_solution")) or None
+    expected = _answer(raw.get("expected_answer")) or _answer(answer) or _boxed(solution or "")
+    return solution, expected
+
+
+def _answer(value: Any) -> str:
+    """An answer as text; 27.0, as AMC files have it, is 27."""
+    if isinstance(value, bool) or value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _boxed(solution: str) -> str:
+    answer = extract_answer(solution)
+    if not answer:
+        raise BadRow("no_answer")
+    return answer

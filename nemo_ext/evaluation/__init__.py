@@ -1,0 +1,1 @@
+"""Metrics of graded rows, their uncertainty, and the contract that makes two of them comparable."""

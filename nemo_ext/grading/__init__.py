@@ -1,0 +1,1 @@
+"""Answers: taking them out of a solution, comparing them, voting on them."""

@@ -1,0 +1,72 @@
+"""The names inside a run's `checkpoints` folder. Light imports only.
+
+checkpoints/model.json             {"hf_path", "shape"}: which model this is
+checkpoints/step_0000100/          a complete checkpoint
+checkpoints/latest.json            {"step": 100}
+"""
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from nemo_ext.megatron.shape import LlamaShape
+
+LATEST = "latest.json"
+MODEL = "model.json"
+PARTIAL = ".partial"
+"""Suffix of a checkpoint that is still being written, or whose writer was killed."""
+_STEP_NAME = re.compile(r"step_(\d{7,})")
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps is."""
+    return checkpoints / f"step_{step:07d}"
+
+
+def complete_steps(checkpoints: Path) -> list[int]:
+    """Steps with a complete checkpoint, ascending."""
+    if not checkpoints.is_dir():
+        return []
+    matches = (_STEP_NAME.fullmatch(path.name) for path in checkpoints.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def select_steps(checkpoints: Path, steps: Sequence[int]) -> list[Path]:
+    """The folders of exactly these steps, in the order given.
+
+    Raises:
+        ValueError: no steps, one twice, or one without a complete checkpoint.
+    """
+    there = complete_steps(checkpoints)
+    missing = [step for step in steps if step not in there]
+    if missing or not steps or len(set(steps)) < len(steps):
+        raise ValueError(f"steps={list(steps)} of {checkpoints}: give distinct steps out of the complete {there}")
+    return [step_folder(checkpoints, step) for step in steps]
+
+
+def check_space(folder: Path, num_bytes: int) -> None:
+    """Raises OSError (ENOSPC) when the disk of `folder` has not `num_bytes` and 5 % to spare."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes * 1.05:
+        raise OSError(
+            errno.ENOSPC,
+            f"a checkpoint needs {num_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: make room (or set "
+            "keep_checkpoints) and start again, training resumes from the last checkpoint",
+            str(folder),
+        )
+
+
+def read_model(checkpoints: Path) -> tuple[Path, LlamaShape]:
+    """The Hugging Face folder that training started from, and the model's shape.
+
+    Raises:
+        ValueError: `checkpoints` is not the checkpoints folder of a run.
+    """
+    path = checkpoints / MODEL
+    if not path.is_file():
+        raise ValueError(f"{checkpoints} has no {MODEL}: give the checkpoints folder of a training run")
+    content = json.loads(path.read_text())
+    return Path(content["hf_path"]), LlamaShape.from_json(content["shape"])

@@ -1,0 +1,178 @@
+"""Rows: JSONL in, JSONL out. A row only gains keys; a dropped row is written with its reason; in = out + dropped.
+
+Rows of a stage lie in `<stage>/output.jsonl` and `<stage>/dropped.jsonl`. Both appear at once, when the stage has all
+of them, so a stage that was killed leaves nothing that a later one could mistake for its output.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import orjson
+
+from nemo_ext.files import atomic_open, sha256_file
+
+Row = dict[str, Any]
+
+MALFORMED = "malformed_json"
+
+
+def dumps(row: Row) -> bytes:
+    """One line, without the newline. Keys keep their order."""
+    return orjson.dumps(row)
+
+
+def content_id(*parts: str) -> str:
+    """A short id that depends on nothing but the text: 16 hex digits of sha256."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def parse_line(line: bytes) -> Row | None:
+    """The row on this line, or None if it is not a JSON object."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a file this pipeline wrote.
+
+    Raises:
+        ValueError: at the first line that is not a JSON object, with file and line number. Files from outside are read
+            with `read_any`, which yields what is wrong instead.
+        FileNotFoundError: with the path.
+    """
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            row = parse_line(line)
+            if row is None:
+                raise ValueError(
+                    f"{path}:{number}: not a JSON object: {line[:80]!r}. The file was changed after it was written?"
+                )
+            yield row
+
+
+def read_any(path: Path) -> Iterator[Row | str]:
+    """Rows of a JSONL or parquet file from outside; a `str` stands for a line that could not be read and says why.
+
+    Raises:
+        ValueError: the file is missing or of another kind.
+    """
+    if not path.is_file():
+        raise ValueError(f"no such file: {path} (looked from {Path.cwd()})")
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+    elif path.suffix in {".jsonl", ".json"}:
+        with path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield parse_line(line) or f"{path.name}:{number}: {line[:200].decode(errors='replace').rstrip()}"
+    else:
+        raise ValueError(f"{path}: expected a .jsonl or .parquet file")
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=4096):
+                yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a readable parquet file: {error}") from error
+
+
+def input_files(folder_or_file: str | Path) -> list[Path]:
+    """The row files a stage's `input` names: one file, or every output of an earlier stage's tasks, in order.
+
+    Raises:
+        ValueError: nothing there.
+    """
+    path = Path(folder_or_file)
+    if path.is_dir():
+        found = sorted([*path.glob("output*.jsonl"), *path.glob("*/output*.jsonl")])
+        if not found:
+            raise ValueError(f"{path} holds no output*.jsonl: has that stage run?")
+        return found
+    if not path.is_file():
+        raise ValueError(f"no such file: {path} (looked from {Path.cwd()})")
+    return [path]
+
+
+class RowWriter:
+    """Collects a stage's rows: `keep`, `drop`; the files appear when the `with` block ends well.
+
+    >>> with RowWriter(folder) as rows:
+    ...     rows.keep({"id": 1})
+    ...     rows.drop({"id": 2}, "no_problem")
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kept = 0
+        self.dropped: Counter[str] = Counter()
+        self._contexts = [atomic_open(folder / name) for name in ("output.jsonl", "dropped.jsonl")]
+        self._handles: list[IO[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._handles = [context.__enter__() for context in self._contexts]
+        return self
+
+    def keep(self, row: Row) -> None:
+        self._handles[0].write(dumps(row) + b"\n")
+        self.kept += 1
+
+    def drop(self, row: Row, reason: str) -> None:
+        self._handles[1].write(dumps(row | {"reason": reason}) + b"\n")
+        self.dropped[reason] += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # dropped.jsonl first: an output.jsonl in place means that its other half is in place too
+        for context in reversed(self._contexts):
+            context.__exit__(kind, error, trace)
+
+    @property
+    def total(self) -> int:
+        return self.kept + sum(self.dropped.values())
+
+
+def require_rows(count: int, stage: str, dropped: Counter[str]) -> None:
+    """Stop a run whose data set has become empty, where it became so.
+
+    Raises:
+        ValueError: with what was dropped and why.
+    """
+    if count == 0:
+        raise ValueError(f"{stage}: no row is left. Dropped here: {dict(dropped) or 'nothing; the input was empty'}")
+
+
+def describe_files(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Path, size, row count and content hash of each file, as manifests record them."""
+    return [describe_file(path) for path in paths]
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "sha256": sha256_file(path),
+    }
+    if path.suffix == ".jsonl":
+        with path.open("rb") as handle:
+            facts["rows"] = sum(1 for line in handle if line.strip())
+    return facts
+
+
+def in_shard(row_id: str, shard: int, shards: int) -> bool:
+    """Whether a row belongs to this shard: by a hash of its id, so that all samples of a problem stay together."""
+    return shards == 1 or int(content_id(str(row_id))[:8], 16) % shards == shard

@@ -1,0 +1,1 @@
+"""Everything that generates: servers, the one client, and what passes between them."""

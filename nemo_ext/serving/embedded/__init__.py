@@ -1,0 +1,1 @@
+"""OpenAI-compatible CPU server for small Llama checkpoints."""

@@ -1,0 +1,214 @@
+"""Continuous batching: every step admits waiting prompts into free slots, then decodes one token of every slot.
+
+The steps run inside the event loop: torch would fight a second thread for the interpreter, and a loop that owns its
+state needs no locks.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from nemo_ext.serving.embedded.model import Llama
+from nemo_ext.serving.embedded.sampling import stream_key
+from nemo_ext.serving.embedded.sequence import Sequence, TokenLogprob
+from nemo_ext.serving.embedded.slots import Slots
+
+log = logging.getLogger(__name__)
+
+PREFILL_TOKENS = 8192  # padded tokens of one admission, so that no step keeps the event loop for long
+
+
+class EngineError(RuntimeError):
+    """A step failed; the message is the exception's. The engine goes on with other work."""
+
+
+@dataclass
+class Counters:
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    failed_steps: int = 0
+
+
+class Engine:
+    """Runs sequences given to `submit` and resolves their `done`.
+
+    Args:
+        max_prefill: distinct prompts admitted in one step.
+    """
+
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer, eos_ids: list[int], num_slots: int, max_prefill: int
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_prefill = max_prefill
+        self.slots = Slots(num_slots, model.context_length)
+        self.waiting: deque[Sequence] = deque()
+        self.counters = Counters()
+        self._is_eos = np.zeros(model.config.vocab_size, dtype=bool)
+        self._is_eos[eos_ids] = True
+        self._work = asyncio.Event()
+
+    def submit(self, sequences: list[Sequence]) -> None:
+        self.waiting.extend(sequences)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Step for ever; cancel to stop."""
+        while True:
+            if not (self.slots.sequences or self.waiting):
+                self._work.clear()
+                await self._work.wait()
+            self.step()
+            await asyncio.sleep(0)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        self.counters.steps += 1
+        self._drop_cancelled()
+        self._admit()
+        if self.slots.sequences:
+            self._decode()
+
+    def _drop_cancelled(self) -> None:
+        for slot in reversed(range(len(self.slots))):
+            if self.slots.sequences[slot].done.done():
+                self._free(slot)
+
+    def _free(self, slot: int) -> None:
+        moved = self.slots.remove(slot)
+        if moved != slot:
+            self.model.copy_slot(moved, slot, int(self.slots.table[slot]["position"]))
+
+    def _next_group(self) -> dict[tuple[int, ...], list[Sequence]]:
+        """Waiting sequences to admit now, in arrival order, by prompt: equal prompts are computed once."""
+        group: dict[tuple[int, ...], list[Sequence]] = {}
+        free, longest = self.slots.size - len(self.slots), 0
+        while self.waiting and free > 0:
+            sequence = self.waiting[0]
+            if sequence.done.done():
+                self.waiting.popleft()
+                continue
+            if sequence.prompt not in group:
+                longest = max(longest, len(sequence.prompt))
+                if group and (len(group) == self.max_prefill or longest * (len(group) + 1) > PREFILL_TOKENS):
+                    break
+                group[sequence.prompt] = []
+            group[sequence.prompt].append(self.waiting.popleft())
+            free -= 1
+        return group
+
+    def _admit(self) -> None:
+        group = self._next_group()
+        if not group:
+            return
+        start = len(self.slots)
+        try:
+            logits = self._prefill(group)
+            self._advance(logits, start)
+        except Exception as error:
+            log.exception("prefill of %d prompts failed", len(group))
+            self._fail([sequence for members in group.values() for sequence in members], start, error)
+
+    def _prefill(self, group: dict[tuple[int, ...], list[Sequence]]) -> torch.Tensor:
+        """Logits [sequences, vocab] of the new slots, each prompt computed once and copied to its other slots."""
+        prompts = list(group)
+        firsts, copies, members = [], [], []
+        for number, prompt in enumerate(prompts):
+            slots = [self.slots.append(sequence) for sequence in group[prompt]]
+            firsts.append(slots[0])
+            copies += [(slots[0], slot, len(prompt)) for slot in slots[1:]]
+            members += [number] * len(slots)
+        lengths = [len(prompt) for prompt in prompts]
+        ids = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        logits = self.model.prefill(ids, torch.tensor(lengths), torch.tensor(firsts))
+        for source, target, length in copies:
+            self.model.copy_slot(source, target, length)
+        self.counters.prompt_tokens += sum(lengths)
+        return logits[torch.tensor(members)]
+
+    def _decode(self) -> None:
+        count = len(self.slots)
+        try:
+            logits = self.model.decode(self.slots.column("token", 0, count), self.slots.column("position", 0, count))
+            self.slots.table["position"][:count] += 1
+            self._advance(logits, 0)
+        except Exception as error:
+            log.exception("decoding %d sequences failed", count)
+            self._fail(list(self.slots.sequences), 0, error)
+
+    def _fail(self, sequences: list[Sequence], start: int, error: Exception) -> None:
+        """Give the error to every sequence of the failed batch and empty its slots, which are the last ones."""
+        self.counters.failed_steps += 1
+        del self.slots.sequences[start:]
+        for sequence in sequences:
+            if not sequence.done.done():
+                sequence.done.set_exception(EngineError(f"{type(error).__name__}: {error}"))
+
+    def _advance(self, logits: torch.Tensor, start: int) -> None:
+        """Sample one token for slots from `start` on and finish those that end with it."""
+        tokens = self.slots.choose(logits, start)
+        self.counters.generated_tokens += len(tokens)
+        rows = self.slots.table[start : start + len(tokens)]
+        ended = self._is_eos[tokens] & (rows["ignore_eos"] == 0)
+        full = rows["produced"] >= rows["limit"]
+        stopped = self._watch(tokens, ended, logits, start)
+        for row in reversed(np.flatnonzero(ended | full | stopped).tolist()):
+            self._finish(start + row, "stop" if ended[row] or stopped[row] else "length", drop_last=bool(ended[row]))
+
+    def _watch(
+        self, tokens: NDArray[np.int64], ended: NDArray[np.bool_], logits: torch.Tensor, start: int
+    ) -> NDArray[np.bool_]:
+        """Feed text streams and log-probabilities; returns which rows met a stop string."""
+        stopped = np.zeros(len(tokens), dtype=bool)
+        for row, sequence in enumerate(self.slots.sequences[start : start + len(tokens)]):
+            if not sequence.watched or ended[row]:
+                continue
+            token = int(tokens[row])
+            if sequence.parameters.num_logprobs is not None:
+                sequence.logprobs.append(token_logprob(logits[row], token, sequence.parameters.num_logprobs))
+            if sequence.text_stream is not None:
+                sequence.text_stream.push(token)
+                stopped[row] = sequence.text_stream.stopped
+                if not stopped[row]:
+                    sequence.send(final=False)
+        return stopped
+
+    def _finish(self, slot: int, reason: str, *, drop_last: bool) -> None:
+        sequence = self.slots.sequences[slot]
+        sequence.num_generated = int(self.slots.table[slot]["produced"])
+        stream = sequence.text_stream
+        if stream is None:
+            tokens = self.slots.generated[slot, : sequence.num_generated - drop_last].tolist()
+            sequence.text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        else:
+            stream.finish()
+            sequence.text = stream.text
+            reason = "stop" if stream.stopped else reason
+        sequence.finish_reason = reason
+        sequence.send(final=True)
+        if not sequence.done.done():
+            sequence.done.set_result(None)
+        self._free(slot)
+
+
+def token_logprob(logits: torch.Tensor, token: int, num_top: int) -> TokenLogprob:
+    """Log-probabilities under the model's own distribution, before temperature, as in vLLM."""
+    logprobs = logits.log_softmax(-1)
+    values, ids = logprobs.topk(num_top)
+    return TokenLogprob(token, float(logprobs[token]), list(zip(ids.tolist(), values.tolist(), strict=True)))
+
+
+def choice_key(seed: int | None, index: int) -> int:
+    """Choice `index` of seed s draws the numbers of choice 0 of seed s + index, as in vLLM; no seed: fresh numbers."""
+    return stream_key(seed + index) if seed is not None else random.SystemRandom().getrandbits(64)

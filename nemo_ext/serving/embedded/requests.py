@@ -1,0 +1,197 @@
+"""Request bodies, checked: what this server cannot do is refused, never ignored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from nemo_ext.serving.embedded.chat import ChatTemplate
+from nemo_ext.serving.embedded.sequence import SamplingParameters
+
+MAX_LOGPROBS = 20
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
+SEED_RANGE = 2**63
+
+SHARED_FIELDS = {
+    "model", "n", "temperature", "top_p", "top_k", "seed", "stop", "max_tokens", "stream", "stream_options",
+    "logprobs", "ignore_eos", "user",
+}  # fmt: skip
+COMPLETION_FIELDS = SHARED_FIELDS | {"prompt", "add_special_tokens"}
+CHAT_FIELDS = SHARED_FIELDS | {
+    "messages", "max_completion_tokens", "top_logprobs", "add_generation_prompt", "chat_template_kwargs",
+}  # fmt: skip
+# Fields other servers act on, with the values that ask for nothing.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},), "presence_penalty": (0,),
+    "frequency_penalty": (0,), "repetition_penalty": (1,), "min_p": (0,), "min_tokens": (0,),
+    "stop_token_ids": ([],), "use_beam_search": (False,), "length_penalty": (1,), "skip_special_tokens": (True,),
+    "response_format": ({"type": "text"},), "tools": ([],), "tool_choice": ("none",), "store": (False,),
+}  # fmt: skip
+
+
+class BadRequest(ValueError):
+    """The reply's status and message."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    chat: bool
+    prompts: list[tuple[int, ...]]
+    num_choices: int
+    """Per prompt."""
+    parameters: SamplingParameters
+    stream: bool
+    include_usage: bool
+
+
+def parse(
+    body: Any, *, chat: bool, model: str, tokenizer: Tokenizer, template: ChatTemplate, context_length: int
+) -> GenerationRequest:
+    """Raises BadRequest with what is wrong and what may be sent."""
+    if not isinstance(body, dict):
+        raise BadRequest(f"the body must be a JSON object; it is {type(body).__name__}")
+    _refuse_unknown(body, CHAT_FIELDS if chat else COMPLETION_FIELDS)
+    if body.get("model") not in (None, model):
+        raise BadRequest(f"model {body['model']!r} is not served here; this server has {model!r}", status=404)
+    prompts = _chat_prompts(body, tokenizer, template) if chat else _completion_prompts(body, tokenizer)
+    _check_prompts(prompts, tokenizer, context_length)
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict) or set(options) - {"include_usage"}:
+        raise BadRequest(f"stream_options={options!r}; it may hold include_usage only")
+    return GenerationRequest(
+        chat=chat,
+        prompts=prompts,
+        num_choices=_integer(body, "n", 1, 1, 1024),
+        parameters=_sampling(body, chat, context_length),
+        stream=_boolean(body, "stream", False),
+        include_usage=_boolean(options, "include_usage", False),
+    )
+
+
+def _refuse_unknown(body: dict[str, Any], known: set[str]) -> None:
+    for name, value in body.items():
+        if name in known or value is None or value in NEUTRAL.get(name, ()):
+            continue
+        raise BadRequest(f"{name}={value!r} is not supported by the embedded server; it takes {sorted(known)}")
+
+
+def _number(body: dict[str, Any], name: str, default: float, low: float, high: float) -> float:
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise BadRequest(f"{name}={value!r}; it must be a number from {low} to {high}")
+    return float(value)
+
+
+def _integer(body: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadRequest(f"{name}={value!r}; it must be an integer from {low} to {high}")
+    return value
+
+
+def _boolean(body: dict[str, Any], name: str, default: bool) -> bool:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name}={value!r}; it must be true or false")
+    return value
+
+
+def _sampling(body: dict[str, Any], chat: bool, context_length: int) -> SamplingParameters:
+    top_p = _number(body, "top_p", 1.0, 0.0, 1.0)
+    if top_p == 0.0:
+        raise BadRequest("top_p=0.0; it must be above 0 (temperature 0 is greedy)")
+    top_k = _integer(body, "top_k", 0, -1, 1 << 31)
+    return SamplingParameters(
+        max_tokens=_max_tokens(body, chat, context_length),
+        temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
+        top_p=top_p,
+        top_k=max(top_k, 0),  # -1 also means off, as in vLLM
+        seed=None if body.get("seed") is None else _integer(body, "seed", 0, -SEED_RANGE, SEED_RANGE - 1),
+        stop=_stop(body.get("stop")),
+        ignore_eos=_boolean(body, "ignore_eos", False),
+        num_logprobs=_num_logprobs(body, chat),
+    )
+
+
+def _max_tokens(body: dict[str, Any], chat: bool, context_length: int) -> int:
+    """Longer than the context is allowed: the choice then ends at the context with finish_reason length."""
+    default = context_length if chat else DEFAULT_COMPLETION_TOKENS
+    name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    return _integer(body, name, default, 1, 1 << 31)
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+    strings = [value] if isinstance(value, str) else value or []
+    if not isinstance(strings, list) or not all(isinstance(s, str) and s for s in strings):
+        raise BadRequest(f"stop={value!r}; it must be a non-empty string or a list of them")
+    return tuple(strings)
+
+
+def _num_logprobs(body: dict[str, Any], chat: bool) -> int | None:
+    if not chat:
+        return None if body.get("logprobs") is None else _integer(body, "logprobs", 0, 0, MAX_LOGPROBS)
+    wanted = _boolean(body, "logprobs", False)
+    top = _integer(body, "top_logprobs", 0, 0, MAX_LOGPROBS)
+    if top and not wanted:
+        raise BadRequest(f"top_logprobs={top} needs logprobs=true")
+    return top if wanted else None
+
+
+def _completion_prompts(body: dict[str, Any], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+    """A string, a list of strings, a list of token ids, or a list of those lists."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, str) or _is_ids(prompt):
+        prompt = [prompt]
+    if not isinstance(prompt, list) or not prompt or not all(isinstance(p, str) or _is_ids(p) for p in prompt):
+        raise BadRequest("prompt must be a string, a list of strings, a list of token ids, or a list of such lists")
+    special = _boolean(body, "add_special_tokens", True)
+    return [
+        tuple(tokenizer.encode(p, add_special_tokens=special).ids) if isinstance(p, str) else tuple(p) for p in prompt
+    ]
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
+
+
+def _chat_prompts(body: dict[str, Any], tokenizer: Tokenizer, template: ChatTemplate) -> list[tuple[int, ...]]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(_is_message(m) for m in messages):
+        raise BadRequest('messages must be a list of {"role": text, "content": text}')
+    variables = body.get("chat_template_kwargs") or {}
+    if not isinstance(variables, dict):
+        raise BadRequest(f"chat_template_kwargs={variables!r}; it must be an object")
+    add = _boolean(body, "add_generation_prompt", True)
+    try:
+        text = template.render(messages, add_generation_prompt=add, **variables)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    return [tuple(tokenizer.encode(text, add_special_tokens=False).ids)]
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+def _check_prompts(prompts: list[tuple[int, ...]], tokenizer: Tokenizer, context_length: int) -> None:
+    vocabulary = tokenizer.get_vocab_size()
+    for prompt in prompts:
+        if not prompt:
+            raise BadRequest("a prompt has no tokens; the model needs at least one")
+        if len(prompt) >= context_length:
+            raise BadRequest(
+                f"the prompt has {len(prompt)} tokens; the context length is {context_length} tokens, "
+                "and at least one must be left to generate"
+            )
+        if min(prompt) < 0 or max(prompt) >= vocabulary:
+            raise BadRequest(f"a token id is outside 0 .. {vocabulary - 1}: {min(prompt)} .. {max(prompt)}")

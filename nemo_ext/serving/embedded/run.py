@@ -1,0 +1,103 @@
+"""The embedded server's process: load, listen, serve, drain on SIGTERM."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import uvicorn
+import uvloop
+from tokenizers import Tokenizer
+
+from nemo_ext.model import Model, chat_template_path
+from nemo_ext.serving.embedded.app import Api
+from nemo_ext.serving.embedded.chat import ChatTemplate
+from nemo_ext.serving.embedded.checkpoint import read_config, read_eos_ids, read_weights
+from nemo_ext.serving.embedded.engine import Engine
+from nemo_ext.serving.embedded.model import Llama
+from nemo_ext.serving.servers.embedded import Config
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 300
+POLL_S = 0.02
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn closes its sockets at the first SIGTERM; ours keeps answering 503 until the work in flight is done."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def load_engine(cfg: Config, model: Model) -> Engine:
+    """Raises ValueError when the folder is not a checkpoint this engine runs."""
+    folder = Path(model.hf_path)
+    config = read_config(folder)
+    lengths = (cfg.context_length, model.context_length, config.max_position_embeddings)
+    weights = read_weights(folder, getattr(torch, cfg.compute_dtype))
+    llama = Llama(config, weights, cfg.max_batch_size, min(length for length in lengths if length is not None))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return Engine(llama, tokenizer, read_eos_ids(folder), cfg.max_batch_size, cfg.max_prefill)
+
+
+def run(cfg: Config, model: Model, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve on a bound socket until SIGTERM or SIGINT, then finish what was accepted; a second one stops at once."""
+    torch.set_num_threads(cfg.threads)
+    template = ChatTemplate(Path(model.hf_path), chat_template_path(model))
+    uvloop.run(_serve(cfg, model, template, listener, on_ready))
+
+
+async def _serve(
+    cfg: Config, model: Model, template: ChatTemplate, listener: socket.socket, on_ready: Callable[[], None]
+) -> None:
+    api = Api(load_engine(cfg, model), template, model.name, cfg.max_queue)
+    web = _Uvicorn(
+        uvicorn.Config(
+            api.application(),
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=5,
+            backlog=4096,
+        )
+    )
+
+    def stop() -> None:
+        if api.draining:
+            web.should_exit = web.force_exit = True
+        log.info("draining: %d requests in flight", api.in_flight)
+        api.draining = True
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop)
+    engine = asyncio.create_task(api.engine.run())
+    supervisor = asyncio.create_task(_supervise(api, engine, web, on_ready))
+    await web.serve(sockets=[listener])
+    engine.cancel()
+    await supervisor
+
+
+async def _supervise(
+    api: Api, engine: "asyncio.Task[None]", web: uvicorn.Server, on_ready: Callable[[], None]
+) -> None:
+    """Say when the server listens, and stop it once it has drained or its engine has died, with that error."""
+    try:
+        while not (web.started or web.should_exit):
+            await asyncio.sleep(POLL_S)
+        if web.started:
+            on_ready()
+        while not (web.should_exit or engine.done() or (api.draining and api.in_flight == 0)):
+            await asyncio.sleep(POLL_S)
+        if engine.done():
+            engine.result()
+    finally:
+        web.should_exit = True

@@ -1,0 +1,43 @@
+"""Processes that end when the one that started them does, even by SIGKILL."""
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
+GRACE_S = 5.0
+POLL_S = 0.5
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> Callable[[], None]:
+    """For subprocess's preexec_fn: the kernel kills the child when the thread that started it ends."""
+    parent = os.getpid()
+
+    def in_child() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return in_child
+
+
+def exit_with_parent() -> None:
+    """End this process once its parent is gone.
+
+    By watching the parent's id: the kernel's signal follows the parent's *thread*, and a launcher may start services
+    from a thread that ends before they do.
+    """
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="exit-with-parent").start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,74 @@
+"""What is asked of a server and what comes back, independent of which server it is."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+Prompt = str | list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature 0 is greedy; top_k 0 keeps all; an empty `stop` and a `seed` of None are not sent."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    stop: tuple[str, ...]
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Request:
+    key: str
+    """Comes back with the completion; see `request_key`."""
+    prompt: Prompt
+    """Text goes to /v1/completions, messages to /v1/chat/completions."""
+    sampling: Sampling
+
+    @property
+    def path(self) -> str:
+        return "/v1/completions" if isinstance(self.prompt, str) else "/v1/chat/completions"
+
+    def body(self, model: str) -> bytes:
+        sampling = self.sampling
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt" if isinstance(self.prompt, str) else "messages": self.prompt,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+        }
+        if sampling.top_k > 0:
+            body["top_k"] = sampling.top_k
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        return orjson.dumps(body)
+
+
+@dataclass(frozen=True)
+class Completion:
+    key: str
+    text: str
+    finish_reason: str | None
+    """stop or length; None with an error."""
+    num_prompt_tokens: int
+    num_generated_tokens: int
+    seconds: float
+    """From the first attempt to the reply, waits included."""
+    error: str | None
+    """The server's message when it refused the request for good, or the last failure when attempts ran out."""
+    attempts: int
+    retryable: bool = False
+    """With an error: attempts ran out, so a later run may succeed; do not store it as an answer."""
+
+
+def request_key(model: str, prompt: Prompt, sampling: Sampling, sample_index: int) -> str:
+    """32 hex digits that identify one sample: equal for equal content, whatever the order of rows or shards."""
+    content = {"model": model, "prompt": prompt, "sampling": asdict(sampling), "sample_index": sample_index}
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""One file per server kind; the file name is the kind."""

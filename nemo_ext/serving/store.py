@@ -1,0 +1,143 @@
+"""Completions on disk, so that a run killed at any byte loses at most the requests in flight.
+
+One JSON line per completion, appended with one write:
+    {"key": "9f...", "text": "...", "finish_reason": "stop", "num_prompt_tokens": 52, ..., "attempts": 1}
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+
+from nemo_ext.files import fsync_dir
+from nemo_ext.serving.requests import Completion
+
+log = logging.getLogger(__name__)
+
+FIELDS = {field.name for field in fields(Completion)}
+
+
+class CompletionStore:
+    """Append-only map from request key to completion; for one process at a time.
+
+    Opening truncates a last line that was cut, and skips lines that cannot be read (counted in `num_corrupt`), so
+    those requests run again. Texts stay on disk; memory holds a key, an offset and a length per completion.
+
+    Args:
+        fsync_rows, fsync_s: rows or seconds after which the next append reaches the disk itself. A killed process
+            loses nothing that was appended; these bound what a power cut can take.
+
+    Raises:
+        ValueError: another process has the file open.
+    """
+
+    def __init__(self, path: Path, fsync_rows: int = 1000, fsync_s: float = 30.0) -> None:
+        self.path = path
+        self.num_corrupt = 0
+        self._fsync_rows, self._fsync_s = fsync_rows, fsync_s
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._lock()
+            self._index: dict[str, tuple[int, int]] = {}
+            self._end = self._load()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        fsync_dir(path.parent)
+        self._unsynced, self._last_sync = 0, time.monotonic()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{self.path}: another process is writing it; stop that one first") from error
+        except OSError as error:
+            log.warning("%s: this file system has no locks (%s); make sure one process writes it", self.path, error)
+
+    def _load(self) -> int:
+        """Build the index; returns the size of the file after cutting an incomplete last line."""
+        offset = 0
+        with open(self._descriptor, "rb", closefd=False) as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    log.warning("%s: the last line was cut at byte %d; removing it", self.path, offset)
+                    os.ftruncate(self._descriptor, offset)
+                    break
+                self._index_line(line, offset)
+                offset += len(line)
+        if self.num_corrupt:
+            log.warning("%s: skipped %d lines that cannot be read; they run again", self.path, self.num_corrupt)
+        return offset
+
+    def _index_line(self, line: bytes, offset: int) -> None:
+        try:
+            key = orjson.loads(line)["key"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            key = None
+        if isinstance(key, str):
+            self._index[key] = (offset, len(line))
+        else:
+            self.num_corrupt += 1
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._index
+
+    def get(self, key: str) -> Completion:
+        """Raises KeyError when the key has no completion."""
+        offset, length = self._index[key]
+        row = orjson.loads(os.pread(self._descriptor, length, offset))
+        return Completion(**{name: value for name, value in row.items() if name in FIELDS})
+
+    def append(self, completion: Completion) -> None:
+        """A later completion of the same key replaces the earlier one.
+
+        Raises:
+            OSError: the disk is full or gone; what was stored before stays readable and appending may be tried again.
+        """
+        line = orjson.dumps(asdict(completion)) + b"\n"
+        self._write(line)
+        self._index[completion.key] = (self._end, len(line))
+        self._end += len(line)
+        self._unsynced += 1
+        if self._unsynced >= self._fsync_rows or time.monotonic() - self._last_sync >= self._fsync_s:
+            self.sync()
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, line)
+            if written != len(line):  # only a full disk or a quota shortens a write to a file
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.ftruncate(self._descriptor, self._end)
+            hint = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            stored = f"{len(self)} completions are stored"
+            raise OSError(error.errno, f"{error.strerror}{hint} ({stored})", str(self.path)) from error
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+        self._unsynced, self._last_sync = 0, time.monotonic()
+
+    def close(self) -> None:
+        """Also releases the file for other processes."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._descriptor)
+
+    def __enter__(self) -> "CompletionStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,39 @@
+"""Toy rows in the place of real files: seed problems, and the benchmark they are measured on.
+
+Example: {"id": "9c1e...", "problem": "Ava has 7 pens. ...", "expected_answer": "19", "problem_source": "gsm8k",
+          "solution": "3 * 4 = 12. ...", "toy_key": "boxes/7/3/4"}
+A seed row that restates a benchmark problem also has `contaminates`, that problem's id: what decontamination must find.
+"""
+
+import random
+
+from nemo_ext.rows import Row, content_id
+from nemo_ext.toy.problems import ToyProblem, distinct, paraphrase
+
+TOY = "toy"
+"""The path that stands for this generator in conf/."""
+
+
+def benchmark(source: str, count: int) -> list[Row]:
+    """The test problems of one source; always the same ones."""
+    return [_row(toy) for toy in distinct("test", source, count, seed=0)]
+
+
+def seeds(source: str, count: int, contaminated: int, seed: int) -> list[Row]:
+    """`count` different training problems, and after them `contaminated` benchmark problems in other words."""
+    rng = random.Random(f"contaminate/{seed}/{source}")
+    rows = [_row(toy) for toy in distinct("train", source, count, seed)]
+    for toy in distinct("test", source, contaminated, seed=0) if contaminated else []:
+        rows.append(_row(paraphrase(toy, rng)) | {"contaminates": content_id(toy.problem)})
+    return rows
+
+
+def _row(toy: ToyProblem) -> Row:
+    return {
+        "id": content_id(toy.problem),
+        "problem": toy.problem,
+        "expected_answer": toy.expected_answer,
+        "problem_source": toy.source,
+        "solution": toy.solution,
+        "toy_key": toy.key,
+    }

@@ -1,0 +1,107 @@
+"""Run one stage: `python -m recipes.run_stage <run>/<stage>/config.yaml`. What every task's main process is.
+
+Exit codes: 0 done, 1 failed (error.json says why), 85 stopped by SIGTERM or SIGUSR1 after saving its state.
+"""
+
+import fcntl
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nemo_ext import manifest
+from nemo_ext.files import sha256_json, write_json_atomic
+from nemo_ext.process import die_with_parent
+
+LOCK_WAIT_S = 20
+logger = logging.getLogger("recipes.run_stage")
+
+
+def config_hash(content: dict[str, Any]) -> str:
+    """Hash of all that decides a stage's result: everything but where and with what limits it runs."""
+    return sha256_json({key: value for key, value in content.items() if key != "resources"})
+
+
+def load(path: Path) -> tuple[Any, Any]:
+    """The stage's module and its typed config.
+
+    Raises:
+        ValueError: the file does not fit the stage's Config.
+    """
+    loaded = OmegaConf.load(path)
+    assert isinstance(loaded, DictConfig), f"{path} is a mapping"
+    module = importlib.import_module(f"recipes.stages.{loaded.uses}")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(module.Config), loaded))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {error}") from error
+    return module, config
+
+
+@contextmanager
+def task_lock(folder: Path, rank: int) -> Iterator[None]:
+    """Only one main process writes a task's folder, even when a killed launcher left one behind.
+
+    Raises:
+        ValueError: another process still holds it after LOCK_WAIT_S.
+    """
+    if rank != 0:
+        yield
+        return
+    with (folder / ".lock").open("w") as handle:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ValueError(f"{folder}: another process is writing here. Stop it, or wait for it.") from None
+                time.sleep(0.2)
+        yield
+
+
+def run(path: Path) -> None:
+    """Load, run, and (on rank 0) write the manifest and _DONE."""
+    rank = int(os.environ.get("RANK", "0"))
+    module, config = load(path)
+    folder = Path(config.output_dir)
+    with task_lock(folder, rank):
+        started = time.monotonic()
+        facts = module.run(config)
+        if rank == 0:
+            content = OmegaConf.to_container(OmegaConf.load(path))
+            assert isinstance(content, dict), f"{path} is a mapping"
+            digest = config_hash({str(key): value for key, value in content.items()})
+            manifest.write(folder, config.name, config.uses, digest, facts, time.monotonic() - started)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 2:
+        raise SystemExit("usage: python -m recipes.run_stage <run>/<stage>/config.yaml")
+    die_with_parent(signal.SIGTERM)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    path = Path(argv[1])
+    error_path = path.parent / "error.json"
+    error_path.unlink(missing_ok=True)
+    try:
+        run(path)
+    except (ValueError, OSError, RuntimeError) as error:
+        # a bad value, a full disk, a dead server: the message is for the user, the traceback for the log
+        logger.exception("%s failed", path.parent.name)
+        write_json_atomic(error_path, {"error": str(error), "type": type(error).__name__})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

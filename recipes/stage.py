@@ -1,0 +1,58 @@
+"""What every stage has, and what a stage asks of the place it runs in. Light imports only."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass(kw_only=True)
+class Resources:
+    """What a stage needs. Where that comes from is conf/cluster's business."""
+
+    nodes: int = 1
+    gpus: int = 0
+    """Per node."""
+    image: str = "base"
+    """A name in containers/images.yaml."""
+    time: str = "04:00:00"
+    """Wall-clock limit, HH:MM:SS."""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """Base of every stage's Config."""
+
+    uses: str = MISSING
+    """The file in recipes/stages/; filled by the launcher."""
+    name: str = MISSING
+    """What the recipe calls this stage; filled by the launcher."""
+    output_dir: str = MISSING
+    """Where it writes: <run_dir>/<name>, or a folder below that per shard or variant; filled by the launcher."""
+    after: list[str] = field(default_factory=list)
+    """Stages listed above this one that must have finished."""
+    resources: Resources = field(default_factory=Resources)
+    shards: int = 1
+    """Tasks that split the rows by a hash of their id: a Slurm array on a cluster, a bounded pool here."""
+    shard: int = 0
+    """Which of them this is; filled by the launcher."""
+    variants: dict[str, Any] = field(default_factory=dict)
+    """Tasks that differ in config: name -> the keys that differ."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One program of a task. `argv[0]` is `python`, which the executor replaces by the interpreter there."""
+
+    name: str
+    argv: list[str]
+    ranks: int = 1
+    """Copies that form one process group (RANK, WORLD_SIZE, ... are set)."""
+    service: bool = False
+    """Runs as long as the main process does; its death fails the task."""
+    ready_file: str | None = None
+    """A service writes it when it is ready; the executor removes what an earlier run left there."""
+
+
+def main_process(config_path: str, ranks: int = 1) -> Process:
+    return Process("main", ["python", "-m", "recipes.run_stage", config_path], ranks)

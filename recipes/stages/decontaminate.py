@@ -1,0 +1,183 @@
+"""Drop rows whose problem is a benchmark's in other words.
+
+In:  rows of one or more stages, and a prepare_benchmarks stage's problems
+Out: the rows that are clean; the others in dropped.jsonl, with evidence: {"reason": "contaminated_gsm8k",
+     "contamination": {"benchmark": "gsm8k", "id": "12", "problem": "...", "score": 0.83, "reply": "True"}}
+Every distinct problem is compared with the `top_k` most similar of *each* benchmark's problems (OpenMathInstruct-2:
+5), judged in both orders; original training problems are checked like new ones.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from nemo_ext.manifest import Facts
+from nemo_ext.model import Model
+from nemo_ext.prompts import Prompt, prompt_hash
+from nemo_ext.rows import Row, RowWriter, input_files, read_rows, require_rows
+from recipes.served import COMPLETIONS, ServedStage, complete_all, describe_server, server_processes
+from recipes.stage import Process, main_process
+
+if TYPE_CHECKING:
+    from nemo_ext.curation.decontaminate import Candidate, Evidence
+    from nemo_ext.serving.requests import Request
+
+JUDGES = ("llm", "rule")
+CHUNK = 10_000
+MAX_REPLY_TOKENS = 16
+
+
+@dataclass(kw_only=True)
+class Config(ServedStage):
+    inputs: list[str] = field(default_factory=list)
+    benchmarks: str = MISSING
+    judge: str = "llm"
+    """llm: the served model is asked, greedily, in both orders. rule: numbers and wording decide, nothing is served."""
+    prompt: Prompt | None = None
+    """With {problem} and {other_problem}; for the llm judge."""
+    top_k: int = 5
+    model: Model = MISSING
+
+
+def check(cfg: Config) -> None:
+    if cfg.judge not in JUDGES:
+        raise ValueError(f"stages.{cfg.name}.judge={cfg.judge!r}; it may be one of {JUDGES}")
+    if cfg.judge == "llm" and cfg.prompt is None:
+        raise ValueError(f"stages.{cfg.name}.prompt is not set, and judge=llm needs one")
+
+
+def processes(cfg: Config, config_path: str) -> list[Process]:
+    return server_processes(cfg, config_path) if cfg.judge == "llm" else [main_process(config_path)]
+
+
+def run(cfg: Config) -> Facts:
+    folder = Path(cfg.output_dir)
+    files = [file for source in cfg.inputs for file in input_files(source)]
+    tests = [row for file in input_files(cfg.benchmarks) for row in read_rows(file)]
+    problems = list({row["problem"]: None for file in files for row in read_rows(file)})
+    found = _find(cfg, problems, tests)
+    with RowWriter(folder) as out:
+        for file in files:
+            for row in read_rows(file):
+                evidence = found.get(row["problem"])
+                if evidence is None:
+                    out.keep(row)
+                else:
+                    out.drop(
+                        row | {"contamination": _describe(evidence)}, f"contaminated_{evidence.candidate.benchmark}"
+                    )
+        require_rows(out.kept, cfg.name, out.dropped)
+    return Facts(
+        inputs=[*files, *input_files(cfg.benchmarks)],
+        outputs=[folder / "output.jsonl"],
+        rows_in=out.total,
+        rows_out=out.kept,
+        dropped=out.dropped,
+        prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt and cfg.judge == "llm" else {},
+        server=describe_server(cfg) if cfg.judge == "llm" else {},
+        figures={
+            "problems": len(problems),
+            "contaminated": len(found),
+            "by_benchmark": dict(Counter(evidence.candidate.benchmark for evidence in found.values())),
+            **audit(files, tests, found),
+        },
+    )
+
+
+def _describe(evidence: "Evidence") -> dict[str, Any]:
+    candidate = asdict(evidence.candidate)
+    return {
+        "benchmark": candidate["benchmark"],
+        "id": candidate["benchmark_id"],
+        "problem": candidate["problem"],
+        "score": round(candidate["score"], 4),
+        "order": evidence.order,
+        "reply": evidence.reply,
+    }
+
+
+def _find(cfg: Config, problems: list[str], tests: list[Row]) -> dict[str, "Evidence"]:
+    """Contaminated problem -> evidence."""
+    from nemo_ext.curation.decontaminate import contaminated, rule_judge
+
+    if cfg.judge == "rule":
+        judged = ((p, contaminated(p, candidates, rule_judge)) for p, candidates in _candidates(cfg, problems, tests))
+        return {problem: evidence for problem, evidence in judged if evidence is not None}
+    return _ask(cfg, problems, tests)
+
+
+def _candidates(cfg: Config, problems: list[str], tests: list[Row]) -> Iterator[tuple[str, list["Candidate"]]]:
+    from nemo_ext.curation.decontaminate import Candidate
+    from nemo_ext.curation.retrieve import Retriever
+
+    groups: dict[str, list[Row]] = {}
+    for row in tests:
+        groups.setdefault(row["benchmark"], []).append(row)
+    retrievers = {name: Retriever([row["problem"] for row in rows]) for name, rows in groups.items()}
+    for start in range(0, len(problems), CHUNK):
+        chunk = problems[start : start + CHUNK]
+        hits = {name: retriever.top_k(chunk, cfg.top_k) for name, retriever in retrievers.items()}
+        for i, problem in enumerate(chunk):
+            near = [(score, name, groups[name][index]) for name in groups for index, score in hits[name][i]]
+            near.sort(key=lambda hit: (-hit[0], hit[1], hit[2]["id"]))
+            yield problem, [Candidate(name, str(row["id"]), row["problem"], score) for score, name, row in near]
+
+
+def _ask(cfg: Config, problems: list[str], tests: list[Row]) -> dict[str, "Evidence"]:
+    """Ask the served model about every candidate in both orders, then read its replies."""
+    from nemo_ext.curation.decontaminate import contaminated
+    from nemo_ext.serving.store import CompletionStore
+
+    request_of = _request_maker(cfg)
+    near = list(_candidates(cfg, problems, tests))
+
+    def requests() -> Iterator["Request"]:
+        for problem, candidates in near:
+            for candidate in candidates:
+                yield request_of(problem, candidate.problem)
+                yield request_of(candidate.problem, problem)
+
+    with CompletionStore(Path(cfg.output_dir) / COMPLETIONS) as store:
+        complete_all(cfg, store, requests, 2 * sum(len(candidates) for _, candidates in near), "judgements")
+
+        def judge(first: str, second: str) -> str:
+            return store.get(request_of(first, second).key).text
+
+        found = {problem: contaminated(problem, candidates, judge) for problem, candidates in near}
+    return {problem: evidence for problem, evidence in found.items() if evidence is not None}
+
+
+def _request_maker(cfg: Config) -> Callable[[str, str], "Request"]:
+    from nemo_ext.prompts import render
+    from nemo_ext.serving.requests import Request, Sampling, request_key
+
+    assert cfg.prompt is not None, "check() refuses an llm judge without a prompt"
+    asked = cfg.prompt
+    greedy = Sampling(0.0, 1.0, 0, MAX_REPLY_TOKENS, tuple(asked.stop), None)
+
+    def request_of(first: str, second: str) -> Request:
+        prompt = render(asked, {"problem": first, "other_problem": second})
+        return Request(request_key(cfg.model.name, prompt, greedy, 0), prompt, greedy)
+
+    return request_of
+
+
+def audit(files: list[Path], tests: list[Row], found: dict[str, "Evidence"]) -> dict[str, Any]:
+    """In the toy world the truth is known: recall on the injected paraphrases, and precision over all problems."""
+    from nemo_ext.toy.problems import identify
+
+    keys = {row["toy_key"] for row in tests if "toy_key" in row}
+    if not keys:
+        return {}
+    injected = {row["problem"] for file in files for row in read_rows(file) if row.get("contaminates")}
+    right = Counter(identify(problem) in keys for problem in found)
+    return {
+        "injected": len(injected),
+        "injected_found": len(injected & found.keys()),
+        "recall": round(len(injected & found.keys()) / len(injected), 4) if injected else None,
+        "precision": round(right[True] / len(found), 4) if found else None,
+    }

@@ -1,0 +1,65 @@
+"""Fine-tune a model with Megatron on the samples `prepare_sft` wrote. One process per GPU, or per CPU rank.
+
+In:  <data>/train and <data>/validation
+Out: checkpoints/step_0010000/ (torch_dist), metrics.jsonl with one line per step,
+     {"step": 1, "loss": 0.93, "lr": 5e-06, "grad_norm": 1.7, "num_tokens": 204800, ...}
+Stopped by SIGTERM or SIGUSR1 it saves and exits with code 85; started again it goes on from its newest checkpoint.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from nemo_ext.manifest import Facts
+from nemo_ext.megatron.settings import TrainSettings, validate, world_size
+from nemo_ext.model import Model
+from recipes.stage import Process, Stage, main_process
+
+EXIT_PREEMPTED = 85
+
+
+@dataclass(kw_only=True)
+class Config(Stage, TrainSettings):
+    data: str = MISSING
+    """A prepare_sft stage's folder."""
+    model: Model = MISSING
+
+
+def check(cfg: Config) -> None:
+    try:
+        validate(cfg)
+    except ValueError as error:
+        raise ValueError(f"stages.{cfg.name}: {error}") from error
+    places = cfg.resources.nodes * cfg.resources.gpus
+    if places and places != world_size(cfg):
+        raise ValueError(
+            f"stages.{cfg.name}: {cfg.resources.nodes} nodes x {cfg.resources.gpus} GPUs, but TP x PP x CP x DP is "
+            f"{world_size(cfg)} processes; change resources or data_parallel_size"
+        )
+
+
+def processes(cfg: Config, config_path: str) -> list[Process]:
+    return [main_process(config_path, ranks=world_size(cfg))]
+
+
+def run(cfg: Config) -> Facts:
+    from nemo_ext.manifest import model_fingerprint
+    from nemo_ext.megatron.data import PackedData
+    from nemo_ext.megatron.train import train
+    from nemo_ext.progress import Progress
+
+    source, folder = Path(cfg.data), Path(cfg.output_dir)
+    data = PackedData.open(source / "train")
+    held_out = PackedData.open(source / "validation") if (source / "validation").is_dir() else None
+    result = train(cfg, cfg.model, data, held_out, folder, Progress(folder, "steps"))
+    if result["preempted"]:
+        raise SystemExit(EXIT_PREEMPTED)
+    return Facts(
+        inputs=sorted(source.glob("*/tokens.bin")),
+        outputs=[folder / "metrics.jsonl"],
+        models={cfg.model.name: model_fingerprint(cfg.model.hf_path)},
+        seeds={"train": cfg.seed},
+        tokens={"epoch": data.num_tokens},
+        figures={key: result[key] for key in ("step", "loss", "validation_loss")},
+    )

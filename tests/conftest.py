@@ -1,0 +1,17 @@
+"""Shared by every test: the repository root on sys.path, and the real data where it is present."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real data sets are not here: {SHARED_DATA}")
+    return SHARED_DATA

@@ -1,0 +1,44 @@
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from nemo_ext.evaluation.contract import Contract, compare, differences
+
+BASE = Contract(
+    benchmark_hash="b",
+    prompt_hash="p",
+    chat_template_hash="c",
+    stop=("\n\n",),
+    max_tokens=256,
+    temperature=0.0,
+    top_p=1.0,
+    top_k=0,
+    seeds=(0,),
+    extractor="boxed",
+    grader_version="rules-1",
+    server="embedded 1",
+    model_hash="m",
+)
+
+
+def test_only_the_model_may_differ() -> None:
+    compare(BASE, BASE)
+    compare(BASE, replace(BASE, model_hash="other"))
+    assert BASE.digest() == replace(BASE, model_hash="other").digest()
+    assert differences(BASE, replace(BASE, model_hash="other")) == {"model_hash": ("m", "other")}
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(Contract) if item.name != "model_hash"])
+def test_any_other_difference_is_refused_by_name(name: str) -> None:
+    value = getattr(BASE, name)
+    changed = replace(BASE, **{name: (*value, 1) if isinstance(value, tuple) else value * 2 + type(value)(1)})
+    assert BASE.digest() != changed.digest()
+    with pytest.raises(ValueError, match=name):
+        compare(BASE, changed)
+
+
+def test_json_round_trip() -> None:
+    assert Contract.from_dict(json.loads(json.dumps(BASE.to_dict()))) == BASE
+    with pytest.raises(TypeError):
+        Contract.from_dict(BASE.to_dict() | {"temprature": 1.0})

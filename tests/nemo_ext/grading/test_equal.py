@@ -1,0 +1,198 @@
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemo_ext.grading.equal import DIFFERENT, EQUAL, UNDECIDED, Grader, Verdict, equal, fast_verdict, verdict
+from nemo_ext.grading.normalise import normalise, number
+
+SAME = [
+    ("5", "5", "exact"),
+    (" 5 ", "5", "normalised"),
+    ("$5$", "5", "normalised"),
+    ("5.", "5", "normalised"),
+    (r"\dfrac{1}{2}", r"\frac12", "normalised"),
+    (r"\sqrt2", r"\sqrt{2}", "normalised"),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac{\pi}{2})", "normalised"),
+    (r"x^{2}", "x^2", "normalised"),
+    (r"\text{Even}", "even", "normalised"),
+    (r"\text{(C)}", "C", "normalised"),
+    ("two", "2", "normalised"),
+    ("016", "16", "numeric"),
+    ("16.0", "16", "numeric"),
+    ("1,234", "1234", "numeric"),
+    (r"1{,}234{,}567", "1234567", "numeric"),
+    (r"12\,500", "12500", "numeric"),
+    ("-0", "0", "numeric"),
+    (".5", "0.50", "numeric"),
+    ("0.5", r"\frac{1}{2}", "numeric"),
+    ("1/2", r"\frac{2}{4}", "numeric"),
+    (r"2\frac{1}{2}", "5/2", "numeric"),
+    ("-1 1/2", "-1.5", "numeric"),
+    ("-7", "\u22127", "normalised"),
+    (r"\$18.00", "18", "numeric"),
+    ("18 dollars", "18", "numeric"),
+    (r"18\text{ square feet}", "18", "numeric"),
+    ("5 cm^2", "5", "numeric"),
+    ("60 miles per hour", "60", "numeric"),
+    (r"90^\circ", "90", "numeric"),
+    ("90\u00b0", "90", "numeric"),
+    (r"10\%", "10", "numeric"),
+    (r"10\%", "0.1", "percent"),
+    ("10 percent", "10%", "numeric"),
+    ("2.5 million", "2500000", "numeric"),
+    ("x=5", "5", "numeric"),
+    ("52_8", "52_{8}", "normalised"),
+    ("0.333333", "1/3", "numeric"),
+    ("17.999999999999996", "18", "numeric"),
+]
+NOT_SAME = [
+    (None, "5", "no_answer"),
+    ("", "5", "no_answer"),
+    ("5", "500", "numeric"),
+    ("500", "5", "numeric"),
+    ("0.05", "5", "numeric"),
+    ("120006", "120000", "numeric"),
+    ("0.333", "1/3", "numeric"),
+    ("0.0000001", "0.0000002", "numeric"),
+    ("5", "-5", "numeric"),
+    ("5%", "5000", "numeric"),
+    ("52_8", "52_7", "numeric"),
+    ("2.5 million", "2.5", "numeric"),
+    ("seat", "east", "text"),
+    ("Monday", "5", "text"),
+]
+NOT_FAST = [("(1,2)", "(2,1)"), ("x+1", "1+x"), ("5 cents", "5 dollars"), ("3 sin", "3"), ("[0,1)", "[0,1]")]
+
+
+@pytest.mark.parametrize(("predicted", "expected", "method"), SAME)
+def test_rule_calls_equal(predicted: str, expected: str, method: str) -> None:
+    assert fast_verdict(predicted, expected) == Verdict(EQUAL, method)
+
+
+@pytest.mark.parametrize(("predicted", "expected", "method"), NOT_SAME)
+def test_rule_calls_different(predicted: str | None, expected: str, method: str) -> None:
+    assert fast_verdict(predicted, expected) == Verdict(DIFFERENT, method)
+
+
+@pytest.mark.parametrize(("predicted", "expected"), NOT_FAST)
+def test_left_to_computer_algebra(predicted: str, expected: str) -> None:
+    assert fast_verdict(predicted, expected) is None
+
+
+def test_huge_answers_are_not_read_as_numbers() -> None:
+    assert fast_verdict("9" * 900, "9" * 901) is None
+    assert fast_verdict("9" * 5000, "9") == Verdict(UNDECIDED, "too_long")
+
+
+numbers = st.fractions(max_denominator=1000).map(
+    lambda f: str(f.numerator) if f.denominator == 1 else rf"\frac{{{f.numerator}}}{{{f.denominator}}}"
+) | st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=3).map(str)
+
+
+@given(numbers, numbers)
+def test_numbers_compare_reflexively_symmetrically_and_exactly(left: str, right: str) -> None:
+    assert fast_verdict(left, left + ".0" if "." not in left and "frac" not in left else left)
+    forward, backward = fast_verdict(left, right), fast_verdict(right, left)
+    assert forward is not None
+    assert backward is not None
+    assert forward.equality == backward.equality
+    left_number, right_number = number(normalise(left)), number(normalise(right))
+    assert left_number is not None
+    assert right_number is not None
+    if left_number.value == right_number.value:
+        assert forward
+    elif abs(left_number.value - right_number.value) > Fraction(1, 1000):
+        assert not forward
+
+
+@given(st.integers(min_value=1, max_value=10**12))
+def test_a_factor_of_a_hundred_is_never_equal(value: int) -> None:
+    assert not fast_verdict(str(value), str(value * 100))
+    assert not fast_verdict(str(value * 100), f"{value:,}")
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected", "answer"),
+    [
+        (r"x^2+2x+1", "(x+1)^2", True),
+        (r"\sqrt{8}", r"2\sqrt{2}", True),
+        ("(1,2)", "(2,1)", False),
+        ("3, 1, 2", "1,2,3", True),
+        ("[0,1)", "[0,1]", False),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}", True),
+    ],
+)
+def test_computer_algebra(predicted: str, expected: str, answer: bool) -> None:
+    assert verdict(predicted, expected).method == "math_verify"
+    assert equal(predicted, expected) is answer
+
+
+def test_a_stalling_pair_costs_only_itself() -> None:
+    pairs = [("x+1", "1+x"), ("10^{10^{10}}", r"\pi"), ("2y", "y+y"), ("10^{10^{10}}", r"\pi"), ("z+3", "z+2")]
+    with Grader(processes=1, timeout_s=1) as grader:
+        found = list(grader.grade(pairs))
+    assert [item.equality for item in found] == [EQUAL, UNDECIDED, EQUAL, UNDECIDED, DIFFERENT]
+
+
+def test_a_killed_worker_is_replaced() -> None:
+    with Grader(timeout_s=5) as grader:
+        assert grader.verdict("x+1", "1+x")
+        process = grader._workers[0]._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert grader.verdict("x+1", "1+x")  # from the cache
+        assert grader.verdict("x+2", "2+x") == Verdict(UNDECIDED, "stalled_or_died")
+        assert grader.verdict("x+3", "3+x")
+    assert grader._workers[0]._process is None
+
+
+def test_verdicts_come_in_order_from_several_workers() -> None:
+    pairs = [(f"x+{i}", f"{i + i % 2}+x") for i in range(1, 40)]
+    with Grader(processes=2) as grader:
+        assert [bool(item) for item in grader.grade(pairs)] == [i % 2 == 0 for i in range(1, 40)]
+
+
+def test_grading_reads_a_bounded_part_of_its_input() -> None:
+    read = 0
+
+    def pairs():
+        nonlocal read
+        while True:
+            read += 1
+            yield f"x+{read}", f"{read}+x"
+
+    with Grader(processes=1) as grader:
+        verdicts = grader.grade(pairs())
+        assert next(verdicts)
+        assert read <= 66
+        verdicts.close()
+
+
+def test_a_worker_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    with Grader(memory_gb=0.01) as grader, pytest.raises(RuntimeError, match="did not start"):
+        grader.verdict("x+1", "1+x")
+
+
+def test_bad_limits_are_refused() -> None:
+    with pytest.raises(ValueError, match="processes=0"):
+        Grader(processes=0)
+
+
+def test_easy_pairs_start_no_process_and_import_no_sympy() -> None:
+    program = """
+import sys, threading
+from nemo_ext.grading.equal import Grader
+with Grader(processes=2) as grader:
+    assert [bool(v) for v in grader.grade([("5", "5.0"), (None, "1"), ("1,000", "1000")])] == [True, False, True]
+    assert all(worker._process is None for worker in grader._workers)
+    assert threading.active_count() == 1
+assert not {"sympy", "math_verify"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,81 @@
+import time
+
+import pytest
+
+from nemo_ext.grading.extract import EXTRACTORS, extract_answer, last_box
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{5}", "5"),
+        (r"first \boxed{5}, then \boxed{6}.", "6"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{a \} b}", r"a \} b"),
+        (r"\boxed{x = \boxed{7}}", "7"),
+        (r"\boxed 5", "5"),
+        (r"$\boxed 5$.", "5"),
+        (r"\boxed 5.5, which", "5.5"),
+        (r"\boxed {6}", "6"),
+        ("\\boxed\n{6}", "6"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed{8} and \boxed{9", "8"),
+        (r"\boxed{\frac{1}{2}", None),
+        (r"\boxed{}", None),
+        (r"\boxed{3} or \boxed{ }", None),
+        (r"\boxedx{3}", None),
+        (r"\boxed{12\text{ cm}}", r"12\text{ cm}"),
+        ("stray } brace \\boxed{4}", "4"),
+        ("open { brace \\boxed{4}", "4"),
+        ("", None),
+        ("no answer here", None),
+        (r"ends with \boxed", None),
+    ],
+)
+def test_boxed(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("extractor", "text", "answer"),
+    [
+        ("the_answer_is", "The answer is 5.", "5"),
+        ("the_answer_is", "The answer is: 3.5. Done.", "3.5"),
+        ("the_answer_is", "The answer is 1\nno, the answer is: 2", "2"),
+        ("the_answer_is", "the final answer is $x+1$.", "x+1"),
+        ("the_answer_is", r"The answer is \boxed{8}.", "8"),
+        ("the_answer_is", "The answer is", None),
+        ("the_answer_is", "The answer island", None),
+        ("hash", "sum\n#### 1,234", "1,234"),
+        ("hash", "#### 1\n#### 2", "2"),
+        ("hash", "####", None),
+        ("hash", "none", None),
+    ],
+)
+def test_other_extractors(extractor: str, text: str, answer: str | None) -> None:
+    assert extract_answer(text, extractor) == answer
+
+
+def test_unknown_extractor_names_the_choices() -> None:
+    with pytest.raises(ValueError, match="boxed, the_answer_is, hash"):
+        extract_answer("5", "regex")
+    assert set(EXTRACTORS) == {"boxed", "the_answer_is", "hash"}
+
+
+def test_box_positions_cover_the_whole_command() -> None:
+    text = r"a \boxed{\text{b}} c"
+    box = last_box(text)
+    assert box is not None
+    assert text[box.start : box.end] == r"\boxed{\text{b}}"
+
+
+def test_hostile_text_costs_linear_time() -> None:
+    def seconds(repeats: int) -> float:
+        start = time.process_time()
+        extract_answer("\\boxed{" * repeats)
+        return time.process_time() - start
+
+    seconds(1000)
+    # Ten times the text may cost ten times as much, not a hundred times; 40 leaves room for a busy machine.
+    assert seconds(100_000) < 40 * max(seconds(10_000), 1e-3)

@@ -1,0 +1,121 @@
+"""Hugging Face -> Megatron -> Hugging Face, bit for bit, at any tensor parallel size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemo_ext.megatron.hf import RandomSource
+from nemo_ext.megatron.mapping import (
+    EMBEDDING,
+    FC1,
+    LAYER,
+    OUTPUT,
+    QKV,
+    ROW_PARALLEL,
+    canonical_name,
+    hf_layer_tensors,
+    join_qkv,
+    megatron_shard,
+    split_qkv,
+)
+from nemo_ext.megatron.shape import LlamaShape
+
+
+def make_shape(size: int, groups: int, heads_per_group: int, head_dim: int, vocab: int, tied: bool) -> LlamaShape:
+    return LlamaShape(
+        num_layers=2,
+        hidden_size=6,
+        ffn_size=size * 3,
+        num_heads=size * groups * heads_per_group,
+        num_kv_heads=size * groups,
+        head_dim=head_dim,
+        vocab_size=vocab,
+        max_positions=16,
+        rope_theta=1e4,
+        rope_scaling=None,
+        norm_eps=1e-5,
+        tied_embeddings=tied,
+    )
+
+
+shapes = st.builds(
+    make_shape,
+    size=st.sampled_from([1, 2, 4]),
+    groups=st.integers(1, 3),
+    heads_per_group=st.integers(1, 3),
+    head_dim=st.sampled_from([2, 4]),
+    vocab=st.integers(1, 40),
+    tied=st.booleans(),
+)
+
+
+@given(shape=shapes, size=st.sampled_from([1, 2, 4]), seed=st.integers(0, 3))
+def test_layers_come_back_whole(shape: LlamaShape, size: int, seed: int) -> None:
+    if shape.num_kv_heads % size or shape.ffn_size % size:
+        return
+    source = RandomSource(shape, seed)
+    for key, names in LAYER.items():
+        shards = [megatron_shard(key, 1, source, shape, rank, size, 64) for rank in range(size)]
+        if key == FC1:  # each rank holds its own gate and up rows; a checkpoint has all gates, then all ups
+            halves = zip(*(shard.chunk(2) for shard in shards), strict=True)
+            whole = torch.cat([part for half in halves for part in half])
+        elif "norm" in key:
+            assert all(torch.equal(shard, shards[0]) for shard in shards)
+            whole = shards[0]
+        else:
+            whole = torch.cat(shards, dim=1 if key in ROW_PARALLEL else 0)
+        back = hf_layer_tensors(key, 1, whole, shape)
+        assert sorted(back) == sorted(f"model.layers.1.{name}" for name in names)
+        for name, tensor in back.items():
+            assert torch.equal(tensor, source.read(name))
+
+
+@given(shape=shapes, size=st.sampled_from([1, 2, 4]), key=st.sampled_from([EMBEDDING, OUTPUT]))
+def test_vocabulary_rows_are_all_there_and_padding_is_zero(shape: LlamaShape, size: int, key: str) -> None:
+    padded = shape.padded_vocab(4 * size)
+    whole = torch.cat([megatron_shard(key, None, RandomSource(shape, 0), shape, r, size, padded) for r in range(size)])
+    name = "model.embed_tokens.weight" if shape.tied_embeddings or key == EMBEDDING else "lm_head.weight"
+    assert torch.equal(whole[: shape.vocab_size], RandomSource(shape, 0).read(name))
+    assert whole.shape[0] == padded
+    assert not whole[shape.vocab_size :].any()
+
+
+def test_queries_stand_before_their_own_key_and_value() -> None:
+    """Two groups of two query heads, head size 1: q0 q1 k0 v0 q2 q3 k1 v1."""
+    query, key, value = (
+        torch.tensor([[0.0], [1], [2], [3]]),
+        torch.tensor([[10.0], [11]]),
+        torch.tensor([[20.0], [21]]),
+    )
+    joined = join_qkv(query, key, value, head_dim=1)
+    assert joined.flatten().tolist() == [0, 1, 10, 20, 2, 3, 11, 21]
+    shape = make_shape(1, 2, 2, 1, 8, False)
+    object.__setattr__(shape, "hidden_size", 1)
+    assert [part.flatten().tolist() for part in split_qkv(joined, shape)] == [[0, 1, 2, 3], [10, 11], [20, 21]]
+
+
+def test_parameter_names_give_keys_and_global_layers() -> None:
+    assert canonical_name("decoder.layers.1.input_layernorm.weight", 4) == (
+        "self_attention.linear_qkv.layer_norm_weight",
+        5,
+    )
+    assert canonical_name("decoder.layers.0.self_attention.linear_qkv.weight", 2) == (QKV, 2)
+    assert canonical_name(OUTPUT, 2) == (OUTPUT, None)
+    for unknown in ("decoder.layers.0.mlp.router.weight", "decoder.norm.weight"):
+        with pytest.raises(ValueError, match="no mapping"):
+            canonical_name(unknown)
+
+
+def test_slices_of_a_file_equal_the_whole(llama31: Path) -> None:
+    from nemo_ext.megatron.hf import SafetensorsSource
+
+    source = SafetensorsSource(llama31)
+    name = "model.layers.0.mlp.down_proj.weight"
+    whole = source.read(name)
+    assert torch.equal(source.read(name, rows=(3, 9)), whole[3:9])
+    assert torch.equal(source.read(name, columns=(4, 8)), whole[:, 4:8])
+    with pytest.raises(ValueError, match="has no tensor 'lm_tail'"):
+        source.read("lm_tail")

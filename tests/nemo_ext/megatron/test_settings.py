@@ -1,0 +1,70 @@
+"""What is refused before a process starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, ValidationError
+
+from nemo_ext.megatron.settings import TrainSettings, pack_length, validate, world_size
+from nemo_ext.megatron.shape import LlamaShape
+
+
+def test_defaults_are_the_papers() -> None:
+    """OpenMathInstruct-2, arXiv 2410.01560: batch 512, learning rate 5e-6 constant, weight decay 0.01."""
+    settings = TrainSettings()
+    validate(settings)
+    assert (settings.global_batch_size, settings.lr, settings.weight_decay) == (512, 5e-6, 0.01)
+    assert (settings.lr_decay_style, settings.clip_grad, settings.adam_beta2) == ("constant", 0.0, 0.98)
+    assert pack_length(settings) == settings.seq_length
+
+
+def test_world_size_is_the_product() -> None:
+    settings = TrainSettings(tensor_model_parallel_size=4, pipeline_model_parallel_size=2, data_parallel_size=3)
+    assert world_size(settings) == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp16"}, r"precision='fp16': it may be one of \('bf16', 'fp32'\)"),
+        ({"lr_decay_style": "step"}, "lr_decay_style='step'"),
+        ({"context_parallel_size": 2}, "context_parallel_size=2: only 1"),
+        ({"pack_length": 100}, "pack_length=100: it must be at least seq_length"),
+        ({"sequence_parallel": True}, "needs tensor_model_parallel_size > 1"),
+        (
+            {"sequence_parallel": True, "tensor_model_parallel_size": 2, "pack_length": 4097},
+            "pack_length=4097: sequence_parallel needs a multiple",
+        ),
+        ({"train_iters": 0}, "train_iters=0"),
+        ({"lr_warmup_iters": 1000}, "lr_warmup_iters=1000: less than train_iters"),
+        ({"min_lr": 1.0}, "min_lr=1.0: between 0 and lr"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+        ({"tensor_model_parallel_size": 8}, "tensor_model_parallel_size=8: the model has 4 attention heads"),
+        ({"tensor_model_parallel_size": 4}, "tensor_model_parallel_size=4: the model has 2 key-value heads"),
+        ({"pipeline_model_parallel_size": 3}, "pipeline_model_parallel_size=3: the model has 2 layers"),
+        ({"seq_length": 1024}, "seq_length=1024: the model was made for 512 positions"),
+    ],
+)
+def test_refusals_name_the_setting(changes: dict[str, Any], message: str, llama31: Path) -> None:
+    settings = TrainSettings(**({"seq_length": 512} if "pack_length" not in changes else {}) | changes)
+    with pytest.raises(ValueError, match=message):
+        validate(settings, LlamaShape.from_hf(llama31))
+
+
+def test_it_is_a_config_schema() -> None:
+    schema = OmegaConf.structured(TrainSettings)
+    merged = OmegaConf.merge(schema, {"lr": 1, "pack_length": 8192})
+    assert merged.lr == 1.0
+    for wrong, error in (({"learning_rate": 1.0}, ConfigKeyError), ({"lr": "fast"}, ValidationError)):
+        with pytest.raises(error):
+            OmegaConf.merge(schema, wrong)
+
+
+def test_the_planner_can_import_it_without_torch() -> None:
+    code = "import sys, nemo_ext.megatron.settings, nemo_ext.megatron.layout; assert 'torch' not in sys.modules"
+    root = Path(__file__).resolve().parents[3]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

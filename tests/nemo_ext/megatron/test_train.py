@@ -1,0 +1,176 @@
+"""Training with real processes: every topology gives one model, and a loss that no packing can change."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nemo_ext.megatron.torch_dist import TorchDistReader
+from tests.nemo_ext.megatron.ranks import run_ranks
+from tests.nemo_ext.megatron.tiny import save_data
+
+PROGRAMS = "tests.nemo_ext.megatron.programs"
+STEPS = 10
+
+pytestmark = pytest.mark.timeout(300)  # several launches of real processes; seconds each on a quiet machine
+
+ONE: dict[str, dict[str, Any]] = {
+    "one process": {},
+    "shorter packs": {"pack_length": 64},
+    "random": {"init": "random"},
+    "bf16": {"precision": "bf16"},
+    "recompute all": {"recompute_granularity": "full"},
+    "recompute attention": {"recompute_granularity": "selective"},
+}
+TWO: dict[str, dict[str, Any]] = {
+    "tensor": {"tp": 2},
+    "sequence": {"tp": 2, "sequence_parallel": True},
+    "pipeline": {"pp": 2},
+    "data": {"dp": 2},
+    "data, whole optimizer": {"dp": 2, "use_distributed_optimizer": False},
+    "random, pipeline": {"init": "random", "pp": 2},
+    "random, tensor": {"init": "random", "tp": 2},
+    "tied, pipeline": {"pp": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(workspace: Path, llama31: Path, tied: Path, data: Path) -> dict[str, dict[str, Any]]:
+    """Ten steps of each case: {name: {"lines", "result"}} as rank 0 saw them."""
+    found: dict[str, dict[str, Any]] = {}
+    for size, cases in ((1, ONE | {"tied": {}}), (2, TWO)):
+        arguments = [
+            {
+                "hf": str(tied if name.startswith("tied") else llama31),
+                "data": str(data),
+                "validation": str(data),
+                "output": str(workspace / name.replace(" ", "_")),
+                "settings": {
+                    "train_iters": STEPS,
+                    "global_batch_size": 16,
+                    "pack_length": 256,
+                    "lr": 1e-3,
+                    "save_interval": 100,
+                    "eval_interval": 4,
+                    **changes,
+                },
+            }
+            for name, changes in cases.items()
+        ]
+        results = run_ranks(size, PROGRAMS, "train_runs", {"cases": arguments})
+        assert [r["result"] for r in results[0]] == [r["result"] for r in results[-1]], "ranks return the same"
+        found |= dict(zip(cases, results[0], strict=True))
+    return found
+
+
+def losses(run: dict[str, Any]) -> list[float]:
+    return [line["loss"] for line in run["lines"] if "loss" in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("tensor", "one process"),
+        ("sequence", "one process"),
+        ("pipeline", "one process"),
+        ("data", "one process"),
+        ("data, whole optimizer", "one process"),
+        ("shorter packs", "one process"),
+        ("recompute all", "one process"),
+        ("recompute attention", "one process"),
+        ("random, pipeline", "random"),
+        ("random, tensor", "random"),
+        ("tied, pipeline", "tied"),
+    ],
+)
+def test_losses_do_not_depend_on_topology_or_packing(
+    runs: dict[str, dict[str, Any]], name: str, reference: str
+) -> None:
+    assert len(losses(runs[name])) == STEPS
+    assert losses(runs[name]) == pytest.approx(losses(runs[reference]), rel=1e-4)
+    ours, theirs = (runs[n]["lines"][-1]["validation_loss"] for n in (name, reference))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_training_learns(runs: dict[str, dict[str, Any]]) -> None:
+    evaluations = [line for line in runs["one process"]["lines"] if "validation_loss" in line]
+    assert [line["step"] for line in evaluations] == [0, 4, 8, 10]
+    assert evaluations[-1]["validation_loss"] < evaluations[0]["validation_loss"] - 0.2
+
+
+def test_random_weights_start_at_the_uniform_loss_without_padding(runs: dict[str, dict[str, Any]]) -> None:
+    """log(250), the real vocabulary, not log(252), the padded one; initial weights of 0.1 add a little."""
+    first = runs["random"]["lines"][0]["validation_loss"]
+    assert math.log(250) - 0.05 < first < math.log(250) + 0.3
+
+
+def test_bf16_follows_fp32(runs: dict[str, dict[str, Any]]) -> None:
+    assert losses(runs["bf16"]) == pytest.approx(losses(runs["one process"]), rel=0.01)
+    assert losses(runs["bf16"]) != losses(runs["one process"])
+    reader = TorchDistReader(Path(runs["bf16"]["result"]["checkpoint"]))
+    key = "output_layer.weight"
+    assert reader.dtype(key) == torch.bfloat16
+    assert reader.dtype(reader.main_key(key)) == torch.float32
+
+
+def test_metrics_have_every_figure(runs: dict[str, dict[str, Any]], data: Path) -> None:
+    lines = [line for line in runs["tensor"]["lines"] if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert {line["lr"] for line in lines} == {1e-3}
+    assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4 + [2] * 2  # 64 samples, 16 per step
+    for line in lines:
+        assert line["grad_norm"] > 0
+        assert 0 < line["num_trained_tokens"] < line["num_tokens"]
+
+
+def test_vocabulary_padding_stays_zero(runs: dict[str, dict[str, Any]]) -> None:
+    reader = TorchDistReader(Path(runs["tensor"]["result"]["checkpoint"]))
+    for key in ("embedding.word_embeddings.weight", "output_layer.weight"):
+        weight = reader.read(key)
+        assert weight.shape[0] == 256, "250 padded to a multiple of 2 x 4"
+        assert weight[250:].abs().max() == 0
+        assert weight[:250].abs().min(dim=1).values.max() > 0
+
+
+@pytest.fixture(scope="module")
+def single(workspace: Path, llama31: Path, data: Path) -> dict[str, Any]:
+    changed = workspace / "changed"
+    save_data(changed)
+    tokens = bytearray((changed / "tokens.bin").read_bytes())
+    from nemo_ext.megatron.data import PackedData
+
+    offsets = PackedData.open(data).offsets
+    for at in range(int(offsets[2]), int(offsets[3])):
+        tokens[4 * at] = (tokens[4 * at] + 1) % 250
+    (changed / "tokens.bin").write_bytes(bytes(tokens))
+    argument = {"hf": str(llama31), "data": str(data), "changed": str(changed)}
+    result: dict[str, Any] = run_ranks(1, PROGRAMS, "single", argument)[0]
+    return result
+
+
+def test_a_token_loses_the_same_packed_and_alone(single: dict[str, Any]) -> None:
+    assert single["packed"] < 1e-5
+
+
+def test_a_sample_does_not_see_its_pack_neighbours(single: dict[str, Any]) -> None:
+    assert single["neighbours"]["inside"] > 0.01, "the changed sample's own losses must move"
+    assert single["neighbours"]["outside"] == 0
+
+
+def test_weight_decay_reaches_matrices_at_every_step(single: dict[str, Any]) -> None:
+    """The trap: megatron's scheduler overwrites each group's weight decay with its own idea of it."""
+    for moment in single["schedule"]:
+        decays = {multiplier: decay for multiplier, decay, _, _ in moment["groups"]}
+        assert decays == {1.0: 0.123, 0.0: 0.0}
+    counts = {multiplier: count for multiplier, _, _, count in single["schedule"][0]["groups"]}
+    assert counts == {1.0: 2 + 2 * 4, 0.0: 1 + 2 * 2}, "matrices decay, norms do not"
+
+
+def test_learning_rate_warms_up_and_decays(single: dict[str, Any]) -> None:
+    rates = {moment["step"]: moment["groups"][0][2] for moment in single["schedule"]}
+    assert rates[0] == 0
+    assert rates[1] == pytest.approx(0.5e-3)
+    assert rates[2] == pytest.approx(1e-3)
+    assert rates[50] == pytest.approx(0, abs=1e-9)

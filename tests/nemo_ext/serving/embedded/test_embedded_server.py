@@ -1,0 +1,289 @@
+"""The embedded server as a process, over sockets."""
+
+import json
+import random
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from tests.nemo_ext.serving.conftest import Running, StartServer, wait_until
+
+
+def _completion(prompt: object = "Ann has 5", **fields: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "max_tokens": 8, "seed": 1, "ignore_eos": True, **fields}
+
+
+def _texts(server: Running, body: dict[str, Any]) -> list[str]:
+    status, reply = server.post("/v1/completions", body)
+    assert status == 200, reply
+    return [choice["text"] for choice in reply["choices"]]
+
+
+def _stream(server: Running, path: str, body: dict[str, Any]) -> list[Any]:
+    """The data of every event; the last must be [DONE]."""
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    connection.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
+    reply = connection.getresponse()
+    assert reply.status == 200
+    assert reply.getheader("content-type", "").startswith("text/event-stream")
+    events = [line[6:] for line in reply.read().decode().split("\n\n") if line]
+    assert events.pop() == "[DONE]"
+    return [json.loads(event) for event in events]
+
+
+def test_seeded_samples_are_the_same_alone_and_under_load(shared_server: Running) -> None:
+    """40 requests one by one, then all at once and in another order amid 60 others."""
+    bodies = [
+        _completion(f"Bo has {i} coins" + " and more" * (i % 7), seed=i, max_tokens=60, temperature=1.0, top_p=0.95)
+        for i in range(40)
+    ]
+    alone = [_texts(shared_server, body) for body in bodies]
+    others = [_completion(f"Nadia {'x' * i}", seed=None, max_tokens=5 + i, n=1 + i % 3) for i in range(60)]
+    everything = list(enumerate(bodies)) + [(-1, body) for body in others]
+    random.Random(0).shuffle(everything)
+    with ThreadPoolExecutor(len(everything)) as pool:
+        replies = list(pool.map(lambda item: (item[0], _texts(shared_server, item[1])), everything))
+    crowded = dict(reply for reply in replies if reply[0] >= 0)
+    assert [crowded[i] for i in range(40)] == alone
+    assert len({text for (text,) in alone}) == 40
+
+
+def test_choices_of_a_seed(shared_server: Running) -> None:
+    together = _texts(shared_server, _completion(n=4, seed=10))
+    assert together == [_texts(shared_server, _completion(seed=10 + i))[0] for i in range(4)]
+    assert len(set(together)) == 4
+    assert _texts(shared_server, _completion(n=4, seed=None)) != together
+
+
+def test_list_and_token_prompts(shared_server: Running, tiny_checkpoint: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    prompts = ["Ann has 5", "Bo has 17"]
+    each = [_texts(shared_server, _completion(prompt, n=2)) for prompt in prompts]
+    assert _texts(shared_server, _completion(prompts, n=2)) == each[0] + each[1]
+    ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    assert _texts(shared_server, _completion(ids, n=2)) == each[0] + each[1]
+    assert _texts(shared_server, _completion(ids[0])) == each[0][:1]
+
+
+def test_beginning_of_sequence_is_added_once(shared_server: Running, tiny_checkpoint: Path) -> None:
+    """Completions get it from the tokenizer; chat has it from the template only."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    _, reply = shared_server.post("/v1/completions", _completion("Ann has"))
+    bare = len(tokenizer("Ann has", add_special_tokens=False)["input_ids"])
+    assert reply["usage"]["prompt_tokens"] == bare + 1
+    _, reply = shared_server.post("/v1/completions", _completion("Ann has", add_special_tokens=False))
+    assert reply["usage"]["prompt_tokens"] == bare
+    messages = [{"role": "user", "content": "Ann has"}]
+    expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    status, reply = shared_server.post("/v1/chat/completions", {"messages": messages, "max_tokens": 8, "seed": 1})
+    assert (status, reply["usage"]["prompt_tokens"]) == (200, len(expected))
+    assert expected.count(tokenizer.bos_token_id) == 1
+    completion = _texts(shared_server, {"prompt": expected, "max_tokens": 8, "seed": 1})
+    assert completion == [reply["choices"][0]["message"]["content"]]
+
+
+def test_greedy_ignores_the_seed_and_top_k_1_is_greedy(shared_server: Running) -> None:
+    greedy = _texts(shared_server, _completion(temperature=0, max_tokens=20))
+    assert _texts(shared_server, _completion(temperature=0, max_tokens=20, seed=5)) == greedy
+    assert _texts(shared_server, _completion(top_k=1, max_tokens=20, seed=6)) == greedy
+    assert _texts(shared_server, _completion(max_tokens=20)) != greedy
+
+
+def test_stop_strings_are_trimmed(shared_server: Running) -> None:
+    (text,) = _texts(shared_server, _completion(max_tokens=40))
+    middle = text[len(text) // 2 : len(text) // 2 + 2]
+    _, reply = shared_server.post("/v1/completions", _completion(max_tokens=40, stop=[middle, "never to be seen"]))
+    choice = reply["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    assert choice["text"] == text[: text.find(middle)]
+    assert reply["usage"]["completion_tokens"] < 40
+
+
+def test_end_of_sequence_ends_the_text(shared_server: Running) -> None:
+    """Some seed samples <|end|> within 400 tokens; it is counted but not shown."""
+    bodies = [_completion(seed=seed, max_tokens=400, ignore_eos=False, temperature=1.5) for seed in range(20)]
+    replies = [shared_server.post("/v1/completions", body)[1] for body in bodies]
+    stopped = [reply for reply in replies if reply["choices"][0]["finish_reason"] == "stop"]
+    assert stopped
+    assert all("<|end|>" not in reply["choices"][0]["text"] for reply in stopped)
+    assert all(reply["usage"]["completion_tokens"] < 400 for reply in stopped)
+
+
+def test_completion_logprobs(shared_server: Running) -> None:
+    _, reply = shared_server.post("/v1/completions", _completion(logprobs=3, temperature=0))
+    logprobs = reply["choices"][0]["logprobs"]
+    assert {len(logprobs[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")} == {8}
+    for token, value, top in zip(
+        logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
+    ):
+        assert value == max(top.values()) == top[token] < 0
+    _, plain = shared_server.post("/v1/completions", _completion(temperature=0))
+    assert plain["choices"][0]["logprobs"] is None
+    assert plain["choices"][0]["text"] == reply["choices"][0]["text"]
+
+
+def test_chat_logprobs(shared_server: Running) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 6, "logprobs": True, "top_logprobs": 2}
+    _, reply = shared_server.post("/v1/chat/completions", {**body, "ignore_eos": True, "seed": 3})
+    content = reply["choices"][0]["logprobs"]["content"]
+    assert len(content) == 6
+    assert all(len(entry["top_logprobs"]) == 2 and entry["logprob"] < 0 for entry in content)
+    spelled = bytes(byte for entry in content for byte in entry["bytes"]).decode(errors="replace")
+    assert spelled == reply["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("stop", [None, ["an", "1"]])
+def test_streams_join_to_the_whole_reply(shared_server: Running, stop: list[str] | None) -> None:
+    body = _completion(["Ann has 5", "Bo"], n=2, max_tokens=30, logprobs=1, stop=stop)
+    _, whole = shared_server.post("/v1/completions", body)
+    events = _stream(shared_server, "/v1/completions", {**body, "stream_options": {"include_usage": True}})
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"] == whole["usage"]
+    for choice in whole["choices"]:
+        chunks = [e["choices"][0] for e in events[:-1] if e["choices"][0]["index"] == choice["index"]]
+        assert "".join(chunk["text"] for chunk in chunks) == choice["text"]
+        assert [c["finish_reason"] for c in chunks if c["finish_reason"]] == [choice["finish_reason"]]
+        for part in ("tokens", "text_offset", "token_logprobs"):
+            assert [value for chunk in chunks for value in chunk["logprobs"][part]] == choice["logprobs"][part]
+
+
+def test_chat_stream(shared_server: Running) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 12, "seed": 3}
+    _, whole = shared_server.post("/v1/chat/completions", body)
+    events = _stream(shared_server, "/v1/chat/completions", body)
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    deltas = [event["choices"][0]["delta"] for event in events]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta["content"] for delta in deltas) == whole["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({"model": "gpt-4"}, 404, "'gpt-4' is not served here; this server has 'tiny'"),
+        ({"prompt": "x" * 3000}, 400, "tokens; the context length is 512"),
+        ({"echo": True}, 400, "echo=True is not supported"),
+        ({"best_of": 4}, 400, "best_of=4"),
+        ({"suffix": "x"}, 400, "suffix='x'"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty=0.5"),
+        ({"frequency_penalty": -1}, 400, "frequency_penalty=-1"),
+        ({"repetition_penalty": 1.1}, 400, "repetition_penalty=1.1"),
+        ({"min_p": 0.1}, 400, "min_p=0.1"),
+        ({"guided_json": {}}, 400, "guided_json"),
+        ({"temperature": "hot"}, 400, "temperature='hot'; it must be a number"),
+        ({"temperature": -0.1}, 400, "temperature=-0.1"),
+        ({"temperature": True}, 400, "temperature=True"),
+        ({"top_p": 0}, 400, "top_p"),
+        ({"top_p": 1.5}, 400, "top_p=1.5"),
+        ({"top_k": 2.5}, 400, "top_k=2.5; it must be an integer"),
+        ({"n": 0}, 400, "n=0"),
+        ({"seed": "a"}, 400, "seed='a'"),
+        ({"stop": ""}, 400, "stop"),
+        ({"stop": [1]}, 400, "stop=[1]"),
+        ({"max_tokens": 0}, 400, "max_tokens=0"),
+        ({"stream": 1}, 400, "stream=1; it must be true or false"),
+        ({"logprobs": 100}, 400, "logprobs=100"),
+        ({"prompt": []}, 400, "prompt must be"),
+        ({"prompt": [[1], "a", 3]}, 400, "prompt must be"),
+        ({"prompt": [100000]}, 400, "a token id is outside"),
+        ({"prompt": [-1]}, 400, "a token id is outside"),
+    ],
+)
+def test_refusals(shared_server: Running, fields: dict[str, Any], status: int, message: str) -> None:
+    got, reply = shared_server.post("/v1/completions", _completion(**fields))
+    assert got == status
+    assert message in reply["error"]["message"]
+
+
+def test_neutral_values_of_unsupported_fields_are_fine(shared_server: Running) -> None:
+    neutral = {"echo": False, "best_of": 1, "presence_penalty": 0.0, "logit_bias": None, "user": "me", "top_k": -1}
+    assert _texts(shared_server, _completion(**neutral)) == _texts(shared_server, _completion())
+
+
+def test_bad_bodies(shared_server: Running) -> None:
+    assert shared_server.post("/v1/completions", b"{not json")[0] == 400
+    assert shared_server.post("/v1/completions", [1])[0] == 400
+    assert shared_server.post("/v1/chat/completions", {"messages": "hi"})[0] == 400
+    assert shared_server.post("/v1/chat/completions", {"messages": [{"role": "user"}]})[0] == 400
+    status, reply = shared_server.post(
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 1}
+    )
+    assert (status, reply["error"]["message"]) == (400, "top_logprobs=1 needs logprobs=true")
+
+
+def test_models_health_and_metrics(shared_server: Running) -> None:
+    assert json.loads(shared_server.get("/v1/models")[1])["data"][0]["id"] == "tiny"
+    assert shared_server.get("/health")[0] == 200
+    before = shared_server.gauge("generated_tokens_total")
+    _texts(shared_server, _completion(max_tokens=5))
+    assert shared_server.gauge("generated_tokens_total") == before + 5
+    kinds = {line.split()[-1] for line in shared_server.get("/metrics")[1].splitlines() if line.startswith("# TYPE")}
+    assert kinds == {"counter", "gauge"}
+
+
+def test_a_full_queue_answers_429(start_server: StartServer) -> None:
+    server = start_server(max_batch_size=1, max_queue=2)
+    assert server.post("/v1/completions", _completion(n=3))[0] == 429
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda i: server.post("/v1/completions", _completion(max_tokens=300))[0], range(8)))
+    assert set(statuses) == {200, 429}
+    assert server.post("/v1/completions", _completion(n=2))[0] == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_slots(start_server: StartServer, stream: bool) -> None:
+    """40 sequences of 500 tokens would take 20,000."""
+    server = start_server(max_batch_size=2)
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    connection.request("POST", "/v1/completions", json.dumps(_completion(n=40, max_tokens=10_000, stream=stream)))
+    wait_until(lambda: server.gauge("running") == 2)
+    assert connection.sock is not None
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    wait_until(lambda: server.gauge("running") == 0 and server.gauge("waiting") == 0)
+    assert server.gauge("generated_tokens_total") < 10_000
+    assert server.stop() == 0
+
+
+def test_sigterm_finishes_work_in_flight_and_refuses_more(start_server: StartServer) -> None:
+    server = start_server(max_batch_size=2)
+    with ThreadPoolExecutor(4) as pool:
+        body = _completion(n=2, max_tokens=480)
+        jobs = [pool.submit(server.post, "/v1/completions", body) for _ in range(4)]
+        wait_until(lambda: server.gauge("running") == 2 and server.gauge("waiting") == 6)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.get("/health")[0] == 503)
+        status, reply = server.post("/v1/completions", _completion())
+        assert status == 503
+        assert "shutting down" in reply["error"]["message"]
+        assert [job.result()[0] for job in jobs] == [200] * 4
+    assert server.process.wait(30) == 0
+    assert not server.address_file.exists()
+
+
+def test_float32_and_a_shorter_context(start_server: StartServer) -> None:
+    server = start_server(compute_dtype="float32", context_length=16)
+    assert server.post("/v1/completions", _completion("Ann has 5"))[0] == 200
+    status, reply = server.post("/v1/completions", _completion("Ann has 5 " * 10))
+    assert status == 400
+    assert "context length is 16" in reply["error"]["message"]
+
+
+def test_health_answers_while_the_engine_is_busy(start_server: StartServer) -> None:
+    server = start_server(max_batch_size=64)
+    thread = threading.Thread(target=server.post, args=("/v1/completions", _completion(n=64, max_tokens=300)))
+    thread.start()
+    wait_until(lambda: server.gauge("running") == 64)
+    started = time.monotonic()
+    assert server.get("/health")[0] == 200
+    assert time.monotonic() - started < 5
+    thread.join()

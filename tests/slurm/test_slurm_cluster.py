@@ -1,0 +1,139 @@
+"""The Slurm executor on a real Slurm: two nodes on this machine, each with its own network and host name."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from launchers.display import Display
+from launchers.executors import slurm
+from launchers.plan import PlannedStage, Task
+from recipes.stage import Process, Resources, Stage
+
+HERE = Path(__file__).resolve().parent
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+WAIT_S = 90
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
+    """A folder that both nodes see; Slurm's clients find the cluster by SLURM_CONF."""
+    lab = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="slurm-test-"))  # each node has a /tmp of its own
+    before = os.environ.get("SLURM_CONF")
+    started = subprocess.run([HERE / "start.sh", lab], capture_output=True, text=True, timeout=200, check=False)
+    os.environ["SLURM_CONF"] = str(lab / "slurm.conf")
+    try:
+        if started.returncode != 0:
+            pytest.skip(f"no Slurm here: {' '.join(started.stderr.split()[-40:])}")
+        yield lab
+    finally:
+        subprocess.run([HERE / "stop.sh", lab], timeout=90, check=False)
+        os.environ.pop("SLURM_CONF")
+        if before is not None:
+            os.environ["SLURM_CONF"] = before
+        shutil.rmtree(lab)
+
+
+def toy(what: str, path: Path, name: str = "main", **kwargs: int | bool | str) -> Process:
+    return Process(name, ["python", str(HERE / "toy_stage.py"), what, str(path)], **kwargs)  # type: ignore[arg-type]
+
+
+def stage(run: Path, name: str, *processes: Process, after: tuple[str, ...] = (), **needs: int) -> PlannedStage:
+    module: Any = SimpleNamespace(Config=Stage, processes=lambda cfg, path: list(processes))
+    task = Task(name, "", {"uses": "fake", "name": name, "output_dir": str(run / name)}, module)
+    return PlannedStage(name, "toy", list(after), Resources(time="00:10:00", **needs), [task])
+
+
+def state(job: str) -> dict[str, str]:
+    shown = subprocess.run(
+        ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, timeout=20, check=True
+    )
+    return dict(field.split("=", 1) for field in shown.stdout.split() if "=" in field)
+
+
+def ended(run: Path) -> dict[str, dict[str, str]]:
+    """Each stage's final state; where one never ends, the logs are in the failure."""
+    jobs = json.loads((run / "jobs.json").read_text())
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        states = {name: state(record["job"]) for name, record in jobs.items()}
+        if all(found["JobState"] in ENDED for found in states.values()):
+            return states
+        assert time.monotonic() < deadline, f"{[found['JobState'] for found in states.values()]}: {logs(run)}"
+        time.sleep(0.5)
+
+
+def logs(run: Path) -> str:
+    return "\n".join(f"--- {path}\n{path.read_text()}" for path in sorted(run.rglob("*.log")))
+
+
+CONFIG = slurm.Config(python=sys.executable, gpus_per_node=2)
+
+
+def test_two_stages_two_nodes_and_a_service(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = cluster / "a run of $HOME's"
+    monkeypatch.setenv("TOKEN", "s3cret")
+    monkeypatch.setenv("UNLISTED", "1")
+    config = slurm.Config(python=sys.executable, gpus_per_node=2, env={"MODE": "a b"}, env_from=["TOKEN"])
+    address = run / "train" / "server.json"
+    service = toy("serve", address, "server", service=True, ready_file=str(address))
+    stages = [
+        stage(run, "prepare", toy("prepare", run / "prepare")),
+        stage(run, "train", service, toy("train", run / "train", ranks=2), after=("prepare",), nodes=2, gpus=2),
+    ]
+    address.parent.mkdir(parents=True)
+    address.write_text('{"url": "http://10.231.9.1:9"}')  # left by an earlier run; nobody listens there
+    slurm.check(config, stages)
+    slurm.submit(config, stages, Display())
+    states = ended(run)
+    assert [found["JobState"] for found in states.values()] == ["COMPLETED", "COMPLETED"], logs(run)
+    done = json.loads((run / "train" / "done.json").read_text())
+    assert done["said"] == ["rank 0 local 0 on node1", "rank 1 local 0 on node2"]
+    assert done["served_by"] == "node1"
+    assert done["env"] == {"TOKEN": "s3cret", "UNLISTED": None, "MODE": "a b", "CUDA_VISIBLE_DEVICES": "0,1"}
+    written = [path for path in run.rglob("*") if path.is_file() and path.name != "done.json"]
+    assert not any("s3cret" in path.read_text() for path in written)
+    assert {path.name for path in (run / "train" / "logs").glob("[ms]*-*.log")} >= {"main-0.log", "main-1.log"}
+    slurm.check(config, stages)
+
+
+def test_a_failed_stage_cancels_what_waits_for_it(cluster: Path) -> None:
+    run = cluster / "fails"
+    stages = [
+        stage(run, "prepare", toy("fail", run)),
+        stage(run, "train", toy("prepare", run / "train"), after=("prepare",)),
+    ]
+    slurm.submit(CONFIG, stages, Display())
+    states = ended(run)
+    assert (states["prepare"]["JobState"], states["prepare"]["ExitCode"]) == ("FAILED", "7:0"), logs(run)
+    assert states["train"]["JobState"] == "CANCELLED"
+    assert not (run / "train" / "ready.json").exists()
+
+
+def test_the_signal_before_the_time_limit_requeues_the_job(cluster: Path) -> None:
+    run = cluster / "preempted"
+    planned = stage(run, "train", toy("preempt", run / "train"))
+    slurm.submit(CONFIG, [planned], Display())
+    job = json.loads((run / "jobs.json").read_text())["train"]["job"]
+    deadline = time.monotonic() + WAIT_S
+    while not (run / "train" / "waiting").exists():
+        assert time.monotonic() < deadline, logs(run)
+        time.sleep(0.1)
+    with pytest.raises(ValueError, match=f"stage train is job {job}"):
+        slurm.check(CONFIG, [planned])
+    # what --signal=B:USR1@120 does when 120 s are left
+    subprocess.run(["scancel", "--signal=USR1", "--batch", job], timeout=20, check=True)
+    found = ended(run)["train"]
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), logs(run)
+    assert (run / "train" / "attempts").read_text() == "0\n1\n"
