@@ -237,5 +237,5 @@ def _differences(task: Task) -> list[str]:
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
     content = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     if isinstance(content, dict) and content:
-        return {k: v for key, value in content.items() for k, v in _leaves(value, f"{prefix}.{key}").items()}
+        return {k: v for key, value in content.items() for k, v in _leaves(value, f"{prefix}.{key!s}").items()}
     return {prefix.lstrip("."): content}

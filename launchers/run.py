@@ -120,7 +120,7 @@ def launch(cfg: DictConfig, display: Display) -> None:
     plan.require_finished(stages, selected)
     with run_lock(run_dir):
         plan.write_configs(selected, cfg.redo)
-        todo = []
+        todo: list[plan.PlannedStage] = []
         for stage in selected:
             # once one stage runs, those after it may see other inputs, so they are looked at again when their turn comes
             if not todo and stage.why_not_done() is None:

@@ -31,11 +31,11 @@ def normalise(raw: Row, source: str) -> Row:
     problem = _text(raw.get("problem")) or _text(raw.get("question"))
     if not problem:
         raise BadRow("no_problem")
-    solution, answer = _solution_and_answer(raw)
+    solution, expected_answer = _solution_and_answer(raw)
     row = {
         "id": str(raw["id"]) if raw.get("id") not in (None, "") else content_id(problem),
         "problem": problem,
-        "expected_answer": answer,
+        "expected_answer": expected_answer,
         "problem_source": raw.get("problem_source") or source,
     }
     if solution:
@@ -50,8 +50,8 @@ def _text(value: Any) -> str:
 
 def _solution_and_answer(raw: Row) -> tuple[str | None, str]:
     if "generated_solution" in raw:
-        solution = _text(raw["generated_solution"])
-        return solution, _answer(raw.get("expected_answer")) or _boxed(solution)
+        generated = _text(raw["generated_solution"])
+        return generated, _answer(raw.get("expected_answer")) or _boxed(generated)
     answer = raw.get("answer")
     if isinstance(answer, str) and (match := FINAL.search(answer)):
         value = match[1].replace(",", "")

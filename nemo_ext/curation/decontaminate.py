@@ -42,6 +42,7 @@ _STOP_WORDS = frozenset(
 _MIN_OVERLAP = 0.6
 _MIN_OVERLAP_FEW_NUMBERS = 0.8  # with a single number the wording carries the evidence
 _MIN_OVERLAP_NO_NUMBERS = 0.9
+_ENOUGH_NUMBERS = 3  # two problems with as many numbers and the answer in common by chance are rare
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,29 @@ class _Features:
     numbers: Counter[str]
     operators: Counter[str]
     words: frozenset[str]
+    sequence: tuple[str, ...]
+    """Content words in order, without capitalised ones."""
+    number_sequence: tuple[str, ...]
 
 
-def rule_judge(problem: str, benchmark_problem: str) -> bool:
-    """Are these the same problem but for names, items and word order? Cheap, and strict rather than generous.
+def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = None) -> bool:
+    """Are these the same problem but for names, items and wording? Cheap, and strict rather than generous.
 
     Same when the normalised texts are equal, or when numbers (as a multiset, "three" being 3) and operators agree and
-    enough content words do. Stop words and capitalised words, among them all names, do not count.
+    enough content words do. Stop words and capitalised words, among them all names, do not count. `same_answer`, where
+    both answers are known, settles more: another answer is another problem, and with three or more numbers in common
+    the same answer makes it the same one however it is worded. Without it, word for word the same text with its
+    numbers exchanged ("3 bags of 4", "4 bags of 3") is another problem.
     """
     if _squeeze(problem) == _squeeze(benchmark_problem):
         return True
     left, right = _features(problem), _features(benchmark_problem)
-    if left.numbers != right.numbers or left.operators != right.operators:
+    if same_answer is False or left.numbers != right.numbers or left.operators != right.operators:
         return False
+    if left.sequence == right.sequence and left.sequence and left.number_sequence != right.number_sequence:
+        return False
+    if same_answer and left.numbers.total() >= _ENOUGH_NUMBERS:
+        return True
     count = left.numbers.total()
     needed = _MIN_OVERLAP if count > 1 else _MIN_OVERLAP_FEW_NUMBERS if count else _MIN_OVERLAP_NO_NUMBERS
     total = len(left.words) + len(right.words)
@@ -73,20 +84,20 @@ def _squeeze(text: str) -> str:
 
 
 def _features(text: str) -> _Features:
-    numbers: Counter[str] = Counter()
     operators: Counter[str] = Counter()
-    words: set[str] = set()
+    words: list[str] = []
+    ordered: list[str] = []
     for token in _TOKEN.findall(text):
         lowered = token.lower()
         if token[0].isdigit():
-            numbers[_canonical(token)] += 1
+            ordered.append(_canonical(token))
         elif lowered in _NUMBER_OF_WORD:
-            numbers[_NUMBER_OF_WORD[lowered]] += 1
+            ordered.append(_NUMBER_OF_WORD[lowered])
         elif not (token[0].isalpha() or token[0] == "\\"):
             operators[token.strip()] += 1
         elif not token[0].isupper() and len(token) > 1 and lowered not in _STOP_WORDS:
-            words.add(lowered.removesuffix("s"))
-    return _Features(numbers, operators, frozenset(words))
+            words.append(lowered.removesuffix("s"))
+    return _Features(Counter(ordered), operators, frozenset(words), tuple(words), tuple(ordered))
 
 
 def _canonical(number: str) -> str:
@@ -97,6 +108,11 @@ def _canonical(number: str) -> str:
 
 _REPLY = re.compile(r"^\W*(?:(?:answer|judge?ment)\W+)?(true|false|yes|no)\b(.*)", re.IGNORECASE | re.DOTALL)
 _TRUE, _FALSE = frozenset(("true", "yes")), frozenset(("false", "no"))
+
+
+def number_signature(text: str) -> tuple[str, ...]:
+    """The numbers of a text, sorted: equal for a problem and its rewordings, whatever the words."""
+    return tuple(sorted(_features(text).number_sequence))
 
 
 def parse_judgement(text: str) -> bool | None:

@@ -11,6 +11,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from nemo_ext.megatron.matmul import default_matmul
 from nemo_ext.megatron.rope import rotate, rotations
 
 BUCKET_FILL = 0.7
@@ -25,12 +26,14 @@ class PackedSegments(PackedSeqParams):
     cos, sin: [tokens, 1, head_dim], the rotations of each token's position in its own sample.
     buckets: int64 [segments, longest] token indices; rows are one sample each, padded at their end.
     place: int64 [tokens], where each token's result lies in the buckets laid end to end, one zero row after them.
+    trained: int64 [>= 1], the positions whose loss counts (position 0 where none does).
     """
 
     cos: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     sin: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     buckets: list[torch.Tensor] = field(default_factory=list)
     place: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    trained: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def segments(batch: dict[str, Any], frequencies: torch.Tensor, dtype: torch.dtype) -> PackedSegments:
@@ -39,10 +42,9 @@ def segments(batch: dict[str, Any], frequencies: torch.Tensor, dtype: torch.dtyp
     A segment without a single trained token (the padding) is left out of attention: nothing else looks at it.
     """
     bounds = batch["cu_seqlens"].tolist()
-    trained = batch["loss_mask"][0].cumsum(0, dtype=torch.float64).tolist()
-    spans = [
-        (start, end) for start, end in pairwise(bounds) if trained[end - 1] > (trained[start - 1] if start else 0)
-    ]
+    trained = batch["loss_mask"][0].nonzero().flatten()
+    before = batch["loss_mask"][0].ne(0).cumsum(0).tolist()
+    spans = [(start, end) for start, end in pairwise(bounds) if before[end - 1] > (before[start - 1] if start else 0)]
     buckets, place = _buckets(spans, num_tokens=bounds[-1])
     device = batch["tokens"].device
     cos, sin = rotations(batch["position_ids"][0], frequencies)
@@ -56,6 +58,7 @@ def segments(batch: dict[str, Any], frequencies: torch.Tensor, dtype: torch.dtyp
         sin=sin.to(dtype),
         buckets=[bucket.to(device) for bucket in buckets],
         place=place.to(device),
+        trained=trained if len(trained) else trained.new_zeros(1),
     )
 
 
@@ -120,11 +123,28 @@ class PackedAttention(MegatronModule):
             tensor.index_select(0, flat).view(*bucket.shape, *tensor.shape[1:]).transpose(1, 2)
             for tensor in (query, key, value)
         )
-        grouped = query.shape[1] != key.shape[1]
-        result = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=self.scale, enable_gqa=grouped
-        )
+        result = _CausalAttention.apply(query, key, value, self.scale)
         return result.transpose(1, 2).flatten(0, 1)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """scaled_dot_product_attention of [batch, heads, tokens, head_dim], forward and backward under default_matmul."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
+        query, key, value = (t.detach().requires_grad_(t.requires_grad) for t in (query, key, value))
+        with default_matmul(), torch.set_grad_enabled(any(ctx.needs_input_grad)):
+            grouped = query.shape[1] != key.shape[1]
+            result = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=grouped)
+        ctx.inputs, ctx.result = (query, key, value), result
+        return result.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        with default_matmul():
+            return *torch.autograd.grad(ctx.result, ctx.inputs, gradients), None
 
 
 class RMSNorm(torch.nn.Module):

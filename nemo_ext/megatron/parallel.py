@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from nemo_ext.megatron import cpu
+from nemo_ext.megatron.matmul import use_fast_matmul
 from nemo_ext.megatron.settings import TrainSettings, world_size
 
 # Without Transformer Engine and Apex megatron-core warns once per optional kernel; specs.py logs what is used instead.
@@ -21,7 +22,7 @@ warnings.filterwarnings("ignore", module=r"megatron\.core.*")
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
 cpu.enable()
 
-from megatron.core import parallel_state, tensor_parallel  # noqa: E402
+from megatron.core import parallel_state, tensor_parallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,7 @@ def shutdown() -> None:
 def _device() -> torch.device:
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # one process per core: more threads only fight over the cores
+        use_fast_matmul()
         return torch.device("cpu")
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return torch.device("cuda", torch.cuda.current_device())

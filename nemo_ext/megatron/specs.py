@@ -18,7 +18,7 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from nemo_ext.megatron.attention import PackedAttention, RMSNorm, segments
+from nemo_ext.megatron.attention import PackedAttention, PackedSegments, RMSNorm, segments
 from nemo_ext.megatron.parallel import Parallel
 from nemo_ext.megatron.rope import inverse_frequencies
 from nemo_ext.megatron.settings import TrainSettings, pack_length
@@ -54,6 +54,20 @@ class LlamaModel(GPTModel):
         return PackedSeqParams(
             qkv_format="thd", cu_seqlens_q=bounds, cu_seqlens_kv=bounds, max_seqlen_q=longest, max_seqlen_kv=longest
         )
+
+    def _postprocess(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Logits and losses of the trained positions alone: most of a pack is prompt. The others' losses are 0.
+
+        With sequence parallelism the positions are spread over the ranks, and all of them are computed.
+        """
+        pack, labels = kwargs["packed_seq_params"], kwargs["labels"]
+        if not (self.post_process and labels is not None and isinstance(pack, PackedSegments)):
+            return super()._postprocess(hidden_states, **kwargs)
+        if self.config.sequence_parallel:
+            return super()._postprocess(hidden_states, **kwargs)
+        kwargs["labels"] = labels.index_select(1, pack.trained)
+        losses = super()._postprocess(hidden_states.index_select(0, pack.trained), **kwargs)
+        return losses.new_zeros(labels.shape).index_copy(1, pack.trained, losses)
 
     def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Cross entropy per token, fp32 [batch, tokens]; pad rows get no probability and no gradient."""

@@ -86,6 +86,7 @@ class _Run:
         self.stats = Stats()
         self.started = time.monotonic()
         self.failed_in_a_row: list[str] = []
+        self.stopping = False
 
     async def all(self) -> None:
         """Workers share the iterator; the first exception of any task cancels the others."""
@@ -129,8 +130,12 @@ class _Run:
                 completion = await self._complete(request)
             finally:
                 self.stats.in_flight -= 1
+            if self.stopping:
+                return
+            self.stopping = True  # and it stays so if the caller's code raises: nobody calls that again
             self._deliver(completion)
             request = next(self.requests, None)
+            self.stopping = False
 
     async def _tick(self) -> None:
         while True:

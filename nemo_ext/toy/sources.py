@@ -8,10 +8,12 @@ A seed row that restates a benchmark problem also has `contaminates`, that probl
 import random
 
 from nemo_ext.rows import Row, content_id
-from nemo_ext.toy.problems import ToyProblem, distinct, paraphrase
+from nemo_ext.toy.problems import SOURCES, ToyProblem, distinct, paraphrase
 
 TOY = "toy"
 """The path that stands for this generator in conf/."""
+NUM_SOLVED = 2000
+"""Problems per source in `solved`."""
 
 
 def benchmark(source: str, count: int) -> list[Row]:
@@ -26,6 +28,11 @@ def seeds(source: str, count: int, contaminated: int, seed: int) -> list[Row]:
     for toy in distinct("test", source, contaminated, seed=0) if contaminated else []:
         rows.append(_row(paraphrase(toy, rng)) | {"contaminates": content_id(toy.problem)})
     return rows
+
+
+def solved() -> list[Row]:
+    """Training problems with their solutions, as a data set to fine-tune on."""
+    return [row for source in SOURCES for row in seeds(source, NUM_SOLVED, contaminated=0, seed=0)]
 
 
 def _row(toy: ToyProblem) -> Row:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from nemo_ext.curation.decontaminate import number_signature
 from nemo_ext.manifest import Facts
-from nemo_ext.model import Model
 from nemo_ext.prompts import Prompt, prompt_hash
 from nemo_ext.rows import Row, RowWriter, input_files, read_rows, require_rows
 from recipes.served import COMPLETIONS, ServedStage, complete_all, describe_server, server_processes
@@ -40,7 +40,8 @@ class Config(ServedStage):
     prompt: Prompt | None = None
     """With {problem} and {other_problem}; for the llm judge."""
     top_k: int = 5
-    model: Model = MISSING
+    number_matches: int = 0
+    """Besides, so many of each benchmark's problems with exactly the same numbers: wording can hide them from retrieval."""
 
 
 def check(cfg: Config) -> None:
@@ -58,7 +59,7 @@ def run(cfg: Config) -> Facts:
     folder = Path(cfg.output_dir)
     files = [file for source in cfg.inputs for file in input_files(source)]
     tests = [row for file in input_files(cfg.benchmarks) for row in read_rows(file)]
-    problems = list({row["problem"]: None for file in files for row in read_rows(file)})
+    problems = {row["problem"]: row["expected_answer"] for file in files for row in read_rows(file)}
     found = _find(cfg, problems, tests)
     with RowWriter(folder) as out:
         for file in files:
@@ -100,17 +101,24 @@ def _describe(evidence: "Evidence") -> dict[str, Any]:
     }
 
 
-def _find(cfg: Config, problems: list[str], tests: list[Row]) -> dict[str, "Evidence"]:
+def _find(cfg: Config, problems: dict[str, str | None], tests: list[Row]) -> dict[str, "Evidence"]:
     """Contaminated problem -> evidence."""
     from nemo_ext.curation.decontaminate import contaminated, rule_judge
 
-    if cfg.judge == "rule":
-        judged = ((p, contaminated(p, candidates, rule_judge)) for p, candidates in _candidates(cfg, problems, tests))
-        return {problem: evidence for problem, evidence in judged if evidence is not None}
-    return _ask(cfg, problems, tests)
+    if cfg.judge == "llm":
+        return _ask(cfg, list(problems), tests)
+    answers = problems | {row["problem"]: row["expected_answer"] for row in tests}
+
+    def judge(first: str, second: str) -> bool:
+        both = answers[first] is not None and answers[second] is not None
+        return rule_judge(first, second, answers[first] == answers[second] if both else None)
+
+    judged = ((p, contaminated(p, near, judge)) for p, near in _candidates(cfg, list(problems), tests))
+    return {problem: evidence for problem, evidence in judged if evidence is not None}
 
 
 def _candidates(cfg: Config, problems: list[str], tests: list[Row]) -> Iterator[tuple[str, list["Candidate"]]]:
+    """Each problem with the benchmark problems to compare it with, the most similar first."""
     from nemo_ext.curation.decontaminate import Candidate
     from nemo_ext.curation.retrieve import Retriever
 
@@ -118,13 +126,25 @@ def _candidates(cfg: Config, problems: list[str], tests: list[Row]) -> Iterator[
     for row in tests:
         groups.setdefault(row["benchmark"], []).append(row)
     retrievers = {name: Retriever([row["problem"] for row in rows]) for name, rows in groups.items()}
+    by_numbers = {name: _by_numbers(rows) for name, rows in groups.items()}
     for start in range(0, len(problems), CHUNK):
         chunk = problems[start : start + CHUNK]
         hits = {name: retriever.top_k(chunk, cfg.top_k) for name, retriever in retrievers.items()}
         for i, problem in enumerate(chunk):
-            near = [(score, name, groups[name][index]) for name in groups for index, score in hits[name][i]]
-            near.sort(key=lambda hit: (-hit[0], hit[1], hit[2]["id"]))
-            yield problem, [Candidate(name, str(row["id"]), row["problem"], score) for score, name, row in near]
+            near = {(name, index): score for name in groups for index, score in hits[name][i]}
+            for name in groups:
+                for index in by_numbers[name].get(number_signature(problem), [])[: cfg.number_matches]:
+                    near.setdefault((name, index), 0.0)
+            ranked = sorted(near.items(), key=lambda hit: (-hit[1], hit[0]))
+            rows = [(name, groups[name][index], score) for (name, index), score in ranked]
+            yield problem, [Candidate(name, str(row["id"]), row["problem"], score) for name, row, score in rows]
+
+
+def _by_numbers(rows: list[Row]) -> dict[tuple[str, ...], list[int]]:
+    found: dict[tuple[str, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        found.setdefault(number_signature(row["problem"]), []).append(index)
+    return found
 
 
 def _ask(cfg: Config, problems: list[str], tests: list[Row]) -> dict[str, "Evidence"]:

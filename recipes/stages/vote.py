@@ -33,7 +33,6 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.grading.equal import equal
     from nemo_ext.grading.extract import extract_answer
     from nemo_ext.grading.vote import vote
 
@@ -47,10 +46,7 @@ def run(cfg: Config) -> Facts:
                 result = vote(answers, "exact" if cfg.mode == "exact" else "equivalent")
                 problems["answered" if result.answer is not None else "unanswered"] += 1
                 for row, answer in zip(rows, answers, strict=True):
-                    same = answer is not None and result.answer is not None
-                    agrees = same and (
-                        answer == result.answer or (cfg.mode == "equivalent" and equal(answer, result.answer))
-                    )
+                    agrees = _agrees(answer, result.answer, cfg.mode)
                     out.keep(
                         row
                         | {
@@ -68,3 +64,11 @@ def run(cfg: Config) -> Facts:
         rows_out=out.kept,
         figures=dict(sorted(problems.items())),
     )
+
+
+def _agrees(answer: str | None, majority: str | None, mode: str) -> bool:
+    from nemo_ext.grading.equal import equal
+
+    if answer is None or majority is None:
+        return False
+    return answer == majority or (mode == "equivalent" and equal(answer, majority))

@@ -38,7 +38,7 @@ setpriv --reuid munge --regid munge --clear-groups munged --num-threads=2 --key-
 # two GPUs a node, in name: gres wants character devices, so these are copies of /dev/null
 for i in 0 1; do mknod -m 666 "$lab/dev/nvidia$i" c 1 3; done
 echo "Name=gpu File=$lab/dev/nvidia[0-1]" >"$lab/gres.conf"
-# cred_expire: a requeued job waits that long, 120 s by default
+# cred_expire: a requeued job waits that long, 120 s by default; below 5 the default holds
 cat >"$SLURM_CONF" <<CONF
 ClusterName=test
 SlurmctldHost=$host(10.231.9.254)
@@ -46,7 +46,7 @@ SlurmctldPort=26817
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$lab/munge/socket,cred_expire=2
+AuthInfo=socket=$lab/munge/socket,cred_expire=5
 StateSaveLocation=$lab/state
 SlurmdSpoolDir=$lab/spool/%n
 SlurmctldPidFile=$lab/slurmctld.pid

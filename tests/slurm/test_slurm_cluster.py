@@ -17,6 +17,7 @@ import pytest
 from launchers.display import Display
 from launchers.executors import slurm
 from launchers.plan import PlannedStage, Task
+from nemo_ext.files import write_json_atomic
 from recipes.stage import Process, Resources, Stage
 
 HERE = Path(__file__).resolve().parent
@@ -56,10 +57,12 @@ def stage(run: Path, name: str, *processes: Process, after: tuple[str, ...] = ()
 
 
 def state(job: str) -> dict[str, str]:
+    """What scontrol says of the job; of an array, of an element that has not ended as long as there is one."""
     shown = subprocess.run(
         ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, timeout=20, check=True
     )
-    return dict(field.split("=", 1) for field in shown.stdout.split() if "=" in field)
+    elements = [dict(f.split("=", 1) for f in line.split() if "=" in f) for line in shown.stdout.splitlines() if line]
+    return next((found for found in elements if found["JobState"] not in ENDED), elements[0])
 
 
 def ended(run: Path) -> dict[str, dict[str, str]]:
@@ -137,3 +140,34 @@ def test_the_signal_before_the_time_limit_requeues_the_job(cluster: Path) -> Non
     found = ended(run)["train"]
     assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), logs(run)
     assert (run / "train" / "attempts").read_text() == "0\n1\n"
+
+
+def test_a_dead_service_fails_the_job_with_its_last_words(cluster: Path) -> None:
+    run = cluster / "service"
+    slurm.submit(
+        CONFIG,
+        [stage(run, "solve", toy("fail", run, "server", service=True), toy("preempt", run / "solve"))],
+        Display(),
+    )
+    found = ended(run)["solve"]
+    assert (found["JobState"], found["ExitCode"]) == ("FAILED", "1:0"), logs(run)
+    assert "service server ended before main did" in logs(run)
+
+
+def test_an_array_runs_the_tasks_that_are_not_done(cluster: Path) -> None:
+    run = cluster / "shards"
+    module: Any = SimpleNamespace(
+        Config=Stage,
+        processes=lambda cfg, path: [
+            Process("main", ["python", str(HERE / "toy_stage.py"), "prepare", cfg.output_dir])
+        ],
+    )
+    contents = [
+        {"uses": "toy", "name": "solve", "output_dir": str(run / "solve" / f"shard_{i}"), "shard": i} for i in range(3)
+    ]
+    tasks = [Task("solve", f"shard_{i}", content, module) for i, content in enumerate(contents)]
+    write_json_atomic(tasks[1].folder / "_DONE", {"config_hash": tasks[1].config_hash, "inputs": [], "outputs": []})
+    slurm.check(CONFIG, [PlannedStage("solve", "toy", [], Resources(), tasks)])
+    slurm.submit(CONFIG, [PlannedStage("solve", "toy", [], Resources(), tasks)], Display())
+    assert ended(run)["solve"]["JobState"] == "COMPLETED", logs(run)
+    assert sorted(path.parent.name for path in run.rglob("ready.json")) == ["shard_0", "shard_2"], logs(run)

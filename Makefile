@@ -1,0 +1,38 @@
+# make quickstart   install, then the whole pipeline at tiny scale
+# make test         the whole suite          make check   format, lint, types, structure
+# make bench [ONLY=name]   what is in tests/bench, appended to bench.jsonl
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+ONLY ?=
+
+.PHONY: install quickstart test check format bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+quickstart: install
+	$(BIN)/python launchers/run.py +recipe=openmathinstruct2 +scale=tiny
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_structure.py tests/test_recipes.py
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python -m tests.bench.run $(ONLY)
+
+clean:
+	rm -rf $(VENV) runs
