@@ -96,9 +96,10 @@ def resolve(cfg: DictConfig, run_dir: Path) -> list[PlannedStage]:
         if unknown:
             raise ValueError(f"stages.{name}.after names {unknown}; it must name stages listed above it: {above}")
         tasks = _tasks(config, str(name), module)
-        if hasattr(module, "check"):
-            for task in tasks if config.variants else tasks[:1]:  # shards are alike
+        for task in tasks if config.variants else tasks[:1]:  # shards are alike
+            if hasattr(module, "check"):
                 module.check(task.typed())
+            assert task.processes, f"{task.name} has a main process"  # a wrong server is refused here, not days later
         resources = OmegaConf.to_object(config.resources)
         assert isinstance(resources, Resources), "typed by Stage"
         planned.append(PlannedStage(str(name), stage.uses, list(config.after), resources, tasks))

@@ -24,7 +24,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only when the block ends without an error.
 
     Raises:
-        OSError: with the path and, for a full disk, what to do about it.
+        OSError: the disk is full or the folder is not writable; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

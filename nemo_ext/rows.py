@@ -71,7 +71,9 @@ def read_any(path: Path) -> Iterator[Row | str]:
         with path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
                 if line.strip():
-                    yield parse_line(line) or f"{path.name}:{number}: {line[:200].decode(errors='replace').rstrip()}"
+                    row = parse_line(line)
+                    wrong = f"{path.name}:{number}: {line[:200].decode(errors='replace').rstrip()}"
+                    yield wrong if row is None else row
     else:
         raise ValueError(f"{path}: expected a .jsonl or .parquet file")
 

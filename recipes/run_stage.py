@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed (error.json says why), 85 stopped by SIGTERM or SIGUSR1 after saving its state.
 """
 
+import errno
 import fcntl
 import importlib
 import logging
@@ -85,6 +86,17 @@ def run(path: Path) -> None:
             manifest.write(folder, config.name, config.uses, digest, facts, time.monotonic() - started)
 
 
+def _record(path: Path, error: Exception) -> None:
+    """error.json for the launcher; where even that can't be written, the log has it."""
+    message = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message += ". The disk is full: free some space and give the same command again; what was finished is kept"
+    try:
+        write_json_atomic(path, {"error": message, "type": type(error).__name__})
+    except OSError as failure:
+        logger.error("%s; and %s could not be written: %s", message, path, failure)
+
+
 def main(argv: list[str]) -> int:
     if len(argv) != 2:
         raise SystemExit("usage: python -m recipes.run_stage <run>/<stage>/config.yaml")
@@ -98,7 +110,7 @@ def main(argv: list[str]) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         # a bad value, a full disk, a dead server: the message is for the user, the traceback for the log
         logger.exception("%s failed", path.parent.name)
-        write_json_atomic(error_path, {"error": str(error), "type": type(error).__name__})
+        _record(error_path, error)
         return 1
     return 0
 

@@ -16,7 +16,7 @@ from nemo_ext.megatron.rope import rotate, rotations
 
 BUCKET_FILL = 0.7
 """Segments share one padded attention call while the shortest is at least this share of the longest. Lower means fewer
-calls and more arithmetic on padding; 0.7 was fastest for a few hundred tokens per sample (tests/bench)."""
+calls and more arithmetic on padding; of 0.01, 0.5, 0.7, 0.85 and 1, 0.7 and 0.85 were fastest at 120 tokens a sample."""
 
 
 @dataclass

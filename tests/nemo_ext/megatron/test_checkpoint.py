@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from nemo_ext.megatron.layout import complete_steps, step_folder
+from nemo_ext.megatron.mapping import EMBEDDING
 from nemo_ext.megatron.metrics import read_metrics
 from nemo_ext.megatron.torch_dist import TorchDistReader
 from tests.nemo_ext.megatron.ranks import join_ranks, kill_ranks, run_ranks, start_ranks
@@ -107,11 +108,15 @@ def test_resumed_weights_are_the_uninterrupted_ones_bit_for_bit(story: dict[str,
         assert torch.equal(ours.read(key), theirs.read(key)), key
 
 
-def test_a_data_parallel_checkpoint_continues_tensor_parallel(story: dict[str, Any]) -> None:
+def test_a_data_parallel_checkpoint_continues_tensor_parallel(story: dict[str, Any], workspace: Path) -> None:
     same, other = (losses(run)[STEPS:] for run in story["finished"][2:])
     assert len(same) == 3
     assert other == pytest.approx(same, rel=1e-4)
-    assert other != same
+    pieces = [
+        len(TorchDistReader(step_folder(workspace / name / "checkpoints", STEPS + 3)).tensors[EMBEDDING].chunks)
+        for name in ("interrupted", "uninterrupted")
+    ]
+    assert pieces == [1, 2], "one was whole on each replica, the other split over two processes"
 
 
 def test_the_tracker_names_the_newest(story: dict[str, Any], workspace: Path) -> None:

@@ -1,0 +1,150 @@
+"""Tasks out of recipes, and what makes a stage run again."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from launchers import plan
+from nemo_ext import manifest
+from recipes.run_stage import config_hash
+from tests.composing import compose_recipe, resolve_recipe
+
+
+def planned(run_dir: Path, *words: str) -> dict[str, plan.PlannedStage]:
+    """One light stage, so that a test writes few files."""
+    stages = resolve_recipe("openmathinstruct2", "+scale=tiny", *words, run_dir=run_dir)
+    return {"prepare_problems": stages["prepare_problems"]}
+
+
+def finish(task: plan.Task) -> None:
+    manifest.write(task.folder, task.stage, "x", task.config_hash, manifest.Facts(), 0.0)
+
+
+def test_variants_are_tasks_with_a_folder_and_their_own_keys(tmp_path: Path) -> None:
+    stage = resolve_recipe("sft_full", "+scale=tiny", run_dir=tmp_path)["evaluate"]
+    assert [task.name for task in stage.tasks] == ["evaluate/base", "evaluate/average"]
+    base, average = stage.tasks
+    assert average.folder == tmp_path / "evaluate" / "average"
+    assert average.typed().model.hf_path == str(tmp_path / "export" / "average")
+    assert average.typed().prompt == base.typed().prompt and not average.typed().variants
+    assert average.config_hash != base.config_hash
+
+
+def test_shards_differ_in_their_number_alone(tmp_path: Path) -> None:
+    stage = resolve_recipe("openmathinstruct2", run_dir=tmp_path)["solve_seeds"]
+    assert [task.part for task in stage.tasks][:2] == ["shard_00", "shard_01"] and len(stage.tasks) == 64
+    first, last = stage.tasks[0].content, stage.tasks[-1].content
+    assert {key for key in first if first[key] != last[key]} == {"shard", "output_dir"}
+    assert [task.typed().shard for task in stage.tasks] == list(range(64))
+
+
+def test_shards_sort_by_number(tmp_path: Path) -> None:
+    parts = [task.part for task in resolve_recipe("openmathinstruct2", run_dir=tmp_path)["solve_new"].tasks]
+    assert parts == sorted(parts) and len(parts) == 2880
+
+
+def test_shards_and_variants_together_are_refused(tmp_path: Path) -> None:
+    cfg = compose_recipe("sft_full", "+scale=tiny", "stages.evaluate.shards=2")
+    with pytest.raises(ValueError, match=r"stages\.evaluate has both"):
+        plan.resolve(cfg, tmp_path)
+
+
+def test_a_variant_with_an_unknown_key_is_named(tmp_path: Path) -> None:
+    cfg = compose_recipe("sft_full", "+scale=tiny", "+stages.evaluate.variants.base.modle=x")
+    with pytest.raises(ValueError, match=r"stages\.evaluate\.variants\.base: .*modle"):
+        plan.resolve(cfg, tmp_path)
+
+
+def test_after_must_name_stages_above(tmp_path: Path) -> None:
+    cfg = compose_recipe("sft_full", "+scale=tiny", "stages.train.after=[evaluate]")
+    with pytest.raises(ValueError, match=r"stages\.train\.after names \['evaluate'\].*prepare_sft"):
+        plan.resolve(cfg, tmp_path)
+
+
+def test_unset_values_are_named(tmp_path: Path) -> None:
+    cfg = compose_recipe("sft_full", "+scale=tiny", "stages.average.steps=???")
+    with pytest.raises(ValueError, match="steps"):
+        plan.resolve(cfg, tmp_path)
+
+
+def test_the_written_config_is_the_one_the_job_hashes(tmp_path: Path) -> None:
+    stages = planned(tmp_path)
+    plan.write_configs(list(stages.values()), redo=False)
+    task = stages["prepare_problems"].tasks[0]
+    loaded = OmegaConf.to_container(OmegaConf.load(task.config_path))
+    assert isinstance(loaded, dict)
+    assert config_hash({str(key): value for key, value in loaded.items()}) == task.config_hash
+
+
+def test_another_config_is_refused_with_the_keys(tmp_path: Path) -> None:
+    plan.write_configs(list(planned(tmp_path).values()), redo=False)
+    before = (tmp_path / "prepare_problems" / "config.yaml").read_text()
+    other = planned(tmp_path, "stages.prepare_problems.seed=9", "source.math.num_rows=5")
+    with pytest.raises(ValueError) as caught:
+        plan.write_configs(list(other.values()), redo=False)
+    message = str(caught.value)
+    assert "seed: 0 -> 9" in message and "sources.math.num_rows: 130 -> 5" in message
+    assert "run_name=" in message and "redo=true" in message
+    assert (tmp_path / "prepare_problems" / "config.yaml").read_text() == before
+
+
+def test_resources_may_change(tmp_path: Path) -> None:
+    stages = planned(tmp_path)
+    plan.write_configs(list(stages.values()), redo=False)
+    task = stages["prepare_problems"].tasks[0]
+    finish(task)
+    more = planned(tmp_path, "stages.prepare_problems.resources.time=09:00:00")["prepare_problems"]
+    plan.write_configs([more], redo=False)
+    assert more.why_not_done() is None
+    assert "09:00:00" in task.config_path.read_text()
+
+
+def test_redo_sets_results_aside(tmp_path: Path) -> None:
+    stages = list(planned(tmp_path).values())
+    folder = tmp_path / "prepare_problems"
+    for number in (1, 2):
+        plan.write_configs(stages, redo=False)
+        (folder / "output.jsonl").write_text(str(number))
+        plan.write_configs(stages, redo=True)
+    assert [(tmp_path / f"prepare_problems.old{n}" / "output.jsonl").read_text() for n in (1, 2)] == ["1", "2"]
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+
+
+def test_why_not_done(tmp_path: Path) -> None:
+    stage = planned(tmp_path)["prepare_problems"]
+    assert stage.why_not_done() == "not finished"
+    plan.write_configs([stage], redo=False)
+    finish(stage.tasks[0])
+    assert stage.why_not_done() is None
+    assert planned(tmp_path, "stages.prepare_problems.seed=9")["prepare_problems"].why_not_done() == "its config changed"
+
+
+def test_selection(tmp_path: Path) -> None:
+    stages = list(resolve_recipe("sft_full", "+scale=tiny", run_dir=tmp_path).values())
+    names = lambda chosen: [stage.name for stage in chosen]  # noqa: E731
+    assert names(plan.select(stages, ["train", "prepare_sft"], None)) == ["prepare_sft", "train"]
+    assert names(plan.select(stages, [], "export")) == ["export", "evaluate", "report"]
+    assert names(plan.select(stages, ["report"], "export")) == ["report"]
+    assert plan.select(stages, [], None) == stages
+    with pytest.raises(ValueError, match="no stage 'x'.*prepare_sft"):
+        plan.select(stages, ["x"], None)
+
+
+def test_a_left_out_stage_must_be_on_disk(tmp_path: Path) -> None:
+    stages = list(resolve_recipe("sft_full", "+scale=tiny", run_dir=tmp_path).values())
+    train = plan.select(stages, ["train"], None)
+    with pytest.raises(ValueError, match="train needs prepare_sft"):
+        plan.require_finished(stages, train)
+    prepared = next(stage for stage in stages if stage.name == "prepare_sft").tasks[0]
+    prepared.folder.mkdir(parents=True)
+    finish(prepared)
+    plan.require_finished(stages, train)
+
+
+def test_a_stage_without_processes_has_a_main_one(tmp_path: Path) -> None:
+    task = plan.Task("s", "", {"output_dir": str(tmp_path)}, SimpleNamespace())  # type: ignore[arg-type]
+    assert [process.argv for process in task.processes] == [
+        ["python", "-m", "recipes.run_stage", str(tmp_path / "config.yaml")]
+    ]

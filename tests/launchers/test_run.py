@@ -1,0 +1,120 @@
+"""The command line as a person uses it: real processes, real messages."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.composing import RECIPES
+from tests.conftest import ROOT
+
+TINY = ("+recipe=openmathinstruct2", "+scale=tiny")
+
+
+def launch(runs: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, str(ROOT / "launchers" / "run.py"), *words]
+    environment = {**os.environ, "RUNS_DIR": str(runs), **env}
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def refusal(runs: Path, *words: str) -> str:
+    """The one line a refused command says; nothing may have been made."""
+    done = launch(runs, *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    line = done.stderr.rstrip("\n")
+    assert line.startswith("error: ") and "\n" not in line
+    assert not runs.exists() or not list(runs.iterdir())
+    return line
+
+
+def test_without_a_recipe_it_lists_them(tmp_path: Path) -> None:
+    done = launch(tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    for name in RECIPES:
+        about = [line for line in lines if line.split()[:1] == [name]]
+        assert len(about) == 1 and len(about[0].split()) > 5
+
+
+def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
+    done = launch(tmp_path, "+scale=tiny")
+    assert done.returncode == 2 and "openmathinstruct2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("+recipe=openmathinstruct",), ["openmathinstruct", "openmathinstruct2", "sft_full"]),
+        ((*TINY, "only=[solv_seeds]"), ["'solv_seeds'", "solve_seeds", "evaluate_teacher"]),
+        ((*TINY, "from_stage=trian"), ["'trian'", "train"]),
+        ((*TINY, "stages.trian.lr=1"), ["trian"]),
+        ((*TINY, "+stages.trian.lr=1"), ["stages.trian", "train"]),
+        ((*TINY, "stages.train.learning_rate=1"), ["learning_rate", "train"]),
+        ((*TINY, "+stages.train.learning_rate=1"), ["learning_rate", "stages.train"]),
+        ((*TINY, "run_nam=x"), ["run_nam"]),
+        ((*TINY, "+run_nam=x"), ["run_nam", "run_name"]),
+        ((*TINY, "stages.train.lr=abc"), ["stages.train", "abc", "lr"]),
+        ((*TINY, "model@student=llama4"), ["llama4", "llama31_8b"]),
+        ((*TINY, "cluster=mars"), ["mars", "local", "slurm"]),
+        ((*TINY, "+cluster.gpu=1"), ["cluster", "gpu"]),
+        ((*TINY, "server=vlm"), ["vlm", "vllm", "embedded"]),
+        ((*TINY, "+server.max_batch=3"), ["max_batch", "max_batch_size"]),
+        ((*TINY, "benchmarks=[gsm9k]"), ["gsm9k", "gsm8k", "aime24"]),
+        ((*TINY, "few_shot.solve_math=nothing"), ["nothing", "math_text_detailed"]),
+        ((*TINY, "stages.decontaminate.judge=oracle"), ["decontaminate", "'oracle'", "llm", "rule"]),
+        ((*TINY, "sizes.train_iters=181"), ["181", "6"]),
+        (("+recipe=sft_full", "cluster=slurm"), ["data"]),
+    ],
+    ids=lambda value: " ".join(value[-1:]) if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_a_mistake_is_told_in_one_line(tmp_path: Path, words: tuple[str, ...], said: list[str]) -> None:
+    line = refusal(tmp_path / "runs", *words)
+    for word in said:
+        assert word in line
+
+
+def test_missing_data_says_which_key(tmp_path: Path) -> None:
+    assert "data" in refusal(tmp_path / "runs", "+recipe=sft_full", "cluster=slurm")
+
+
+def test_missing_gpus_name_both_ways_on(tmp_path: Path) -> None:
+    line = refusal(tmp_path / "runs", "+recipe=sft_full", "data=rows.jsonl", "+cluster.gpus=0")
+    for said in ("train", "8 node(s) x 8 GPUs", "1 node with 0", "cluster=", "+scale=tiny"):
+        assert said in line
+
+
+def test_left_out_stage_must_have_finished(tmp_path: Path) -> None:
+    line = refusal(tmp_path / "runs", *TINY, "from_stage=train")
+    assert "train" in line and "prepare_sft" in line
+
+
+def test_dry_run_shows_everything_and_starts_nothing(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    done = launch(runs, "+recipe=openmathinstruct2", "dry_run=true")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "# solve_new/shard_0000 (2880 shards, this is the first): 1 node(s) x 8 GPUs" in done.stdout
+    assert "-m recipes.run_stage" in done.stdout and "(service)" in done.stdout
+    assert "train_iters: 60000" in done.stdout
+    assert not runs.exists()
+
+
+def error_on_a_terminal(runs: Path, **env: str) -> str:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "RUNS_DIR": str(runs), "TERM": "xterm-256color", **env}
+    argv = [sys.executable, str(ROOT / "launchers" / "run.py"), "+recipe=none"]
+    subprocess.run(argv, cwd=ROOT, env=environment, stderr=theirs, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    os.close(theirs)
+    text = os.read(ours, 65536).decode()
+    os.close(ours)
+    return text
+
+
+def test_no_color_is_respected(tmp_path: Path) -> None:
+    assert "\x1b[" in error_on_a_terminal(tmp_path)
+    plain = error_on_a_terminal(tmp_path, NO_COLOR="1")
+    assert "error:" in plain and "\x1b[31" not in plain

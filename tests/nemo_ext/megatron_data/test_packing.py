@@ -1,0 +1,65 @@
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemo_ext.megatron.packing import best_fit_decreasing, efficiency
+
+problems = st.integers(1, 200).flatmap(
+    lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=60), st.just(capacity))
+)
+
+
+@settings(deadline=None)
+@given(problems)
+def test_every_sample_once_and_no_pack_too_full(problem: tuple[list[int], int]) -> None:
+    lengths, capacity = problem
+    packs = best_fit_decreasing(lengths, capacity)
+    assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
+    assert all(pack and sum(lengths[index] for index in pack) <= capacity for pack in packs)
+    assert packs == best_fit_decreasing(lengths, capacity)
+
+
+@settings(deadline=None)
+@given(problems)
+def test_it_is_best_fit_decreasing(problem: tuple[list[int], int]) -> None:
+    """Against the definition, written the slow way: as many packs, and packs of the same fill."""
+    lengths, capacity = problem
+    rooms: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [room for room in rooms if room >= length]
+        if fitting:
+            rooms.remove(min(fitting))
+            rooms.append(min(fitting) - length)
+        else:
+            rooms.append(capacity - length)
+    packs = best_fit_decreasing(lengths, capacity)
+    assert sorted(capacity - sum(lengths[i] for i in pack) for pack in packs) == sorted(rooms)
+
+
+def test_a_known_case() -> None:
+    assert best_fit_decreasing([4, 8, 1, 4, 2, 1], 10) == [[1, 4], [0, 3, 2, 5]]
+
+
+def test_equal_lengths_keep_their_order() -> None:
+    assert best_fit_decreasing([5, 5, 5, 5], 10) == [[0, 1], [2, 3]]
+
+
+def test_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="sample 1 has 11 tokens, more than the pack length 10"):
+        best_fit_decreasing([3, 11], 10)
+
+
+def test_a_full_step_packs_tightly() -> None:
+    draw = random.Random(0)
+    lengths = [min(4096, max(40, int(draw.lognormvariate(5.8, 0.6)))) for _ in range(512)]
+    packs = best_fit_decreasing(lengths, 4096)
+    assert efficiency(lengths, packs, 4096) > 0.95
+    assert len(packs) - sum(lengths) / 4096 < 2
+
+
+def test_efficiency() -> None:
+    assert efficiency([5, 5], [[0, 1]], 10) == 1.0
+    assert efficiency([5], [[0]], 10) == 0.5
+    assert efficiency([], [], 10) == 0.0

@@ -1,0 +1,48 @@
+"""The two models in the repository are what +recipe=toy_models makes, and fit the prompts the pipeline sends them."""
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from launchers import resolvers
+from nemo_ext.files import sha256_file
+from nemo_ext.prompts import Prompt, prompt_hash
+from nemo_ext.serving import embedded
+
+MODELS = resolvers.ROOT / "nemo_ext" / "serving" / "embedded" / "models"
+NAMES = ("tiny_teacher", "tiny_base")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_those_of_the_provenance(name):
+    provenance = json.loads((MODELS / name / "provenance.json").read_text())
+    assert provenance["recipe"] == "toy_models"
+    present = {path.name for path in (MODELS / name).iterdir()} - {"provenance.json"}
+    assert present == set(provenance["files"])
+    for file, digest in provenance["files"].items():
+        assert sha256_file(MODELS / name / file) == digest, file
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_enough_to_ship(name):
+    assert (MODELS / name / "model.safetensors").stat().st_size <= 3 * 10**6
+
+
+def test_the_teacher_was_trained_on_the_prompts_of_today():
+    """Whoever changes one of these prompts must rebuild the models, or the teacher is asked what it never saw."""
+    trained = json.loads((MODELS / "tiny_teacher" / "provenance.json").read_text())["corpus"]["prompts"]
+    names = [
+        ("math_base", "toy_math"), ("math_base", "toy_gsm8k"), ("problem_inspired", "toy_new_math"),
+        ("problem_similar", "toy_new_gsm8k"), ("generic_math", None),
+    ]  # fmt: skip
+    today = {}
+    for name in names:
+        prompt = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Prompt), resolvers.prompt(*name)))
+        assert isinstance(prompt, Prompt)
+        today[prompt.name] = prompt_hash(prompt)
+    assert trained == today
+
+
+def test_the_package_that_serves_them_is_where_they_are():
+    assert MODELS.parent.samefile(embedded.__path__[0])
