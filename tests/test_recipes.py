@@ -80,13 +80,20 @@ def test_every_checkpoint_and_the_average_are_evaluated() -> None:
 
 def test_published_synthesis_settings() -> None:
     stages = {name: stage.tasks[0].typed() for name, stage in resolve_recipe("openmathinstruct2").items()}
-    counts = {name: {s: each.num_samples for s, each in stages[name].by_source.items()} for name in ("solve_seeds", "write_problems", "solve_new")}
+    counts = {
+        name: {s: each.num_samples for s, each in stages[name].by_source.items()}
+        for name in ("solve_seeds", "write_problems", "solve_new")
+    }
     assert counts == {
         "solve_seeds": {"math": 512, "gsm8k": 64},
         "write_problems": {"math": 80, "gsm8k": 10},
         "solve_new": {"augmented_math": 32, "augmented_gsm8k": 32},
     }
-    assert {name: stages[name].sampling.temperature for name in counts} == {"solve_seeds": 1.0, "write_problems": 1.0, "solve_new": 0.7}
+    assert {name: stages[name].sampling.temperature for name in counts} == {
+        "solve_seeds": 1.0,
+        "write_problems": 1.0,
+        "solve_new": 0.7,
+    }
     assert {stages[name].sampling.top_p for name in counts} == {0.95}
     assert {stages[name].sampling.max_tokens for name in counts} == {2048}
     assert (stages["decontaminate"].judge, stages["decontaminate"].top_k) == ("llm", 5)
@@ -115,7 +122,9 @@ def test_published_values_are_met_in_full() -> None:
     stages = resolve_recipe("openmathinstruct2")
     for published in stages["report"].tasks[0].typed().paper:
         stage, _, key = published.key.partition(".")
-        assert OmegaConf.select(OmegaConf.create(stages[stage].tasks[0].content), key) == published.value, published.key
+        assert OmegaConf.select(OmegaConf.create(stages[stage].tasks[0].content), key) == published.value, (
+            published.key
+        )
 
 
 @pytest.mark.parametrize("words", [("sizes.lr=3.0e-4", "+scale=tiny"), ("+scale=tiny", "sizes.lr=3.0e-4")])

@@ -64,7 +64,9 @@ def heads(path: Path) -> set[str]:
 def test_stages_do_not_import_each_other() -> None:
     files = sorted((ROOT / "recipes" / "stages").glob("*.py"))
     assert len(files) > 10
-    assert not [f"{of(path)}: {name}" for path in files for name in imported(path) if name.startswith("recipes.stages")]
+    assert not [
+        f"{of(path)}: {name}" for path in files for name in imported(path) if name.startswith("recipes.stages")
+    ]
 
 
 def test_planning_needs_no_torch() -> None:
@@ -103,7 +105,11 @@ def test_files_and_functions_are_short() -> None:
 
 def test_no_module_is_called_after_nothing() -> None:
     vague = re.compile(r"(^|_)(utils?|helpers?|common|managers?|misc)($|_)")
-    assert not [of(path) for path in python_files(*LAYERS) if any(vague.search(part) for part in path.with_suffix("").parts[-3:])]
+    assert not [
+        of(path)
+        for path in python_files(*LAYERS)
+        if any(vague.search(part) for part in path.with_suffix("").parts[-3:])
+    ]
 
 
 def test_conf_holds_only_short_yaml() -> None:
@@ -155,7 +161,9 @@ def test_no_machine_paths() -> None:
     for path in text_files():
         if path != Path(__file__):
             lines = enumerate(path.read_text(errors="replace").splitlines(), start=1)
-            wrong += [f"{of(path)}:{number}: {line.strip()[:100]}" for number, line in lines if MACHINE_PATH.search(line)]
+            wrong += [
+                f"{of(path)}:{number}: {line.strip()[:100]}" for number, line in lines if MACHINE_PATH.search(line)
+            ]
     assert not wrong
 
 
@@ -176,7 +184,14 @@ def commands() -> list[tuple[str, list[str]]]:
 def test_written_commands_exist() -> None:
     """A recipe, scale, cluster and root key named in a README or a comment is there; <yours> stands for the reader's."""
     assert {"README.md", "Makefile"} <= {place for place, _ in commands()}
-    root = {str(key) for key in OmegaConf.load(ROOT / "conf" / "config.yaml")} | {"cluster", "server", "student", "teacher", "student_server", "stages"}
+    root = {str(key) for key in OmegaConf.load(ROOT / "conf" / "config.yaml")} | {
+        "cluster",
+        "server",
+        "student",
+        "teacher",
+        "student_server",
+        "stages",
+    }
     wrong = []
     for place, words in commands():
         for word in words:

@@ -27,6 +27,8 @@ _NUMBER_OF_WORD = {
     "triple": "3",
     "half": "0.5",
 }
+_FORMULA = re.compile(r"\$([^$]+)\$")
+_ENDING = re.compile(r"(?<=\w{3})(?:ing|ed|es|s)$")
 _STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -61,8 +63,8 @@ def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = 
     Same when the normalised texts are equal, or when numbers (as a multiset, "three" being 3) and operators agree and
     enough content words do. Stop words and capitalised words, among them all names, do not count. `same_answer`, where
     both answers are known, settles more: another answer is another problem, and with three or more numbers in common
-    the same answer makes it the same one however it is worded. Without it, word for word the same text with its
-    numbers exchanged ("3 bags of 4", "4 bags of 3") is another problem.
+    the same answer makes it the same one if but a word or a formula is left of its wording. Word for word the same
+    text with its numbers exchanged ("3 bags of 4", "4 bags of 3") is another problem.
     """
     if _squeeze(problem) == _squeeze(benchmark_problem):
         return True
@@ -71,12 +73,20 @@ def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = 
         return False
     if left.sequence == right.sequence and left.sequence and left.number_sequence != right.number_sequence:
         return False
-    if same_answer and left.numbers.total() >= _ENOUGH_NUMBERS:
+    if same_answer and left.numbers.total() >= _ENOUGH_NUMBERS and _related(problem, benchmark_problem, left, right):
         return True
     count = left.numbers.total()
     needed = _MIN_OVERLAP if count > 1 else _MIN_OVERLAP_FEW_NUMBERS if count else _MIN_OVERLAP_NO_NUMBERS
     total = len(left.words) + len(right.words)
     return total > 0 and 2 * len(left.words & right.words) / total >= needed
+
+
+def _related(problem: str, benchmark_problem: str, left: _Features, right: _Features) -> bool:
+    """A content word or a formula in common: the least a rewording keeps."""
+    formulas = [
+        {text for text in _FORMULA.findall(each) if not text.isdigit()} for each in (problem, benchmark_problem)
+    ]
+    return bool(left.words & right.words) or bool(formulas[0] & formulas[1])
 
 
 def _squeeze(text: str) -> str:
@@ -96,7 +106,7 @@ def _features(text: str) -> _Features:
         elif not (token[0].isalpha() or token[0] == "\\"):
             operators[token.strip()] += 1
         elif not token[0].isupper() and len(token) > 1 and lowered not in _STOP_WORDS:
-            words.append(lowered.removesuffix("s"))
+            words.append(_ENDING.sub("", lowered))
     return _Features(Counter(ordered), operators, frozenset(words), tuple(words), tuple(ordered))
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 SPLITS = ("train", "validation", "test")
 NAMES = "Ava Ben Cal Dia Eli Fay Gus Hal Ida Jon".split()
 ITEMS = "pens books coins cards apples shells stamps beads".split()
+NUMBER_FIELDS = frozenset("abcpq")
 Numbers = tuple[int, int, int]
 
 
@@ -183,13 +184,17 @@ def paraphrase(problem: ToyProblem, rng: random.Random) -> ToyProblem:
 
 
 def _pattern(wording: str) -> re.Pattern[str]:
-    """A wording as a pattern: {name}, {item}, ... become groups of word characters; repeats must agree."""
+    """A wording as a pattern: its fields become groups of word characters.
+
+    Repeated numbers must agree; names and items need not, since a small teacher mixes them up and the task is the same.
+    """
     seen: set[str] = set()
     parts = []
     for piece in re.split(r"(\{[a-z]+\})", wording):
         if re.fullmatch(r"\{[a-z]+\}", piece):
             field = piece[1:-1]
-            parts.append(f"(?P={field})" if field in seen else rf"(?P<{field}>\w+?)")
+            again = f"(?P={field})" if field in NUMBER_FIELDS else r"\w+?"
+            parts.append(again if field in seen else rf"(?P<{field}>\w+?)")
             seen.add(field)
         else:
             parts.append(re.escape(piece))
@@ -207,7 +212,7 @@ def identify(text: str) -> str | None:
 
 
 def _key_from(kind: str, fields: dict[str, str]) -> str | None:
-    numbers = {name: value for name, value in fields.items() if name in "abcpq"}
+    numbers = {name: value for name, value in fields.items() if name in NUMBER_FIELDS}
     if not all(value.isdigit() for value in numbers.values()):
         return None
     values = {name: int(value) for name, value in numbers.items()}

@@ -187,17 +187,18 @@ def _request_maker(cfg: Config) -> Callable[[str, str], "Request"]:
 
 
 def audit(files: list[Path], tests: list[Row], found: dict[str, "Evidence"]) -> dict[str, Any]:
-    """In the toy world the truth is known: recall on the injected paraphrases, and precision over all problems."""
+    """In the toy world the truth is known: recall on the injected paraphrases, and precision over all problems found,
+    save those a teacher has garbled so that they are no problem of the toy world."""
     from nemo_ext.toy.problems import identify
 
     keys = {row["toy_key"] for row in tests if "toy_key" in row}
     if not keys:
         return {}
     injected = {row["problem"] for file in files for row in read_rows(file) if row.get("contaminates")}
-    right = Counter(identify(problem) in keys for problem in found)
+    right = Counter(key in keys for problem in found if (key := identify(problem)) is not None)
     return {
         "injected": len(injected),
         "injected_found": len(injected & found.keys()),
         "recall": round(len(injected & found.keys()) / len(injected), 4) if injected else None,
-        "precision": round(right[True] / len(found), 4) if found else None,
+        "precision": round(right[True] / right.total(), 4) if right else None,
     }

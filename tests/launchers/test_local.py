@@ -97,9 +97,7 @@ def test_a_main_killed_from_outside_is_a_failure(tmp_path: Path) -> None:
 
 def test_a_dead_service_fails_its_task_with_its_last_lines(tmp_path: Path) -> None:
     dying = "import sys\nprint('loading')\nsys.exit('out of memory')"
-    planned = stage(
-        tmp_path, python("server-0", dying, service=True), python("main", "import time; time.sleep(600)")
-    )
+    planned = stage(tmp_path, python("server-0", dying, service=True), python("main", "import time; time.sleep(600)"))
     message = failure(planned)
     assert "service server-0 ended with code 1" in message and "loading" in message and "out of memory" in message
     assert not psutil.Process().children(recursive=True)
@@ -151,7 +149,9 @@ mine.unlink()
 
 def test_a_missing_program_fails_and_stops_what_was_started(tmp_path: Path) -> None:
     planned = stage(
-        tmp_path, python("server-0", "import time; time.sleep(600)", service=True), Process("main", ["no-such-program"])
+        tmp_path,
+        python("server-0", "import time; time.sleep(600)", service=True),
+        Process("main", ["no-such-program"]),
     )
     with pytest.raises(FileNotFoundError, match="no-such-program"):
         submit(planned)
@@ -200,7 +200,7 @@ class Launcher:
 
     def end(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
         for child in self.children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()

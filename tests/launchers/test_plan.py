@@ -118,7 +118,9 @@ def test_why_not_done(tmp_path: Path) -> None:
     plan.write_configs([stage], redo=False)
     finish(stage.tasks[0])
     assert stage.why_not_done() is None
-    assert planned(tmp_path, "stages.prepare_problems.seed=9")["prepare_problems"].why_not_done() == "its config changed"
+    assert (
+        planned(tmp_path, "stages.prepare_problems.seed=9")["prepare_problems"].why_not_done() == "its config changed"
+    )
 
 
 def test_selection(tmp_path: Path) -> None:

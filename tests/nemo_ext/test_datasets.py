@@ -21,13 +21,24 @@ def test_gsm8k() -> None:
 def test_math() -> None:
     raw = {"problem": "P", "solution": r"so $\boxed{\frac{1}{2}}$", "level": "Level 5", "subject": "Algebra"}
     row = normalise(raw, "math")
-    assert row["expected_answer"] == r"\frac{1}{2}" and row["solution"] == raw["solution"] and row["level"] == "Level 5"
+    assert (
+        row["expected_answer"] == r"\frac{1}{2}" and row["solution"] == raw["solution"] and row["level"] == "Level 5"
+    )
 
 
 def test_openmathinstruct2() -> None:
-    raw = {"problem": "P", "generated_solution": r"\boxed{3}", "expected_answer": "3", "problem_source": "augmented_math"}
+    raw = {
+        "problem": "P",
+        "generated_solution": r"\boxed{3}",
+        "expected_answer": "3",
+        "problem_source": "augmented_math",
+    }
     row = normalise(raw, "x")
-    assert (row["problem_source"], row["expected_answer"], row["generated_solution"]) == ("augmented_math", "3", r"\boxed{3}")
+    assert (row["problem_source"], row["expected_answer"], row["generated_solution"]) == (
+        "augmented_math",
+        "3",
+        r"\boxed{3}",
+    )
     del raw["expected_answer"]
     assert normalise(raw, "x")["expected_answer"] == "3"
 
@@ -54,7 +65,10 @@ def test_own_ids_are_kept_as_text() -> None:
     assert normalise({"id": "", "problem": "P", "answer": 1}, "x")["id"] == content_id("P")
 
 
-@pytest.mark.parametrize(("name", "count"), [("gsm8k_test", 1319), ("gsm8k_train", 7473), ("math500_test", 500), ("amc23_test", 40), ("aime24_test", 30)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("gsm8k_test", 1319), ("gsm8k_train", 7473), ("math500_test", 500), ("amc23_test", 40), ("aime24_test", 30)],
+)
 def test_every_real_row_has_a_problem_and_an_answer(shared_data: Path, name: str, count: int) -> None:
     rows = [json.loads(line) for line in (shared_data / f"{name}.jsonl").read_text().splitlines()]
     made = [normalise(row, name) for row in rows]

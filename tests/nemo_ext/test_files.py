@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "x"
     files.write_text_atomic(path, "old")
-    with pytest.raises(RuntimeError), files.atomic_open(path) as handle:
+    with pytest.raises(RuntimeError), files.atomic_open(path) as handle:  # noqa: PT012
         handle.write(b"new")
         raise RuntimeError
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x"]

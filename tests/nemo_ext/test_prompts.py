@@ -10,7 +10,11 @@ from launchers import resolvers
 from nemo_ext.prompts import Prompt, prompt_hash, render
 
 BASE = Prompt(
-    name="p", template="base", user="Do.\n{examples}Q: {problem}\nA:", example="Q: {problem}\nA: {solution}", separator="\n--\n"
+    name="p",
+    template="base",
+    user="Do.\n{examples}Q: {problem}\nA:",
+    example="Q: {problem}\nA: {solution}",
+    separator="\n--\n",
 )
 SHOTS = [{"problem": "1+1", "solution": "2"}, {"problem": "2+2", "solution": "4"}]
 
@@ -36,7 +40,10 @@ def test_values_are_put_in_once(problem: str) -> None:
 
 def test_text_that_looks_like_a_placeholder_is_kept() -> None:
     assert render(BASE, {"problem": "{examples} {problem}"}) == "Do.\nQ: {examples} {problem}\nA:"
-    assert render(replace(BASE, user=r"\boxed{} {N} \frac{1}{2} {problem}"), {"problem": "x"}) == r"\boxed{} {N} \frac{1}{2} x"
+    assert (
+        render(replace(BASE, user=r"\boxed{} {N} \frac{1}{2} {problem}"), {"problem": "x"})
+        == r"\boxed{} {N} \frac{1}{2} x"
+    )
 
 
 @pytest.mark.parametrize("row", [{}, {"problem": None}])
@@ -50,7 +57,9 @@ def test_an_unknown_template_is_named() -> None:
         render(replace(BASE, template="bass"), {"problem": "x"})
 
 
-@pytest.mark.parametrize("change", [{"system": "x"}, {"user": "x"}, {"separator": "x"}, {"few_shot": SHOTS}, {"stop": ["x"]}])
+@pytest.mark.parametrize(
+    "change", [{"system": "x"}, {"user": "x"}, {"separator": "x"}, {"few_shot": SHOTS}, {"stop": ["x"]}]
+)
 def test_the_hash_sees_every_field(change: dict) -> None:
     assert prompt_hash(replace(BASE, **change)) != prompt_hash(BASE) == prompt_hash(Prompt(**asdict(BASE)))
 
@@ -64,7 +73,9 @@ def test_shipped_prompts_render(path: Path) -> None:
 
 
 def test_solving_stops_where_the_next_example_would_start() -> None:
-    prompt = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Prompt), resolvers.prompt("math_base", "math_text_detailed")))
+    prompt = OmegaConf.to_object(
+        OmegaConf.merge(OmegaConf.structured(Prompt), resolvers.prompt("math_base", "math_text_detailed"))
+    )
     assert isinstance(prompt, Prompt)
     assert prompt.stop == [prompt.separator] == ["\n" * 6]
     assert str(render(prompt, {"problem": "Last one."})).endswith("Problem:\nLast one.\n\nSolution:\n")

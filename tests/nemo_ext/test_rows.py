@@ -12,7 +12,11 @@ from nemo_ext import rows
 from nemo_ext.rows import RowWriter, read_any, read_rows
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -41,7 +45,7 @@ def test_a_dropped_row_has_its_reason_and_counts(tmp_path: Path) -> None:
 
 def test_files_appear_only_when_all_is_there(tmp_path: Path) -> None:
     (tmp_path / "output.jsonl").write_text('{"old": 1}\n')
-    with pytest.raises(KeyError), RowWriter(tmp_path) as out:
+    with pytest.raises(KeyError), RowWriter(tmp_path) as out:  # noqa: PT012
         out.keep({"new": 1})
         out.drop({"new": 2}, "x")
         assert (tmp_path / "output.jsonl").read_text() == '{"old": 1}\n'
@@ -63,7 +67,11 @@ def test_foreign_lines_are_yielded_as_what_is_wrong(tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n\n{"a": \n[1]\n\xff\xfe\n{"a": 2}')
     found = list(read_any(path))
     assert found[0] == {"a": 1} and found[-1] == {"a": 2} and len(found) == 5
-    assert [text.partition(": ")[0] for text in found[1:-1] if isinstance(text, str)] == ["x.jsonl:3", "x.jsonl:4", "x.jsonl:5"]
+    assert [text.partition(": ")[0] for text in found[1:-1] if isinstance(text, str)] == [
+        "x.jsonl:3",
+        "x.jsonl:4",
+        "x.jsonl:5",
+    ]
 
 
 def test_an_empty_foreign_object_is_a_row(tmp_path: Path) -> None:

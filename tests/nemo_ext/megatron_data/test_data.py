@@ -50,7 +50,7 @@ def test_no_samples(tmp_path: Path) -> None:
 
 
 def test_a_failed_writer_leaves_no_readable_folder(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), PackedDataWriter(tmp_path, {}) as writer:
+    with pytest.raises(KeyError), PackedDataWriter(tmp_path, {}) as writer:  # noqa: PT012
         writer.add([1], [1])
         raise KeyError
     assert os.listdir(tmp_path) == []
@@ -132,7 +132,9 @@ def test_a_full_and_an_empty_pack(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 40), st.integers(0, 99))
-def test_a_microbatch_trains_each_trained_token_once_from_the_token_before(data: PackedData, step: int, seed: int) -> None:
+def test_a_microbatch_trains_each_trained_token_once_from_the_token_before(
+    data: PackedData, step: int, seed: int
+) -> None:
     for pack in Batches(data, 10, 48, seed).step(step):
         batch = microbatch(data, pack, 48)
         labels, mask, tokens = (batch[key][0] for key in ("labels", "loss_mask", "tokens"))

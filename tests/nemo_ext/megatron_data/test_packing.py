@@ -39,7 +39,7 @@ def test_it_is_best_fit_decreasing(problem: tuple[list[int], int]) -> None:
 
 
 def test_a_known_case() -> None:
-    assert best_fit_decreasing([4, 8, 1, 4, 2, 1], 10) == [[1, 4], [0, 3, 2, 5]]
+    assert best_fit_decreasing([4, 8, 1, 4, 2, 1], 10) == [[1, 2, 5], [0, 3, 4]]
 
 
 def test_equal_lengths_keep_their_order() -> None:
