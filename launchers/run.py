@@ -131,7 +131,7 @@ def launch(cfg: DictConfig, display: Display) -> None:
         display.line(f"run folder: {run_dir}")
 
 
-def refuse_interrupted(signum: int, frame: FrameType | None) -> None:
+def interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -143,7 +143,8 @@ def main() -> int:
         print(list_recipes())
         return 0 if len(sys.argv) == 1 else 2
     sys.argv[1:] = order(sys.argv[1:])
-    signal.signal(signal.SIGTERM, refuse_interrupted)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, interrupt)
     display = Display()
 
     raised: list[BaseException] = []

@@ -1,5 +1,6 @@
 """Shared by every test: the repository root on sys.path, and the real data where it is present."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+# a shell that starts a job in the background has it ignore SIGINT, and so would every process a test starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 

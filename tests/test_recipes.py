@@ -134,7 +134,7 @@ def test_the_command_line_beats_recipe_and_scale(words: tuple[str, ...]) -> None
 
 
 def test_scale_beats_recipe() -> None:
-    assert resolve_recipe("sft_1m", "+scale=tiny")["train"].tasks[0].typed().train_iters == 180
+    assert resolve_recipe("sft_1m", "+scale=tiny")["train"].tasks[0].typed().train_iters == 240
 
 
 def test_a_misspelt_stage_key_is_refused() -> None:

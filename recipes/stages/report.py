@@ -20,6 +20,7 @@ from nemo_ext.manifest import Facts
 from recipes.stage import Stage
 
 SAMPLE_ROWS = 3
+DECONTAMINATION_EXAMPLES = 5
 
 
 @dataclass(kw_only=True)
@@ -173,7 +174,8 @@ def decontamination(finished: dict[str, Path]) -> dict[str, Any] | None:
         if each["uses"] != "decontaminate":
             continue
         figures = each["figures"]
-        dropped = list(islice(_rows(finished[name] / "dropped.jsonl"), 5))
+        by_problem = {row["problem"]: row for row in _rows(finished[name] / "dropped.jsonl")}
+        dropped = list(by_problem.values())[:DECONTAMINATION_EXAMPLES]
         hits = {
             benchmark: {"contaminated": count, "checked": figures["problems"]}
             for benchmark, count in figures["by_benchmark"].items()

@@ -35,5 +35,19 @@ def run() -> Iterator[dict[str, Any]]:
     packs = best_fit_decreasing(sizes, CAPACITY)
     rate = NUM / (time.perf_counter() - started)
     ours, theirs = efficiency(sizes, packs, CAPACITY), efficiency(sizes, greedy(sizes), CAPACITY)
-    yield {"name": "packing_efficiency", "value": round(ours, 5), "unit": "share", "target": 0.998, "peer": round(theirs, 5), "ratio": round(ours / theirs, 4)}
-    yield {"name": "packing_rate", "value": round(rate), "unit": "samples/s", "target": None, "peer": None, "ratio": None}
+    yield {
+        "name": "packing_efficiency",
+        "value": round(ours, 5),
+        "unit": "share",
+        "target": 0.998,
+        "peer": round(theirs, 5),
+        "ratio": round(ours / theirs, 4),
+    }
+    yield {
+        "name": "packing_rate",
+        "value": round(rate),
+        "unit": "samples/s",
+        "target": None,
+        "peer": None,
+        "ratio": None,
+    }
