@@ -35,4 +35,4 @@ bench: install
 	$(BIN)/python -m tests.bench.run $(ONLY)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV)

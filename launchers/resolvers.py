@@ -36,7 +36,7 @@ def benchmarks(names: Iterable[str]) -> DictConfig:
     for name in names:
         path = Path(name)
         if path.suffix in {".jsonl", ".parquet"}:
-            found[path.stem] = OmegaConf.create({"path": str(path.absolute()), "format": "auto"})
+            found[path.stem] = OmegaConf.create({"path": str(path.absolute())})
         else:
             found[name] = _load("benchmark", name)
     return OmegaConf.create(found)

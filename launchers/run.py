@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from launchers import plan, plugins, resolvers
 from launchers.display import Display
 from launchers.executors.local import TaskFailed
+from nemo_ext.toy.sources import TOY
 
 RECIPES = resolvers.CONF / "recipe"
 
@@ -110,6 +111,8 @@ def launch(cfg: DictConfig, display: Display) -> None:
     """
     check_root(cfg)
     run_dir = Path(cfg.run_dir).absolute()
+    if not OmegaConf.is_missing(cfg, "data") and cfg.data != TOY:
+        cfg.data = str(Path(cfg.data).absolute())  # stages run in the repository's folder, not in the user's
     executor, cluster = executor_of(cfg)
     stages = plan.resolve(cfg, run_dir)
     selected = plan.select(stages, list(cfg.only), cfg.from_stage)

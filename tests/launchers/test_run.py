@@ -118,3 +118,12 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     assert "\x1b[" in error_on_a_terminal(tmp_path)
     plain = error_on_a_terminal(tmp_path, NO_COLOR="1")
     assert "error:" in plain and "\x1b[31" not in plain
+
+
+def test_paths_of_the_user_are_relative_to_the_user(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"problem": "p", "expected_answer": "1"}\n')
+    command = [sys.executable, str(ROOT / "launchers" / "run.py"), "+recipe=sft_full", "+scale=tiny", "dry_run=true"]
+    command += ["data=mine.jsonl", "benchmarks=[mine.jsonl]"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert f"input: {tmp_path}/mine.jsonl" in shown
+    assert f"path: {tmp_path}/mine.jsonl" in shown
