@@ -20,6 +20,7 @@ import psutil
 from launchers.display import Display
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import write_json_atomic
+from nemo_ext.megatron.preemption import EXIT_PREEMPTED
 from recipes.stage import Process
 
 POLL_S = 0.1
@@ -162,6 +163,8 @@ class RunningTask:
         return False
 
     def _why(self, codes: list[int | None]) -> str:
+        if EXIT_PREEMPTED in codes:
+            return f"{self.task.name}: was asked to stop, and saved its state first (exit code {EXIT_PREEMPTED})"
         try:
             message = json.loads((self.task.folder / "error.json").read_text())["error"]
         except (FileNotFoundError, json.JSONDecodeError):

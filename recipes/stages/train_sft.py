@@ -12,11 +12,10 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
+from nemo_ext.megatron.preemption import EXIT_PREEMPTED
 from nemo_ext.megatron.settings import TrainSettings, validate, world_size
 from nemo_ext.model import Model
 from recipes.stage import Process, Stage, main_process
-
-EXIT_PREEMPTED = 85
 
 
 @dataclass(kw_only=True)
