@@ -111,7 +111,7 @@ def launch(cfg: DictConfig, display: Display) -> None:
     """
     check_root(cfg)
     run_dir = Path(cfg.run_dir).absolute()
-    if not OmegaConf.is_missing(cfg, "data") and cfg.data != TOY:
+    if cfg.data != TOY:
         cfg.data = str(Path(cfg.data).absolute())  # stages run in the repository's folder, not in the user's
     executor, cluster = executor_of(cfg)
     stages = plan.resolve(cfg, run_dir)

@@ -103,7 +103,7 @@ def input_files(folder_or_file: str | Path) -> list[Path]:
             raise ValueError(f"{path} holds no output*.jsonl: has that stage run?")
         return found
     if not path.is_file():
-        raise ValueError(f"no such file: {path} (looked from {Path.cwd()})")
+        raise ValueError(f"no such file: {path}. Rows of your own are given with data=<path>")
     return [path]
 
 

@@ -68,7 +68,6 @@ def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
         ((*TINY, "few_shot.solve_math=nothing"), ["nothing", "math_text_detailed"]),
         ((*TINY, "stages.decontaminate.judge=oracle"), ["decontaminate", "'oracle'", "llm", "rule"]),
         ((*TINY, "sizes.train_iters=181"), ["181", "6"]),
-        (("+recipe=sft_full", "cluster=slurm"), ["data"]),
     ],
     ids=lambda value: " ".join(value[-1:]) if isinstance(value, tuple) else "",
 )  # fmt: skip
@@ -79,11 +78,14 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, words: tuple[str, ...], s
 
 
 def test_missing_data_says_which_key(tmp_path: Path) -> None:
-    assert "data" in refusal(tmp_path / "runs", "+recipe=sft_full", "cluster=slurm")
+    words = ("+recipe=sft_full", "+scale=tiny", "data=nowhere.jsonl", "only=[prepare_sft]")
+    done = launch(tmp_path, *words)
+    assert done.returncode == 1
+    assert "nowhere.jsonl" in done.stderr and "data=" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_missing_gpus_name_both_ways_on(tmp_path: Path) -> None:
-    line = refusal(tmp_path / "runs", "+recipe=sft_full", "data=rows.jsonl", "+cluster.gpus=0")
+    line = refusal(tmp_path / "runs", "+recipe=sft_full", "+cluster.gpus=0")
     for said in ("train", "8 node(s) x 8 GPUs", "1 node with 0", "cluster=", "+scale=tiny"):
         assert said in line
 
