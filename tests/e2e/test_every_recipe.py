@@ -1,0 +1,34 @@
+"""Every other recipe at +scale=tiny, with still fewer steps: the real thing end to end. (test_pipeline.py has the main one.)"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.composing import RECIPES
+
+FEW = {
+    "sft_full": ["sizes.train_iters=6", "sizes.global_batch_size=8", "sizes.answer_tokens=8", "benchmarks=[toy_math]"],
+    "toy_models": [
+        "sizes.teacher_rows=400", "sizes.base_rows=400", "sizes.teacher_iters=3", "sizes.base_iters=3", "sizes.warmup_iters=1",
+    ],
+}  # fmt: skip
+FEW["sft_full_release"] = FEW["sft_1m"] = FEW["sft_full"]
+
+
+def test_no_recipe_is_forgotten():
+    assert set(RECIPES) == set(FEW) | {"openmathinstruct2"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("recipe", sorted(FEW))
+def test_recipe_runs(recipe: str, finish: Callable[..., str], tmp_path: Path):
+    sizes = ["sizes.num_checkpoints=1"] if recipe == "sft_1m" else []
+    finish(f"+recipe={recipe}", "+scale=tiny", *FEW[recipe], *sizes, timeout=280)
+    run = tmp_path / f"{recipe}_tiny"
+    stages = {path.parent for pattern in ("*", "*/*") for path in run.glob(f"{pattern}/config.yaml")}
+    assert stages
+    assert all((stage / "_DONE").is_file() for stage in stages)
+    if recipe != "toy_models":
+        assert (run / "report.html").is_file()
