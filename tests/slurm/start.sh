@@ -1,6 +1,6 @@
 #!/bin/bash
-# A real Slurm of two nodes on one machine, for tests: each slurmd has its own network, host name and /tmp. As root.
-#   tests/slurm/start.sh <state folder, outside /tmp>     then: export SLURM_CONF=<state folder>/slurm.conf
+# A real Slurm of two nodes on one machine, for tests: each slurmd has its own network and host name. As root.
+#   tests/slurm/start.sh <state folder>     then: export SLURM_CONF=<state folder>/slurm.conf
 set -euo pipefail
 lab=$1
 [ "$(id -u)" = 0 ] || { echo "two nodes on one machine need root" >&2; exit 1; }
@@ -73,7 +73,7 @@ for i in 1 2; do
   nsenter --net="/run/netns/mrslurm$i" unshare --mount --uts --propagation private bash -c '
     hostname "$1"
     mount --bind "$2/hosts" /etc/hosts
-    for folder in /tmp /dev/shm; do mount -t tmpfs -o mode=1777 tmpfs $folder; done
+    for folder in /dev/shm; do mount -t tmpfs -o mode=1777 tmpfs $folder; done
     mount -t tmpfs -o mode=755 tmpfs /run
     exec slurmd -N "$1" -f "$SLURM_CONF"' _ "node$i" "$lab"
 done

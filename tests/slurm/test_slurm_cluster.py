@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
     """A folder that both nodes see; Slurm's clients find the cluster by SLURM_CONF."""
-    lab = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="slurm-test-"))  # each node has a /tmp of its own
+    lab = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="slurm-test-"))
     before = os.environ.get("SLURM_CONF")
     started = subprocess.run([HERE / "start.sh", lab], capture_output=True, text=True, timeout=200, check=False)
     os.environ["SLURM_CONF"] = str(lab / "slurm.conf")
