@@ -49,12 +49,22 @@ _ENOUGH_NUMBERS = 3  # two problems with as many numbers and the answer in commo
 
 @dataclass(frozen=True)
 class _Features:
-    numbers: Counter[str]
-    operators: Counter[str]
-    words: frozenset[str]
-    sequence: tuple[str, ...]
-    """Content words in order, without capitalised ones."""
+    """What of a problem is compared; numbers and words in the order of the text."""
+
     number_sequence: tuple[str, ...]
+    operators: Counter[str]
+    word_sequence: tuple[str, ...]
+    """Content words, without capitalised ones."""
+    formulas: frozenset[str]
+    """Between dollar signs, bare numbers left out."""
+
+    @property
+    def numbers(self) -> Counter[str]:
+        return Counter(self.number_sequence)
+
+    @property
+    def words(self) -> frozenset[str]:
+        return frozenset(self.word_sequence)
 
 
 def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = None) -> bool:
@@ -71,9 +81,13 @@ def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = 
     left, right = _features(problem), _features(benchmark_problem)
     if same_answer is False or left.numbers != right.numbers or left.operators != right.operators:
         return False
-    if left.sequence == right.sequence and left.sequence and left.number_sequence != right.number_sequence:
+    if (
+        left.word_sequence == right.word_sequence
+        and left.word_sequence
+        and left.number_sequence != right.number_sequence
+    ):
         return False
-    if same_answer and left.numbers.total() >= _ENOUGH_NUMBERS and _related(problem, benchmark_problem, left, right):
+    if same_answer and left.numbers.total() >= _ENOUGH_NUMBERS and _related(left, right):
         return True
     count = left.numbers.total()
     needed = _MIN_OVERLAP if count > 1 else _MIN_OVERLAP_FEW_NUMBERS if count else _MIN_OVERLAP_NO_NUMBERS
@@ -81,12 +95,9 @@ def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = 
     return total > 0 and 2 * len(left.words & right.words) / total >= needed
 
 
-def _related(problem: str, benchmark_problem: str, left: _Features, right: _Features) -> bool:
+def _related(left: _Features, right: _Features) -> bool:
     """A content word or a formula in common: the least a rewording keeps."""
-    formulas = [
-        {text for text in _FORMULA.findall(each) if not text.isdigit()} for each in (problem, benchmark_problem)
-    ]
-    return bool(left.words & right.words) or bool(formulas[0] & formulas[1])
+    return bool(left.words & right.words) or bool(left.formulas & right.formulas)
 
 
 def _squeeze(text: str) -> str:
@@ -107,7 +118,8 @@ def _features(text: str) -> _Features:
             operators[token.strip()] += 1
         elif not token[0].isupper() and len(token) > 1 and lowered not in _STOP_WORDS:
             words.append(_ENDING.sub("", lowered))
-    return _Features(Counter(ordered), operators, frozenset(words), tuple(words), tuple(ordered))
+    formulas = frozenset(formula for formula in _FORMULA.findall(text) if not formula.isdigit())
+    return _Features(tuple(ordered), operators, tuple(words), formulas)
 
 
 def _canonical(number: str) -> str:

@@ -43,7 +43,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.evaluation.metrics import metrics
     from nemo_ext.files import write_json_atomic
     from nemo_ext.manifest import model_fingerprint
-    from nemo_ext.rows import RowWriter, input_files, read_rows
+    from nemo_ext.rows import RowWriter, input_files
 
     folder, files = Path(cfg.output_dir), input_files(cfg.benchmarks)
     answered = list(_graded(_answered(cfg, files)))
@@ -51,7 +51,7 @@ def run(cfg: Config) -> Facts:
     with RowWriter(folder) as out:
         for row in answered:
             out.keep(row)
-    contract = _contract(cfg, [row for file in files for row in read_rows(file)])
+    contract = _contract(cfg, answered)
     write_json_atomic(folder / SCORES, {"model": cfg.model.name, "contract": contract, "benchmarks": scores})
     return Facts(
         inputs=files,

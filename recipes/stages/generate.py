@@ -58,16 +58,18 @@ def run(cfg: Config) -> Facts:
         with RowWriter(folder) as out:
             for row, request in samples(cfg, files):
                 completion = store.get(request.key)
-                made = row | {
-                    "generation": completion.text,
-                    "finish_reason": completion.finish_reason,
-                    "num_prompt_tokens": completion.num_prompt_tokens,
-                    "num_generated_tokens": completion.num_generated_tokens,
-                }
                 if completion.error is not None:
                     out.drop(row | {"error": completion.error}, "refused_by_server")
                     continue
-                out.keep(made)
+                out.keep(
+                    row
+                    | {
+                        "generation": completion.text,
+                        "finish_reason": completion.finish_reason,
+                        "num_prompt_tokens": completion.num_prompt_tokens,
+                        "num_generated_tokens": completion.num_generated_tokens,
+                    }
+                )
                 tokens["prompt"] += completion.num_prompt_tokens
                 tokens["generated"] += completion.num_generated_tokens
             require_rows(out.kept, cfg.name, out.dropped)

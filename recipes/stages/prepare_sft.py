@@ -13,6 +13,7 @@ Nothing is packed here: steps are packed when they are drawn, so no topology is 
 import math
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,20 +105,11 @@ class SampleWriter:
         progress = Progress(self.folder, "rows")
         facts = {"chat_template_hash": self.tokenizer.template_hash, "model": self.cfg.model.name}
         names = ["train", "validation"] if self.cfg.validation_fraction else ["train"]
-        writers = {name: PackedDataWriter(self.folder / name, facts) for name in names}
-        with self.rows:
-            for writer in writers.values():
-                writer.__enter__()
-            try:
-                for batch in _batches(_read(self.files)):
-                    self._write_batch(batch, writers)
-                    progress.update(self.rows.total)
-            except BaseException as error:
-                for writer in writers.values():
-                    writer.__exit__(type(error), error, error.__traceback__)
-                raise
-            for writer in writers.values():
-                writer.__exit__(None, None, None)
+        with self.rows, ExitStack() as stack:
+            writers = {name: stack.enter_context(PackedDataWriter(self.folder / name, facts)) for name in names}
+            for batch in _batches(_read(self.files)):
+                self._write_batch(batch, writers)
+                progress.update(self.rows.total)
             write_text_atomic(self.folder / "audit.txt", "\n\n".join(self.audit) + "\n")
 
     def _write_batch(self, batch: list[Any], writers: dict[str, Any]) -> None:

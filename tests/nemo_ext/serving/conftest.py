@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from nemo_ext.serving.address import Endpoint
-from tests.nemo_ext.serving.fake_server import FakeServer
+from tests.nemo_ext.serving.fake_server import FakeServer, fake  # noqa: F401 - a fixture
 from tests.nemo_ext.serving.tiny_checkpoint import LLAMA3_ROPE, make_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -124,16 +124,3 @@ def _end(running: Running) -> None:
     if running.process.poll() is None:
         running.process.kill()
     running.process.wait(10)
-
-
-@pytest.fixture
-def fake() -> Iterator[Callable[..., FakeServer]]:
-    servers: list[FakeServer] = []
-
-    def make(behave: Any = None) -> FakeServer:
-        servers.append(FakeServer(behave))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.stop()

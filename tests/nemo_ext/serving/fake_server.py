@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from nemo_ext.serving.address import Endpoint
@@ -80,3 +81,17 @@ def reply_to(body: dict[str, Any]) -> web.Response:
     message = {"text": text} if "prompt" in body else {"message": {"role": "assistant", "content": text}}
     choice = {"index": 0, "finish_reason": "stop", **message}
     return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+
+@pytest.fixture
+def fake() -> Iterator[Callable[..., FakeServer]]:
+    """fake(behave) starts a server; all are stopped after the test."""
+    servers: list[FakeServer] = []
+
+    def make(behave: Any = None) -> FakeServer:
+        servers.append(FakeServer(behave))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()

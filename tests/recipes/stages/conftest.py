@@ -1,7 +1,7 @@
 """Stages run in this process, on folders of rows."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from nemo_ext import manifest
 from nemo_ext.files import write_text_atomic
 from nemo_ext.model import Model
 from recipes import run_stage
-from tests.nemo_ext.serving.fake_server import FakeServer
+from tests.nemo_ext.serving.fake_server import FakeServer, fake  # noqa: F401 - a fixture
 from tests.tiny_tokenizer import make_tokenizer
 
 Rows = list[dict[str, Any]]
@@ -72,19 +72,6 @@ def rows(tmp_path: Path) -> Callable[..., str]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made: Model = make_tokenizer(tmp_path_factory.mktemp("tiny"))
     return {"name": made.name, "hf_path": made.hf_path, "context_length": made.context_length}
-
-
-@pytest.fixture
-def fake() -> Iterator[Callable[..., FakeServer]]:
-    servers: list[FakeServer] = []
-
-    def make(behave: Any = None) -> FakeServer:
-        servers.append(FakeServer(behave))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.stop()
 
 
 def external(server: FakeServer) -> dict[str, Any]:
