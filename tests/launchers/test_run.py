@@ -107,7 +107,8 @@ def test_dry_run_shows_everything_and_starts_nothing(tmp_path: Path) -> None:
 
 def error_on_a_terminal(runs: Path, **env: str) -> str:
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "RUNS_DIR": str(runs), "TERM": "xterm-256color", **env}
+    terminal = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = {**terminal, "RUNS_DIR": str(runs), "TERM": "xterm-256color", **env}
     argv = [sys.executable, str(ROOT / "launchers" / "run.py"), "+recipe=none"]
     subprocess.run(argv, cwd=ROOT, env=environment, stderr=theirs, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     os.close(theirs)
