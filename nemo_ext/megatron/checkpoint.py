@@ -28,7 +28,7 @@ from nemo_ext.megatron.layout import LATEST, MODEL, PARTIAL, check_space, comple
 from nemo_ext.megatron.mcore import InProcessSave, allocate_adam_state, load_optimizer
 from nemo_ext.megatron.parallel import Parallel
 from nemo_ext.megatron.settings import TrainSettings
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 from nemo_ext.megatron.specs import unwrap
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Checkpoints:
     """The checkpoints of one run, written and read by all ranks together."""
 
     def __init__(
-        self, root: Path, settings: TrainSettings, shape: LlamaShape, hf_folder: Path, parallel: Parallel
+        self, root: Path, settings: TrainSettings, shape: ModelShape, hf_folder: Path, parallel: Parallel
     ) -> None:
         self.root, self.settings, self.shape, self.parallel = root, settings, shape, parallel
         if parallel.rank == 0:

@@ -14,7 +14,7 @@ from nemo_ext.files import fsync_dir, write_json_atomic, write_text_atomic
 from nemo_ext.megatron.hf import INDEX, SINGLE
 from nemo_ext.megatron.layout import PARTIAL
 from nemo_ext.megatron.mapping import EMBEDDING, FINAL_NORM, LAYER, LAYER_PREFIX, OUTER, OUTPUT, hf_layer_tensors
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 from nemo_ext.megatron.torch_dist import TorchDistReader
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def export_hf(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: it may be one of {sorted(DTYPES)}")
-    shape = LlamaShape.from_hf(hf_source)
+    shape = ModelShape.from_hf(hf_source)
     reader = TorchDistReader(checkpoint_dir)
     pieces = list(_pieces(reader, shape))
     partial = out_dir.with_name(out_dir.name + PARTIAL)
@@ -77,7 +77,7 @@ def export_hf(
     return out_dir
 
 
-def _pieces(reader: TorchDistReader, shape: LlamaShape) -> Iterator[Piece]:
+def _pieces(reader: TorchDistReader, shape: ModelShape) -> Iterator[Piece]:
     """Every tensor the model needs, in Hugging Face's order, checked against the config."""
     query, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     hidden, ffn = shape.hidden_size, shape.ffn_size
@@ -109,7 +109,7 @@ def _check(reader: TorchDistReader, key: str, size: tuple[int, ...]) -> None:
         raise ValueError(f"{reader.folder}: {key} is {found}, but the source's config.json makes it {size}")
 
 
-def _check_rows(reader: TorchDistReader, key: str, shape: LlamaShape) -> None:
+def _check_rows(reader: TorchDistReader, key: str, shape: ModelShape) -> None:
     found = reader.size(key) if key in reader.tensors else (0, 0)
     if found[0] < shape.vocab_size or found[1] != shape.hidden_size:
         raise ValueError(
@@ -118,7 +118,7 @@ def _check_rows(reader: TorchDistReader, key: str, shape: LlamaShape) -> None:
         )
 
 
-def _tensors(reader: TorchDistReader, piece: Piece, shape: LlamaShape) -> dict[str, torch.Tensor]:
+def _tensors(reader: TorchDistReader, piece: Piece, shape: ModelShape) -> dict[str, torch.Tensor]:
     if piece.layer is not None:
         key = LAYER_PREFIX + piece.key
         size = reader.size(key)[1:]
@@ -130,7 +130,7 @@ def _tensors(reader: TorchDistReader, piece: Piece, shape: LlamaShape) -> dict[s
 
 
 def _write_weights(
-    folder: Path, reader: TorchDistReader, shape: LlamaShape, pieces: list[Piece], dtype: torch.dtype, limit: int
+    folder: Path, reader: TorchDistReader, shape: ModelShape, pieces: list[Piece], dtype: torch.dtype, limit: int
 ) -> None:
     shards: list[list[Piece]] = [[]]
     filled = 0

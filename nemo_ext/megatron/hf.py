@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 
 from nemo_ext.megatron.mapping import Source, canonical_name, megatron_shard
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
-__all__ = ["LlamaShape", "RandomSource", "SafetensorsSource", "load_weights", "local_folder"]
+__all__ = ["ModelShape", "RandomSource", "SafetensorsSource", "load_weights", "local_folder"]
 logger = logging.getLogger(__name__)
 
 INDEX = "model.safetensors.index.json"
@@ -73,7 +73,7 @@ class RandomSource:
     Each tensor is a function of (seed, its name), so every topology starts from the same model.
     """
 
-    def __init__(self, shape: LlamaShape, seed: int) -> None:
+    def __init__(self, shape: ModelShape, seed: int) -> None:
         self.shape, self.seed = shape, seed
 
     def read(
@@ -107,7 +107,7 @@ class RandomSource:
 def load_weights(
     model: torch.nn.Module,
     source: Source,
-    shape: LlamaShape,
+    shape: ModelShape,
     layer_offset: int,
     rank: int,
     size: int,

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 LATEST = "latest.json"
 MODEL = "model.json"
@@ -59,7 +59,7 @@ def check_space(folder: Path, num_bytes: int) -> None:
         )
 
 
-def read_model(checkpoints: Path) -> tuple[Path, LlamaShape]:
+def read_model(checkpoints: Path) -> tuple[Path, ModelShape]:
     """The Hugging Face folder that training started from, and the model's shape.
 
     Raises:
@@ -69,4 +69,4 @@ def read_model(checkpoints: Path) -> tuple[Path, LlamaShape]:
     if not path.is_file():
         raise ValueError(f"{checkpoints} has no {MODEL}: give the checkpoints folder of a training run")
     content = json.loads(path.read_text())
-    return Path(content["hf_path"]), LlamaShape.from_json(content["shape"])
+    return Path(content["hf_path"]), ModelShape.from_json(content["shape"])

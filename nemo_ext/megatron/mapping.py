@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 EMBEDDING = "embedding.word_embeddings.weight"
 OUTPUT = "output_layer.weight"
@@ -64,7 +64,7 @@ def join_qkv(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, head_d
     return torch.cat(parts, dim=1).reshape(-1, hidden)
 
 
-def split_qkv(qkv: torch.Tensor, shape: LlamaShape) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def split_qkv(qkv: torch.Tensor, shape: ModelShape) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The inverse of `join_qkv` for a whole layer."""
     heads = shape.num_heads // shape.num_kv_heads
     grouped = qkv.reshape(shape.num_kv_heads, (heads + 2) * shape.head_dim, shape.hidden_size)
@@ -73,7 +73,7 @@ def split_qkv(qkv: torch.Tensor, shape: LlamaShape) -> tuple[torch.Tensor, torch
     return query, key, value
 
 
-def hf_layer_tensors(key: str, layer: int, tensor: torch.Tensor, shape: LlamaShape) -> dict[str, torch.Tensor]:
+def hf_layer_tensors(key: str, layer: int, tensor: torch.Tensor, shape: ModelShape) -> dict[str, torch.Tensor]:
     """One layer's whole tensor of checkpoint key `key` -> its Hugging Face tensors by full name."""
     names = [f"model.layers.{layer}.{name}" for name in LAYER[key]]
     if key == QKV:
@@ -101,7 +101,7 @@ def canonical_name(name: str, layer_offset: int = 0) -> tuple[str, int | None]:
 
 
 def megatron_shard(
-    key: str, layer: int | None, source: Source, shape: LlamaShape, rank: int, size: int, padded_vocab: int
+    key: str, layer: int | None, source: Source, shape: ModelShape, rank: int, size: int, padded_vocab: int
 ) -> torch.Tensor:
     """What tensor parallel rank `rank` of `size` holds of one parameter, read slice by slice from `source`.
 
@@ -134,7 +134,7 @@ def _range(rank: int, each: int) -> tuple[int, int]:
     return rank * each, (rank + 1) * each
 
 
-def _vocabulary_rows(name: str, source: Source, shape: LlamaShape, rank: int, each: int) -> torch.Tensor:
+def _vocabulary_rows(name: str, source: Source, shape: ModelShape, rank: int, each: int) -> torch.Tensor:
     start, end = _range(rank, each)
     start, end = min(start, shape.vocab_size), min(end, shape.vocab_size)
     rows = source.read(name, rows=(start, end))

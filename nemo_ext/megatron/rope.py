@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 
-def inverse_frequencies(shape: LlamaShape) -> torch.Tensor:
+def inverse_frequencies(shape: ModelShape) -> torch.Tensor:
     """Radians per position, fp32 [head_dim / 2], bit-equal to transformers' default and "llama3" rope.
 
     megatron-core's own llama3 scaling fixes low_freq_factor=1, high_freq_factor=4 and 8,192 original positions; here

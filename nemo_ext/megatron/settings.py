@@ -2,13 +2,21 @@
 
 from dataclasses import dataclass
 
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "precision": ("bf16", "fp32"),
     "init": ("hf", "random"),
+    "packing": ("windowed", "global"),
+    "loss_mean": ("tokens", "samples"),
     "lr_decay_style": ("constant", "linear", "cosine", "inverse-square-root"),
     "recompute_granularity": (None, "selective", "full"),
+    "recompute_method": ("uniform", "block"),
+    "fp8": (None, "e4m3", "hybrid"),
+    "fp8_recipe": ("delayed", "tensorwise"),
+    "exp_avg_dtype": ("fp32", "bf16"),
+    "exp_avg_sq_dtype": ("fp32", "bf16"),
+    "on_bad_step": ("stop", "skip"),
 }
 
 
@@ -18,8 +26,10 @@ class TrainSettings:
     """Processes that share every layer's matrices."""
     pipeline_model_parallel_size: int = 1
     """Processes that each hold a run of consecutive layers."""
+    virtual_pipeline_model_parallel_size: int | None = None
+    """Runs of layers each pipeline process holds, interleaved with the others': smaller bubbles, more messages."""
     context_parallel_size: int = 1
-    """Processes that share one sequence. Only 1 in this version: more needs Transformer Engine's attention."""
+    """Processes that share the tokens of every pack."""
     data_parallel_size: int = 1
     """Replicas of the whole model, each training on its own packs of the step."""
     sequence_parallel: bool = False
@@ -31,14 +41,25 @@ class TrainSettings:
     """Samples per optimizer step, as the papers count (not packs), whatever the packing and the topology."""
     seq_length: int = 4096
     """Longest sample, tokens."""
+    packing: str = "windowed"
+    """windowed: the samples of one step are packed, so that a step is exactly global_batch_size samples; global: the
+    samples of an epoch are, a little tighter, and a step is as many packs as hold global_batch_size on average."""
+    packs_per_step: int | None = None
+    """With packing=global: packs per step, what other trainers call the global batch. None: see packing."""
     pack_length: int | None = None
     """Tokens per micro-batch; samples are packed into it. None: seq_length."""
+    loss_mean: str = "tokens"
+    """What the loss of a step is the mean over: all its trained tokens, or its samples (each the mean of its own)."""
     train_iters: int = 1000
     """Optimizer steps."""
     save_interval: int = 1000
     """Steps between checkpoints; there is always one at the end."""
     keep_checkpoints: int | None = None
-    """Newest checkpoints kept; None: all."""
+    """Newest checkpoints kept, to go on from; None: all."""
+    keep_interval: int | None = None
+    """Checkpoints of steps that are a multiple of this are kept whatever keep_checkpoints says: those to average."""
+    async_save: bool = False
+    """Write checkpoints while training goes on, at the price of a copy of model and optimizer in host memory."""
     eval_interval: int = 1000
     """Steps between evaluations; there is always one at the start and one at the end."""
     eval_iters: int | None = None
@@ -65,14 +86,45 @@ class TrainSettings:
 
     precision: str = "bf16"
     """Weights and arithmetic: bf16 (the optimizer keeps fp32 weights) or fp32."""
+    fp8: str | None = None
+    """Matrix products in fp8: e4m3, or hybrid (e5m2 for gradients). None: in `precision`. Transformer Engine only."""
+    fp8_recipe: str = "tensorwise"
+    """Scales from earlier steps (delayed) or from the tensor itself (tensorwise, called current scaling elsewhere)."""
+    num_layers_at_start_in_bf16: int = 0
+    """With fp8_recipe=tensorwise: first layers left in bf16."""
+    num_layers_at_end_in_bf16: int = 0
+    """With fp8_recipe=tensorwise: last layers left in bf16."""
+    use_precision_aware_optimizer: bool = False
+    """Transformer Engine's Adam, which may keep its moments in bf16 and holds no second copy of the gradients."""
+    exp_avg_dtype: str = "fp32"
+    """Adam's gradient mean: fp32, or bf16 with use_precision_aware_optimizer."""
+    exp_avg_sq_dtype: str = "fp32"
+    """Adam's squared gradient mean: fp32, or bf16 with use_precision_aware_optimizer."""
     recompute_granularity: str | None = None
-    """None, selective (attention is recomputed in the backward pass) or full (every layer is)."""
+    """None, selective (attention is recomputed in the backward pass) or full (whole layers are)."""
+    recompute_method: str = "uniform"
+    """With full: uniform (all layers, kept in groups) or block (the first layers of each stage, the others not)."""
+    recompute_num_layers: int = 1
+    """With full: layers per group (uniform) or layers recomputed per stage (block)."""
     make_vocab_size_divisible_by: int = 128
     """The vocabulary is padded to a multiple of this times tensor_model_parallel_size; pad rows are never used."""
     init: str = "hf"
     """hf: the weights of the model's hf_path; random: fresh weights of its config, the same at every topology."""
     seed: int = 1234
     """Of the data order and of random weights."""
+
+    log_interval: int = 10
+    """Steps between log lines; metrics.jsonl has every step."""
+    tensorboard: bool = True
+    """Write TensorBoard event files beside metrics.jsonl, where the tensorboard package is installed."""
+    wandb_project: str | None = None
+    """Also log to this Weights & Biases project; needs the wandb package and its key in the environment."""
+    on_bad_step: str = "stop"
+    """When the loss or gradient norm is NaN or infinite, or spikes: stop, or skip the step's update."""
+    max_skipped_steps: int = 10
+    """With skip: stop after this many skipped steps in a row."""
+    loss_spike_factor: float | None = None
+    """A loss this many times the mean of the last 100 steps' is a spike; None: only NaN and infinity are bad."""
 
 
 def world_size(settings: TrainSettings) -> int:
@@ -90,7 +142,7 @@ def pack_length(settings: TrainSettings) -> int:
     return settings.pack_length or settings.seq_length
 
 
-def validate(settings: TrainSettings, shape: LlamaShape | None = None) -> None:
+def validate(settings: TrainSettings, shape: ModelShape | None = None) -> None:
     """Everything that can be refused before a process starts; with `shape`, also what the model does not divide into.
 
     Raises:
@@ -135,7 +187,7 @@ def _check_positive(settings: TrainSettings) -> None:
             raise ValueError(f"{name}={getattr(settings, name)}: it must not be negative")
 
 
-def _check_shape(settings: TrainSettings, shape: LlamaShape) -> None:
+def _check_shape(settings: TrainSettings, shape: ModelShape) -> None:
     divisors = {
         "tensor_model_parallel_size": {
             "attention heads": shape.num_heads,

@@ -20,7 +20,7 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaShape:
+class ModelShape:
     """What a Llama checkpoint's tensors look like. Sizes are in elements; `vocab_size` is without any padding."""
 
     num_layers: int

@@ -22,7 +22,7 @@ from nemo_ext.megatron.attention import PackedAttention, PackedSegments, RMSNorm
 from nemo_ext.megatron.parallel import Parallel
 from nemo_ext.megatron.rope import inverse_frequencies
 from nemo_ext.megatron.settings import TrainSettings, pack_length
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class LlamaModel(GPTModel):
     """GPTModel that never lets vocabulary padding take part in the loss, and makes its own packs."""
 
-    def __init__(self, shape: LlamaShape, parallel: Parallel, padded_vocab: int, rotates: bool, **kwargs: Any) -> None:
+    def __init__(self, shape: ModelShape, parallel: Parallel, padded_vocab: int, rotates: bool, **kwargs: Any) -> None:
         super().__init__(
             vocab_size=padded_vocab,
             pre_process=parallel.is_first_stage,
@@ -77,12 +77,12 @@ class LlamaModel(GPTModel):
         return super().compute_language_model_loss(labels, logits)
 
 
-def padded_vocab(settings: TrainSettings, shape: LlamaShape) -> int:
+def padded_vocab(settings: TrainSettings, shape: ModelShape) -> int:
     """Rows of the embedding over all tensor parallel ranks."""
     return shape.padded_vocab(settings.make_vocab_size_divisible_by * settings.tensor_model_parallel_size)
 
 
-def build_model(settings: TrainSettings, shape: LlamaShape, parallel: Parallel) -> torch.nn.Module:
+def build_model(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> torch.nn.Module:
     """This stage's model, weights not yet set, in the settings' precision on this rank's device."""
     config = transformer_config(settings, shape, parallel)
     layer, norm, reason = _layer_spec(parallel.device)
@@ -114,7 +114,7 @@ def unwrap(model: torch.nn.Module) -> LlamaModel:
     return model
 
 
-def transformer_config(settings: TrainSettings, shape: LlamaShape, parallel: Parallel) -> TransformerConfig:
+def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> TransformerConfig:
     """Megatron's configuration of one Llama; the loss is summed over tokens and divided by their global count."""
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     on_gpu = parallel.device.type == "cuda"

@@ -18,7 +18,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
 from nemo_ext.megatron.data import Batches, PackedData, microbatch, rank_packs
-from nemo_ext.megatron.hf import LlamaShape, RandomSource, SafetensorsSource, load_weights, local_folder
+from nemo_ext.megatron.hf import ModelShape, RandomSource, SafetensorsSource, load_weights, local_folder
 from nemo_ext.megatron.loss import forward_step
 from nemo_ext.megatron.metrics import MetricsLog
 from nemo_ext.megatron.optimizer import build_optimizer, build_scheduler, learning_rate, wrap_data_parallel
@@ -51,7 +51,7 @@ def train(
         ValueError: settings that do not fit each other, the model, the data or the number of processes.
     """
     folder = local_folder(model.hf_path)
-    shape = LlamaShape.from_hf(folder)
+    shape = ModelShape.from_hf(folder)
     validate(settings, shape)
     parallel = initialize(settings)
     try:
@@ -68,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         settings: TrainSettings,
-        shape: LlamaShape,
+        shape: ModelShape,
         hf_folder: Path,
         parallel: Parallel,
         data: PackedData,

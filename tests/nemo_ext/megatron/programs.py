@@ -9,7 +9,7 @@ import torch
 import nemo_ext.megatron.train as training
 from nemo_ext.megatron import parallel
 from nemo_ext.megatron.data import PackedData, microbatch
-from nemo_ext.megatron.hf import LlamaShape, SafetensorsSource, load_weights
+from nemo_ext.megatron.hf import ModelShape, SafetensorsSource, load_weights
 from nemo_ext.megatron.metrics import read_metrics
 from nemo_ext.megatron.optimizer import build_optimizer, build_scheduler, wrap_data_parallel
 from nemo_ext.megatron.settings import TrainSettings
@@ -25,7 +25,7 @@ def sizes(tp: int = 1, pp: int = 1, dp: int = 1, **others: Any) -> TrainSettings
 
 
 def load(settings: TrainSettings, here: parallel.Parallel, folder: Path) -> LlamaModel:
-    shape = LlamaShape.from_hf(folder)
+    shape = ModelShape.from_hf(folder)
     model = unwrap(build_model(settings, shape, here))
     offset = here.pipeline_rank * shape.num_layers // here.pipeline_size
     rows = padded_vocab(settings, shape)

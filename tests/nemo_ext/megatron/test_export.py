@@ -15,7 +15,7 @@ from nemo_ext.megatron.average import average
 from nemo_ext.megatron.data import PackedData
 from nemo_ext.megatron.export import export_hf
 from nemo_ext.megatron.layout import read_model, select_steps
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -97,7 +97,7 @@ def test_an_average_is_exported_alike(trained: dict[str, dict[str, Any]], tmp_pa
     for name, tensor in load_file(out / "model.safetensors").items():
         expected = torch.stack([tensors[name] for tensors in each]).mean(0)
         torch.testing.assert_close(tensor, expected, rtol=1e-6, atol=1e-7)
-    assert read_model(checkpoints) == (run["hf"], LlamaShape.from_hf(run["hf"]))
+    assert read_model(checkpoints) == (run["hf"], ModelShape.from_hf(run["hf"]))
 
 
 def test_companions_and_the_chat_template(trained: dict[str, dict[str, Any]], tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from nemo_ext.megatron.mapping import (
     megatron_shard,
     split_qkv,
 )
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 
-def make_shape(size: int, groups: int, heads_per_group: int, head_dim: int, vocab: int, tied: bool) -> LlamaShape:
-    return LlamaShape(
+def make_shape(size: int, groups: int, heads_per_group: int, head_dim: int, vocab: int, tied: bool) -> ModelShape:
+    return ModelShape(
         num_layers=2,
         hidden_size=6,
         ffn_size=size * 3,
@@ -53,7 +53,7 @@ shapes = st.builds(
 
 
 @given(shape=shapes, size=st.sampled_from([1, 2, 4]), seed=st.integers(0, 3))
-def test_layers_come_back_whole(shape: LlamaShape, size: int, seed: int) -> None:
+def test_layers_come_back_whole(shape: ModelShape, size: int, seed: int) -> None:
     if shape.num_kv_heads % size or shape.ffn_size % size:
         return
     source = RandomSource(shape, seed)
@@ -74,7 +74,7 @@ def test_layers_come_back_whole(shape: LlamaShape, size: int, seed: int) -> None
 
 
 @given(shape=shapes, size=st.sampled_from([1, 2, 4]), key=st.sampled_from([EMBEDDING, OUTPUT]))
-def test_vocabulary_rows_are_all_there_and_padding_is_zero(shape: LlamaShape, size: int, key: str) -> None:
+def test_vocabulary_rows_are_all_there_and_padding_is_zero(shape: ModelShape, size: int, key: str) -> None:
     padded = shape.padded_vocab(4 * size)
     whole = torch.cat([megatron_shard(key, None, RandomSource(shape, 0), shape, r, size, padded) for r in range(size)])
     name = "model.embed_tokens.weight" if shape.tied_embeddings or key == EMBEDDING else "lm_head.weight"

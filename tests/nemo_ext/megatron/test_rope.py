@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from nemo_ext.megatron.rope import inverse_frequencies, rotate, rotations
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 from tests.nemo_ext.megatron.test_shape import LLAMA31_8B
 
 LLAMA3 = LLAMA31_8B["rope_scaling"]
@@ -29,7 +29,7 @@ def test_frequencies_equal_transformers(tmp_path: Path, rope: dict[str, Any]) ->
     fields = {key: value for key, value in LLAMA31_8B.items() if not key.startswith("rope")}
     (tmp_path / "config.json").write_text(json.dumps({**fields, "rope_parameters": rope}))
     theirs = LlamaRotaryEmbedding(LlamaConfig(**fields, rope_parameters=rope)).inv_freq
-    assert torch.equal(inverse_frequencies(LlamaShape.from_hf(tmp_path)), theirs)
+    assert torch.equal(inverse_frequencies(ModelShape.from_hf(tmp_path)), theirs)
 
 
 def test_rotation_equals_transformers() -> None:

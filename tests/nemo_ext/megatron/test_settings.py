@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
 from nemo_ext.megatron.settings import TrainSettings, pack_length, validate, world_size
-from nemo_ext.megatron.shape import LlamaShape
+from nemo_ext.megatron.shape import ModelShape
 
 
 def test_defaults_are_the_papers() -> None:
@@ -52,7 +52,7 @@ def test_world_size_is_the_product() -> None:
 def test_refusals_name_the_setting(changes: dict[str, Any], message: str, llama31: Path) -> None:
     settings = TrainSettings(**({"seq_length": 512} if "pack_length" not in changes else {}) | changes)
     with pytest.raises(ValueError, match=message):
-        validate(settings, LlamaShape.from_hf(llama31))
+        validate(settings, ModelShape.from_hf(llama31))
 
 
 def test_it_is_a_config_schema() -> None:

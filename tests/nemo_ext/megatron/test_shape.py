@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from nemo_ext.megatron.shape import LlamaShape, RopeScaling
+from nemo_ext.megatron.shape import ModelShape, RopeScaling
 
 LLAMA31_8B: dict[str, Any] = {  # as meta-llama published it, in transformers 4's form
     "model_type": "llama",
@@ -38,21 +38,21 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 def test_llama31_8b(tmp_path: Path) -> None:
-    shape = LlamaShape.from_hf(write(tmp_path))
+    shape = ModelShape.from_hf(write(tmp_path))
     assert shape.num_parameters == 8_030_261_248  # as published
     assert shape.head_dim == 128
     assert shape.rope_scaling == RopeScaling(
         factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=8192
     )
     assert shape.padded_vocab(128 * 4) == 128512
-    assert LlamaShape.from_json(json.loads(json.dumps(asdict(shape)))) == shape
+    assert ModelShape.from_json(json.loads(json.dumps(asdict(shape)))) == shape
 
 
 @pytest.mark.parametrize("name", ["llama31", "tied"])
 def test_parameters_are_counted_as_transformers_counts(name: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    assert LlamaShape.from_hf(folder).num_parameters == model.num_parameters()
+    assert ModelShape.from_hf(folder).num_parameters == model.num_parameters()
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_parameters_are_counted_as_transformers_counts(name: str, request: pytes
 )
 def test_another_architecture_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        LlamaShape.from_hf(write(tmp_path, **changes))
+        ModelShape.from_hf(write(tmp_path, **changes))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no config\.json"):
-        LlamaShape.from_hf(tmp_path)
+        ModelShape.from_hf(tmp_path)
