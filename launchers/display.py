@@ -104,6 +104,11 @@ class Display:
     def done_before(self, stage: str, folders: list[Path]) -> None:
         self.line(f"{stage:<18}    done  {describe_result(folders)}", style="dim")
 
+    def show_estimate(self, table: list[str]) -> None:
+        """The lines of launchers/estimate.py's table: a title, a heading, the stages, a total."""
+        for number, text in enumerate(table):
+            self.line(text, style="bold" if number < 2 or number == len(table) - 1 else "")
+
     def line(self, text: str, style: str = "") -> None:
         self.console.print(text, style=style, markup=False)
         sys.stderr.flush()

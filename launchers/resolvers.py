@@ -2,6 +2,8 @@
 
 ${prompt:math_base,math_text_detailed}   conf/prompt/math_base.yaml with the examples of conf/few_shot/...
 ${benchmarks:[gsm8k,math]}               conf/benchmark/*.yaml by name; a path stands for a benchmark of your own
+${every:20000,6,10}                      3330: steps between 6 checkpoints of 20,000 steps, rounded down to tens
+${spaced:20000,6,10}                     [3330, 6660, ..., 16650, 20000]: their steps
 ${repo:}                                 the repository's folder
 """
 
@@ -42,14 +44,18 @@ def benchmarks(names: Iterable[str]) -> DictConfig:
     return OmegaConf.create(found)
 
 
-def every(total: int, parts: int) -> int:
-    if total % parts:
+def every(total: int, parts: int, multiple: int = 1) -> int:
+    """Steps between `parts` checkpoints of `total` steps; rounded down to a `multiple` where they do not divide."""
+    spacing = total // parts if total % parts == 0 else total // parts // multiple * multiple
+    if not spacing or (total % parts and multiple == 1):
         raise ValueError(f"{total} steps have no {parts} equally spaced checkpoints; make it a multiple of {parts}")
-    return total // parts
+    return spacing
 
 
-def spaced(total: int, parts: int) -> ListConfig:
-    return OmegaConf.create([every(total, parts) * part for part in range(1, parts + 1)])
+def spaced(total: int, parts: int, multiple: int = 1) -> ListConfig:
+    """The steps of those checkpoints; the last is always `total`."""
+    spacing = every(total, parts, multiple)
+    return OmegaConf.create([*(spacing * part for part in range(1, parts)), total])
 
 
 def register() -> None:

@@ -21,9 +21,9 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import plan, plugins, resolvers
+from launchers import estimate, plan, plugins, resolvers
 from launchers.display import Display
 from launchers.executors.local import TaskFailed
 from nemo_ext.toy.sources import TOY
@@ -68,9 +68,10 @@ def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
     return executors[kind], OmegaConf.to_object(typed)
 
 
-def show(stages: list[plan.PlannedStage]) -> str:
-    """dry_run: every stage's resources, commands and resolved config; of shards, which are alike, the first."""
+def show(stages: list[plan.PlannedStage], estimates: list[estimate.Estimate]) -> str:
+    """dry_run: every stage's resources, estimate, commands and resolved config; of shards, which are alike, the first."""
     parts = []
+    about = {each.stage: estimate.details(each).splitlines() for each in estimates}
     for stage in stages:
         needs = stage.resources
         sharded = stage.tasks[0].part.startswith("shard_")
@@ -80,7 +81,8 @@ def show(stages: list[plan.PlannedStage]) -> str:
             commands = [
                 f"#   {p.ranks} x {shlex.join(p.argv)}{'  (service)' if p.service else ''}" for p in task.processes
             ]
-            parts.append("\n".join([f"# {task.name}{count}: {where}", *commands, task.config]))
+            figures = about.get(stage.name, []) if task is stage.tasks[0] else []
+            parts.append("\n".join([f"# {task.name}{count}: {where}", *figures, *commands, task.config]))
     return "\n".join(parts)
 
 
@@ -102,6 +104,15 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def run_folder(cfg: DictConfig) -> Path:
+    """Raises ValueError when the recipe names its run by a key that the command line left out."""
+    try:
+        return Path(cfg.run_dir).absolute()
+    except InterpolationToMissingValueError as error:
+        key = str(error).splitlines()[0].rsplit(" ", 1)[1]
+        raise ValueError(f"not set: {key}; the recipe needs it, conf/config.yaml says what it is") from error
+
+
 def launch(cfg: DictConfig, display: Display) -> None:
     """Everything from a composed config to finished stages.
 
@@ -110,14 +121,20 @@ def launch(cfg: DictConfig, display: Display) -> None:
         TaskFailed: a stage failed.
     """
     check_root(cfg)
-    run_dir = Path(cfg.run_dir).absolute()
-    if cfg.data != TOY:
-        cfg.data = str(Path(cfg.data).absolute())  # stages run in the repository's folder, not in the user's
+    run_dir = run_folder(cfg)
+    for key in ("data", "checkpoints"):  # stages run in the repository's folder, not in the user's
+        if not OmegaConf.is_missing(cfg, key) and cfg[key] != TOY:
+            cfg[key] = str(Path(cfg[key]).absolute())
     executor, cluster = executor_of(cfg)
     stages = plan.resolve(cfg, run_dir)
     selected = plan.select(stages, list(cfg.only), cfg.from_stage)
+    gpu = estimate.gpu_of(cluster, selected)
+    estimates = estimate.estimate(selected, stages, cluster, gpu)
     if cfg.dry_run:
-        print(show(selected))
+        print(show(selected, estimates))
+        print("\n".join(f"# {line}".rstrip() for line in estimate.table(estimates, gpu)))
+    estimate.refuse(estimates, cluster)
+    if cfg.dry_run:
         return
     executor.check(cluster, selected)
     plan.require_finished(stages, selected)
@@ -130,6 +147,10 @@ def launch(cfg: DictConfig, display: Display) -> None:
                 display.done_before(stage.name, [task.folder for task in stage.tasks])
             else:
                 todo.append(stage)
+        names = {stage.name for stage in todo}
+        display.show_estimate(estimate.table([each for each in estimates if each.stage in names], gpu))
+        for warning in [line for each in estimates if each.stage in names for line in each.warnings]:
+            display.line(f"warning: {warning}", style="yellow")
         executor.submit(cluster, todo, display)
         display.line(f"run folder: {run_dir}")
 

@@ -5,14 +5,18 @@ that straddled it in training could never be produced in use.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nemo_ext.model import Model, chat_template_path
 
 Messages = list[dict[str, str]]
+PROBE = "an answer"
+PIECE = 1_000_000  # characters tokenised at once: the tokenizer's own record of them takes some 30 bytes for each
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,57 @@ class ChatTokenizer:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def batch_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        """`ids` of many texts, on every core unless TOKENIZERS_PARALLELISM=false."""
+        return [ids for piece in _pieces(texts) for ids in self._piece_ids(piece)]
+
+    def _piece_ids(self, texts: list[str]) -> list[list[int]]:
+        if not self.tokenizer.is_fast:
+            return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        backend = self.tokenizer.backend_tokenizer  # without character offsets, which nothing needs: a fifth faster
+        backend.no_truncation()
+        backend.no_padding()
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    @property
+    def eos(self) -> str:
+        """The text of the end-of-sequence token.
+
+        Raises:
+            ValueError: the tokenizer has none.
+        """
+        if not self.tokenizer.eos_token:
+            raise ValueError(
+                f"model {self.name}: its tokenizer has no EOS token, so that nothing would end a sample of plain text. "
+                "Set eos_token in its tokenizer_config.json, or give rows of messages and a chat template."
+            )
+        return self.tokenizer.eos_token
+
+    @cached_property
+    def turn_end(self) -> str:
+        """What the chat template writes after an answer; "" for nothing, or without a template."""
+        if not self.tokenizer.chat_template:
+            return ""
+        try:
+            return self.chat_texts([{"role": "user", "content": "?"}], PROBE)[1].partition(PROBE)[2]
+        except (
+            ValueError,
+            jinja2.TemplateError,
+        ):  # rows of text need no template; those that do will raise this again
+            return ""
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: EOS and, where it is one token of its own, the chat template's end of turn."""
+        turn_end = set(self.ids(self.turn_end)[-1:]) & set(self.tokenizer.get_added_vocab().values())
+        return frozenset(turn_end | {self.tokenizer.eos_token_id} - {None})
 
     def chat_texts(self, messages: Messages, answer: str) -> tuple[str, str]:
         """The text up to where the answer starts, and the answer with its end-of-turn marker.
 
         Raises:
-            ValueError: the template rewrites the prompt once there is an answer, so that no border exists.
+            ValueError: the template rewrites the prompt once there is an answer, so that no border exists, or the
+                answer (some cut off what comes before </think>).
+            jinja2.TemplateError: the template does not take these messages.
         """
         prompt = self._render(messages, add_generation_prompt=True)
         whole = self._render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
@@ -67,7 +115,13 @@ class ChatTokenizer:
             raise ValueError(
                 f"model {self.name}: its chat template does not keep the prompt when an answer follows it"
             )
-        return prompt, whole[len(prompt) :].rstrip("\n")  # ChatML-like templates end a turn with a newline
+        rendered = whole[len(prompt) :].rstrip("\n")  # ChatML-like templates end a turn with a newline
+        if answer.strip() not in rendered:
+            raise ValueError(
+                f"model {self.name}: its chat template changes the answer, so that something else would be trained: "
+                f"{answer[:200]!r} became {rendered[:200]!r}. Set model.chat_template to one that keeps it."
+            )
+        return prompt, rendered
 
     def _render(self, messages: Messages, add_generation_prompt: bool) -> str:
         text = self.tokenizer.apply_chat_template(
@@ -78,7 +132,21 @@ class ChatTokenizer:
 
     def base_texts(self, prompt: str, answer: str) -> tuple[str, str]:
         """The same for plain text: BOS where the tokenizer has one, and EOS after the answer."""
-        return (self.tokenizer.bos_token or "") + prompt, answer + str(self.tokenizer.eos_token)
+        return (self.tokenizer.bos_token or "") + prompt, answer + self.eos
+
+
+def _pieces(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of texts of at most PIECE characters, or of a single one."""
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        if piece and size + len(text) > PIECE:
+            yield piece
+            piece, size = [], 0
+        piece.append(text)
+        size += len(text)
+    if piece:
+        yield piece
 
 
 def sample(prompt_ids: list[int], answer_ids: list[int]) -> Sample:

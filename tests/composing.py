@@ -19,6 +19,8 @@ def compose_recipe(name: str, *overrides: str) -> DictConfig:
     words = run.order([*overrides, f"+recipe={name}"])
     if not any(word.startswith("data=") or word == "+scale=tiny" for word in words):
         words.append("data=rows.jsonl")
+    if name == "evaluate_checkpoint":
+        words += ["checkpoints=run/train", "step=100"]
     with hydra.initialize_config_dir(str(resolvers.CONF), version_base="1.3"):
         cfg = hydra.compose("config", words, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)

@@ -8,7 +8,8 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from nemo_ext.megatron.data import Batches, PackedData
+from nemo_ext.megatron.batches import Batches
+from nemo_ext.megatron.data import PackedData
 from recipes.stages import prepare_sft
 from tests.composing import RECIPES, compose_recipe, resolve_recipe
 
@@ -66,14 +67,14 @@ def test_published_training_settings(name: str) -> None:
 def test_six_checkpoints_are_averaged(name: str) -> None:
     stages = resolve_recipe(name)
     assert stages["average"].tasks[0].typed().steps == [10000, 20000, 30000, 40000, 50000, 60000]
-    assert stages["train"].tasks[0].typed().save_interval == 10000
+    assert stages["train"].tasks[0].typed().keep_interval == 10000
 
 
 def test_every_checkpoint_and_the_average_are_evaluated() -> None:
     evaluate = resolve_recipe("openmathinstruct2")["evaluate"]
     assert variants(evaluate) == ["base", *(f"checkpoint_{i}" for i in range(1, 7)), "average"]
     paths = {task.part: task.content["model"]["hf_path"] for task in evaluate.tasks}
-    assert paths["average"].endswith("/export/average") and paths["checkpoint_3"].endswith("/export/checkpoint_3")
+    assert paths["average"].endswith("/average/average") and paths["checkpoint_3"].endswith("/export/checkpoint_3")
     assert paths["base"].endswith("Llama-3.1-8B")
     assert all(task.typed().sampling.temperature == 0.0 for task in evaluate.tasks)
 
@@ -171,6 +172,7 @@ def untokenised(folder: Path, count: int) -> PackedData:
     """A data folder of `count` samples that were never tokenised."""
     np.save(folder / "offsets.npy", np.arange(count + 1, dtype=np.int64) * 100)
     (folder / "data.json").write_text(json.dumps({"num_samples": count}))
-    for name in ("tokens.bin", "loss_mask.bin"):
-        (folder / name).touch()
+    for name, size in (("tokens.bin", 4), ("loss_mask.bin", 1)):
+        with (folder / name).open("wb") as handle:
+            handle.truncate(count * 100 * size)  # a hole, which takes no disk
     return PackedData.open(folder)

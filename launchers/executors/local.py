@@ -13,13 +13,15 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 import psutil
 
+from launchers.cluster import Cluster
 from launchers.display import Display
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import write_json_atomic
+from nemo_ext.gpus import list_devices
 from nemo_ext.megatron.preemption import EXIT_PREEMPTED
 from recipes.stage import Process
 
@@ -29,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(kw_only=True)
-class Config:
+class Config(Cluster):
     executor: str = "local"
     parallel_tasks: int = 2
     """Shards or variants of one stage that run at once."""
@@ -37,6 +39,12 @@ class Config:
     """GPUs of this machine; None: ask nvidia-smi."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables of every process."""
+
+    runs_here: ClassVar[bool] = True
+
+    @property
+    def tasks_at_once(self) -> int:
+        return self.parallel_tasks
 
 
 class TaskFailed(RuntimeError):
@@ -47,11 +55,7 @@ def gpus(config: Config) -> int:
     """GPUs that processes here can use; 0 without a working nvidia-smi."""
     if config.gpus is not None:
         return config.gpus
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return len(list_devices())
 
 
 def check(config: Config, stages: list[PlannedStage]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launchers.cluster import Cluster
 from launchers.display import Display
 from launchers.plan import PlannedStage
 from launchers.sbatch import array, script, stage_folder
@@ -23,8 +24,10 @@ CLIENT_TIMEOUT_S = 60
 
 
 @dataclass(kw_only=True)
-class Config:
+class Config(Cluster):
     executor: str = "slurm"
+    gpu: str | None = "h100"
+    """Kind of the nodes' GPUs, a name in nemo_ext/gpus.py, for estimates; null: not known."""
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
@@ -50,6 +53,10 @@ class Config:
     """`source:target[:flags]` for the container; the run folder and this checkout are always mounted."""
     extra_sbatch: dict[str, str | None] = field(default_factory=dict)
     """More sbatch options by long name; "" is a flag, null removes one of ours."""
+
+    @property
+    def tasks_at_once(self) -> int:
+        return self.max_parallel_tasks
 
 
 def check(config: Config, stages: list[PlannedStage]) -> None:

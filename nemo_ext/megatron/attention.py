@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from megatron.core import parallel_state
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from nemo_ext.megatron.context import gather_groups, heads_to_tokens, tokens_to_heads
 from nemo_ext.megatron.matmul import default_matmul
 from nemo_ext.megatron.rope import rotate, rotations
 
@@ -20,45 +22,62 @@ calls and more arithmetic on padding; of 0.01, 0.5, 0.7, 0.85 and 1, 0.7 and 0.8
 
 
 @dataclass
-class PackedSegments(PackedSeqParams):
-    """A pack as PackedAttention uses it; Megatron hands it through to every layer.
+class Pack(PackedSeqParams):
+    """The samples of a micro-batch; Megatron hands it through to every layer.
 
-    cos, sin: [tokens, 1, head_dim], the rotations of each token's position in its own sample.
-    buckets: int64 [segments, longest] token indices; rows are one sample each, padded at their end.
+    trained: int64 [>= 1], the positions, of this rank's tokens, whose loss counts (position 0 where none does).
+    """
+
+    trained: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass
+class PackedSegments(Pack):
+    """A pack as PackedAttention uses it.
+
+    cos, sin: [this rank's tokens, 1, head_dim], the rotations of each token's position in its own sample.
+    buckets: int64 [segments, longest] token indices of the whole pack; rows are one sample each, padded at their end.
     place: int64 [tokens], where each token's result lies in the buckets laid end to end, one zero row after them.
-    trained: int64 [>= 1], the positions whose loss counts (position 0 where none does).
     """
 
     cos: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     sin: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     buckets: list[torch.Tensor] = field(default_factory=list)
     place: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    trained: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def segments(batch: dict[str, Any], frequencies: torch.Tensor, dtype: torch.dtype) -> PackedSegments:
-    """The pack of a micro-batch (nemo_ext.megatron.data.microbatch) on its device.
+def bounds(batch: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """The fields of Pack, for a whole micro-batch and this rank's part of it (context.local_part)."""
+    trained = part["loss_mask"][0].nonzero().flatten()
+    return {
+        "qkv_format": "thd",
+        "cu_seqlens_q": batch["cu_seqlens"],
+        "cu_seqlens_kv": batch["cu_seqlens"],
+        "max_seqlen_q": batch["max_seqlen"],
+        "max_seqlen_kv": batch["max_seqlen"],
+        "trained": trained if len(trained) else trained.new_zeros(1),
+    }
+
+
+def segments(
+    batch: dict[str, Any], part: dict[str, Any], frequencies: torch.Tensor, dtype: torch.dtype
+) -> PackedSegments:
+    """The pack of a micro-batch (nemo_ext.megatron.batches.microbatch), of which this rank holds `part`, on its device.
 
     A segment without a single trained token (the padding) is left out of attention: nothing else looks at it.
     """
-    bounds = batch["cu_seqlens"].tolist()
-    trained = batch["loss_mask"][0].nonzero().flatten()
+    edges = batch["cu_seqlens"].tolist()
     before = batch["loss_mask"][0].ne(0).cumsum(0).tolist()
-    spans = [(start, end) for start, end in pairwise(bounds) if before[end - 1] > (before[start - 1] if start else 0)]
-    buckets, place = _buckets(spans, num_tokens=bounds[-1])
+    spans = [(start, end) for start, end in pairwise(edges) if before[end - 1] > (before[start - 1] if start else 0)]
+    buckets, place = _buckets(spans, num_tokens=edges[-1])
     device = batch["tokens"].device
-    cos, sin = rotations(batch["position_ids"][0], frequencies)
+    cos, sin = rotations(part["position_ids"][0], frequencies)
     return PackedSegments(
-        qkv_format="thd",
-        cu_seqlens_q=batch["cu_seqlens"],
-        cu_seqlens_kv=batch["cu_seqlens"],
-        max_seqlen_q=batch["max_seqlen"],
-        max_seqlen_kv=batch["max_seqlen"],
+        **bounds(batch, part),
         cos=cos.to(dtype),
         sin=sin.to(dtype),
         buckets=[bucket.to(device) for bucket in buckets],
         place=place.to(device),
-        trained=trained if len(trained) else trained.new_zeros(1),
     )
 
 
@@ -91,12 +110,15 @@ class PackedAttention(MegatronModule):
 
     Samples of like length go through one call, padded at their end: a causal query never sees what comes after it, so
     no mask is needed and the fused kernels apply. Rotation happens here, from cos and sin made once per micro-batch,
-    because Megatron's unfused path recomputes them in every layer. [tokens, heads, head_dim] in, the heads joined out.
+    because Megatron's unfused path recomputes them in every layer. [tokens, heads, head_dim] in, the heads joined out,
+    tokens and heads being this rank's.
     """
 
     def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_: Any) -> None:
         super().__init__(config)
         self.scale = softmax_scale
+        parallel = config.context_parallel_size > 1
+        self.context_group = parallel_state.get_context_parallel_group() if parallel else None
 
     def forward(
         self,
@@ -110,9 +132,15 @@ class PackedAttention(MegatronModule):
         assert attention_mask is None, "a pack has no mask: its segments are"
         pack = packed_seq_params
         query, key = rotate(query, pack.cos, pack.sin), rotate(key, pack.cos, pack.sin)
+        group = self.context_group
+        if group is not None:
+            key, value = (gather_groups(tensor, query.shape[1], group) for tensor in (key, value))
+            query = tokens_to_heads(query, group)
         results = [self._attend(query, key, value, bucket) for bucket in pack.buckets]
         results.append(query.new_zeros(1, *query.shape[1:]))
         joined = torch.cat(results).index_select(0, pack.place)
+        if group is not None:
+            joined = heads_to_tokens(joined, group)
         return joined.flatten(1)
 
     def _attend(

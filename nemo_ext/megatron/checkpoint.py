@@ -1,8 +1,8 @@
-"""Whole checkpoints or none: torch_dist folders of model, optimizer, schedule and random states.
+"""Whole checkpoints or none: torch_dist folders of model, optimizer, schedule, random states and the log's sums.
 
-    checkpoints/model.json             which model this is: hf_path and shape, for export checkpoints/step_0000100/
-    a complete checkpoint (megatron-core dist_checkpointing, any TP/PP/DP can load it) checkpoints/latest.json
-    {"step": 100}
+    checkpoints/model.json       which model this is: hf_path and shape, for export
+    checkpoints/step_0000100/    a complete checkpoint (megatron-core dist_checkpointing; any topology can load it)
+    checkpoints/latest.json      {"step": 100}
 
 A checkpoint is written under another name, synced, and renamed: a folder called step_* is complete. What a killed save
 left behind is removed at the next start.
@@ -10,22 +10,25 @@ left behind is removed at the next start.
 
 import logging
 import os
+import pickle
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, tensor_parallel
+from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from torch.distributed.checkpoint.api import CheckpointException
 
 from nemo_ext.files import fsync_dir, write_json_atomic
-from nemo_ext.megatron.layout import LATEST, MODEL, PARTIAL, check_space, complete_steps, step_folder
-from nemo_ext.megatron.mcore import InProcessSave, allocate_adam_state, load_optimizer
+from nemo_ext.megatron.layout import LATEST, MODEL, PARTIAL, check_space, complete_steps, expendable, step_folder
+from nemo_ext.megatron.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
 from nemo_ext.megatron.parallel import Parallel
 from nemo_ext.megatron.settings import TrainSettings
 from nemo_ext.megatron.shape import ModelShape
@@ -38,9 +41,11 @@ logger = logging.getLogger(__name__)
 class TrainState:
     """What a checkpoint holds. `step` counts optimizer steps done."""
 
-    model: DistributedDataParallel
+    chunks: list[DistributedDataParallel]
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
+    log: dict[str, Any] = field(default_factory=dict)
+    """Running sums and bests of the training loop; plain values."""
     step: int = 0
 
 
@@ -58,23 +63,41 @@ class Checkpoints:
                 shutil.rmtree(leftover)
             write_json_atomic(root / MODEL, {"hf_path": str(hf_folder), "shape": asdict(shape)})
         dist.barrier()
+        self._pending: PendingSave | None = None
+        self._pending_step = 0
 
     def folder(self, step: int) -> Path:
         return step_folder(self.root, step)
 
-    def save(self, state: TrainState) -> Path:
-        """Write the checkpoint of `state.step`; when this returns on any rank, it is complete and durable.
+    def save(self, state: TrainState) -> None:
+        """Write the checkpoint of `state.step`. When this returns on any rank it is complete and durable, or, with
+        async_save, on its way: `finish` completes it.
 
         Raises:
             OSError: too little free space, before anything is written.
         """
+        self.finish()
         target = self.folder(state.step)
         partial = target.with_name(target.name + PARTIAL)
         self._on_rank_0(lambda: self._prepare(partial))
-        dist_checkpointing.save(self._sharded_state(state), str(partial), sharded_strategy=InProcessSave())
-        dist.barrier()
-        self._on_rank_0(lambda: self._complete(partial, target, state.step))
-        return target
+        self._pending = PendingSave(self._sharded_state(state), partial, self.settings.async_save)
+        self._pending_step = state.step
+        if not self.settings.async_save:
+            self.finish()
+
+    @property
+    def written(self) -> bool:
+        """Whether this rank has nothing left to write."""
+        return self._pending is None or self._pending.written
+
+    def finish(self) -> None:
+        """Complete a checkpoint that is on its way, if one is, waiting for it. Called by all ranks together."""
+        if self._pending is None:
+            return
+        self._pending.finish()
+        self._pending = None
+        target = self.folder(self._pending_step)
+        self._on_rank_0(lambda: self._complete(target.with_name(target.name + PARTIAL), target, self._pending_step))
 
     def load_latest(self, state: TrainState) -> bool:
         """Restore the newest complete checkpoint into `state`; False when there is none."""
@@ -83,45 +106,60 @@ class Checkpoints:
         dist.broadcast_object_list(newest, src=0)  # a shared disk may show ranks different listings
         if newest[0] is None:
             return False
-        folder = str(self.folder(newest[0]))
+        folder = self.folder(newest[0])
         allocate_adam_state(state.optimizer)
-        topology = dist_checkpointing.load_common_state_dict(folder)["topology"]
-        loaded = dist_checkpointing.load(self._sharded_state(state, loading=True, saved_topology=topology), folder)
-        unwrap(state.model).load_state_dict(loaded["model"])
+        try:
+            saved = dist_checkpointing.load_common_state_dict(str(folder))
+            self._check_optimizer(folder, saved)
+            loaded = load_sharded(self._sharded_state(state, loading=True, saved_topology=saved["topology"]), folder)
+        except (CheckpointException, CheckpointingException, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{folder} cannot be read ({type(error).__name__}: {str(error).strip().splitlines()[-1]}): its files "
+                "are damaged or missing. Restore them, or set it aside to go on from the checkpoint before it"
+            ) from error
+        for number, chunk in enumerate(state.chunks):
+            unwrap(chunk).load_state_dict(loaded[f"model{number}"])
         load_optimizer(state.optimizer, loaded["optimizer"])
         state.scheduler.load_state_dict(loaded["scheduler"])
-        state.step = loaded["step"]
+        state.step, state.log = loaded["step"], loaded["log"]
         if "random_states" in loaded:
             _set_random_states(loaded["random_states"])
         if self.parallel.rank == 0:
             logger.info("resuming after step %d from %s", state.step, folder)
         return True
 
+    def _check_optimizer(self, folder: Path, saved: dict[str, Any]) -> None:
+        before = saved["use_distributed_optimizer"]
+        if before != self.settings.use_distributed_optimizer:
+            raise ValueError(
+                f"{folder} was saved with use_distributed_optimizer={before}, whose state the other optimizer does not "
+                f"read: go on with use_distributed_optimizer={before}"
+            )
+
     def _topology(self) -> list[int]:
-        return [self.parallel.pipeline_size, self.parallel.tensor_size, self.parallel.data_size]
+        here = self.parallel
+        return [here.pipeline_size, here.tensor_size, here.context_size, here.data_size]
 
     def _sharded_state(
         self, state: TrainState, loading: bool = False, saved_topology: list[int] | None = None
     ) -> dict[str, Any]:
         """What to save, or the same with placeholders to load into. Random states belong to one topology only."""
-        model = unwrap(state.model).sharded_state_dict()
-        # Every optimizer tensor as large as its parameter and sharded like it, so that any topology can load it;
-        # gathered on the host, because a GPU has no room for a second copy.
-        metadata = {
-            "distrib_optim_sharding_type": "fully_reshardable",
-            "distrib_optim_fully_reshardable_mem_efficient": self.parallel.device.type == "cuda",
-        }
-        content: dict[str, Any] = {
-            "model": model,
-            "optimizer": state.optimizer.sharded_state_dict(model, is_loading=loading, metadata=metadata),
-        }
+        # The tensors' own keys count layers over the whole model; these names only keep the chunks apart.
+        model = {f"model{number}": unwrap(chunk).sharded_state_dict() for number, chunk in enumerate(state.chunks)}
+        # Every optimizer tensor as large as its parameter and sharded like it, so that any topology can load it. Not
+        # the memory-efficient variant: that has one replica gather and write everything while the others wait.
+        metadata = {"distrib_optim_sharding_type": "fully_reshardable"}
+        optimizer = state.optimizer.sharded_state_dict(model, is_loading=loading, metadata=metadata)
+        content: dict[str, Any] = {**model, "optimizer": optimizer}
         if not loading:
             content["scheduler"] = state.scheduler.state_dict()
-            content["step"] = state.step
+            content["step"], content["log"] = state.step, state.log
             content["consumed_samples"] = state.step * self.settings.global_batch_size
             content["topology"] = self._topology()
+            content["use_distributed_optimizer"] = self.settings.use_distributed_optimizer
         if not loading or saved_topology == self._topology():
-            ranks = (self.parallel.pipeline_rank, self.parallel.tensor_rank, self.parallel.data_rank)
+            here = self.parallel
+            ranks = (here.pipeline_rank, here.tensor_rank, here.context_rank, here.data_rank)
             content["random_states"] = ShardedObject("random_states", _random_states(), tuple(self._topology()), ranks)
         return content
 
@@ -144,9 +182,8 @@ class Checkpoints:
         partial.rename(target)
         fsync_dir(self.root)
         write_json_atomic(self.root / LATEST, {"step": step})
-        if self.settings.keep_checkpoints is not None:
-            for old in complete_steps(self.root)[: -self.settings.keep_checkpoints]:
-                shutil.rmtree(self.folder(old))
+        for old in expendable(complete_steps(self.root), self.settings.keep_checkpoints, self.settings.keep_interval):
+            shutil.rmtree(self.folder(old))
 
     def _on_rank_0(self, action: Any) -> None:
         """Run on rank 0 while the others wait; its OSError is raised everywhere, so that no rank hangs."""

@@ -4,16 +4,20 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
-from nemo_ext.megatron.mapping import Source, canonical_name, megatron_shard
+from nemo_ext.megatron.mapping import OUTER, OUTPUT, Source, canonical_name, megatron_shard, pieces
+from nemo_ext.megatron.safetensors_file import read_header
 from nemo_ext.megatron.shape import ModelShape
 
 __all__ = ["ModelShape", "RandomSource", "SafetensorsSource", "load_weights", "local_folder"]
 logger = logging.getLogger(__name__)
 
+DERIVED = (".rotary_emb.inv_freq",)
+"""Ends of the names of tensors that old checkpoints hold although the config determines them."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
@@ -31,23 +35,23 @@ def local_folder(hf_path: str) -> Path:
         raise ValueError(f"hf_path={hf_path!r}: no such folder, and not a hub id of the form owner/name")
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(hf_path, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+    return Path(snapshot_download(hf_path, allow_patterns=["*.json", "model*.safetensors", "*.jinja", "*.model"]))
 
 
 class SafetensorsSource:
     """The tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises ValueError when the folder holds neither file."""
+        """Reads every file's header and checks it against the folder's config.json, before anything is loaded.
+
+        Raises:
+            ValueError: neither file is there, a file is missing or cut short, or a tensor is missing, of another size
+            than the config says, or of no use to the model.
+        """
         self.folder = folder
-        index = folder / INDEX
-        if index.is_file():
-            self.files: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        elif (folder / SINGLE).is_file():
-            with safe_open(folder / SINGLE, framework="pt") as handle:
-                self.files = dict.fromkeys(handle.keys(), SINGLE)
-        else:
-            raise ValueError(f"{folder} has neither {SINGLE} nor {INDEX}: only safetensors weights are read")
+        self.files, sizes = _read_headers(folder)
+        _check_sizes(folder, ModelShape.from_hf(folder), self.files, sizes)
+        self._open: dict[str, Any] = {}
 
     def read(
         self, name: str, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None
@@ -60,48 +64,65 @@ class SafetensorsSource:
         if name not in self.files:
             some = ", ".join(sorted(self.files)[:3])
             raise ValueError(f"{self.folder} has no tensor {name!r} (it has {len(self.files)}: {some}, ...)")
-        with safe_open(self.folder / self.files[name], framework="pt") as handle:
-            if rows is None and columns is None:
-                return handle.get_tensor(name)
-            view = handle.get_slice(name)
-            return view[slice(*(rows or (None,))), slice(*columns)] if columns else view[slice(*(rows or (None,)))]
+        file = self.files[name]
+        if file not in self._open:
+            self._open[file] = safe_open(self.folder / file, framework="pt")
+        if rows is None and columns is None:
+            return self._open[file].get_tensor(name)
+        view = self._open[file].get_slice(name)
+        return view[slice(*(rows or (None,))), slice(*columns)] if columns else view[slice(*(rows or (None,)))]
+
+
+def _read_headers(folder: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """File and size of each tensor."""
+    index = folder / INDEX
+    if index.is_file():
+        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+    elif (folder / SINGLE).is_file():
+        files = dict.fromkeys(read_header(folder / SINGLE), SINGLE)
+    else:
+        raise ValueError(f"{folder} has neither {SINGLE} nor {INDEX}: only safetensors weights are read")
+    headers = {name: read_header(folder / name) for name in sorted(set(files.values()))}
+    for name, file in files.items():
+        if name not in headers[file]:
+            raise ValueError(f"{folder / file} has no tensor {name}, which {INDEX} says is there")
+    return files, {name: headers[file][name] for name, file in files.items()}
+
+
+def _check_sizes(folder: Path, shape: ModelShape, files: dict[str, str], sizes: dict[str, tuple[int, ...]]) -> None:
+    expected = {piece.name: piece.size for piece in pieces(shape)}
+    for name, size in expected.items():
+        if name not in sizes:
+            raise ValueError(f"{folder} has no tensor {name}, which its config.json asks for")
+        if sizes[name] != size:
+            raise ValueError(f"{folder / files[name]}: {name} is {sizes[name]}, but config.json makes it {size}")
+    tied = {OUTER[OUTPUT]} if shape.tied_embeddings else set()  # some checkpoints repeat the embedding
+    unknown = sorted(n for n in sizes.keys() - expected.keys() - tied if not n.endswith(DERIVED))
+    if unknown:
+        raise ValueError(f"{folder / files[unknown[0]]}: {unknown[0]} has no place in a {shape.model_type} model")
 
 
 class RandomSource:
-    """Fresh weights in Hugging Face's form: norms 1, the rest normal with the config's initializer_range.
+    """Fresh weights in Hugging Face's form: norms 1, biases 0, the rest normal with the config's initializer_range.
 
     Each tensor is a function of (seed, its name), so every topology starts from the same model.
     """
 
     def __init__(self, shape: ModelShape, seed: int) -> None:
         self.shape, self.seed = shape, seed
+        self.sizes = {piece.name: piece.size for piece in pieces(shape)}
 
     def read(
         self, name: str, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None
     ) -> torch.Tensor:
-        size = self._size(name)
+        size = self.sizes[name]
+        kept = slice(*(rows or (None,)))
         if len(size) == 1:
-            return torch.ones(size)
+            return torch.full(size, 0.0 if name.endswith(".bias") else 1.0)[kept]
         digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         tensor = torch.empty(size).normal_(0.0, self.shape.init_std, generator=generator)
-        return tensor[slice(*(rows or (None,))), slice(*(columns or (None,)))]
-
-    def _size(self, name: str) -> tuple[int, ...]:
-        shape = self.shape
-        queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-        sizes = {
-            "q_proj": (queries, shape.hidden_size),
-            "k_proj": (keys, shape.hidden_size),
-            "v_proj": (keys, shape.hidden_size),
-            "o_proj": (shape.hidden_size, queries),
-            "gate_proj": (shape.ffn_size, shape.hidden_size),
-            "up_proj": (shape.ffn_size, shape.hidden_size),
-            "down_proj": (shape.hidden_size, shape.ffn_size),
-            "embed_tokens": (shape.vocab_size, shape.hidden_size),
-            "lm_head": (shape.vocab_size, shape.hidden_size),
-        }
-        return sizes.get(name.split(".")[-2], (shape.hidden_size,))
+        return tensor[kept, slice(*(columns or (None,)))]
 
 
 def load_weights(

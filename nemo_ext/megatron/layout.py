@@ -26,12 +26,26 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step_{step:07d}"
 
 
+def step_of(folder: Path) -> int | None:
+    """Which step a checkpoint's folder is of, by its name; None when it has another name."""
+    match = _STEP_NAME.fullmatch(folder.name)
+    return int(match[1]) if match else None
+
+
 def complete_steps(checkpoints: Path) -> list[int]:
     """Steps with a complete checkpoint, ascending."""
     if not checkpoints.is_dir():
         return []
-    matches = (_STEP_NAME.fullmatch(path.name) for path in checkpoints.iterdir())
-    return sorted(int(match[1]) for match in matches if match)
+    steps = map(step_of, checkpoints.iterdir())
+    return sorted(step for step in steps if step is not None)
+
+
+def expendable(steps: Sequence[int], keep_checkpoints: int | None, keep_interval: int | None) -> list[int]:
+    """Which of the complete `steps` (ascending) may be deleted: all but the newest `keep_checkpoints` and the multiples
+    of `keep_interval`."""
+    if keep_checkpoints is None:
+        return []
+    return [step for step in steps[:-keep_checkpoints] if keep_interval is None or step % keep_interval]
 
 
 def select_steps(checkpoints: Path, steps: Sequence[int]) -> list[Path]:
@@ -47,14 +61,18 @@ def select_steps(checkpoints: Path, steps: Sequence[int]) -> list[Path]:
     return [step_folder(checkpoints, step) for step in steps]
 
 
-def check_space(folder: Path, num_bytes: int) -> None:
-    """Raises OSError (ENOSPC) when the disk of `folder` has not `num_bytes` and 5 % to spare."""
+def check_space(
+    folder: Path,
+    num_bytes: int,
+    what: str = "a checkpoint",
+    advice: str = "make room (or set keep_checkpoints) and start again, training resumes from the last checkpoint",
+) -> None:
+    """Raises OSError (ENOSPC) when the disk of `folder` has not `num_bytes` and 5 % to spare for `what`."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes * 1.05:
         raise OSError(
             errno.ENOSPC,
-            f"a checkpoint needs {num_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: make room (or set "
-            "keep_checkpoints) and start again, training resumes from the last checkpoint",
+            f"{what} needs {num_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: {advice}",
             str(folder),
         )
 

@@ -1,12 +1,15 @@
-"""Llama tensors in Hugging Face's form and in Megatron's, both ways, as pure functions.
+"""The tensors of Llama-like models in Hugging Face's form and in Megatron's, both ways, as pure functions.
 
 Megatron fuses what Hugging Face keeps apart: `linear_qkv` holds, for each key-value group, that group's query heads,
 its key head and its value head; `linear_fc1` holds gate then up. Rotary halves are laid out alike, so nothing is
 permuted inside a head. Layer parameters are named by their checkpoint key (`mlp.linear_fc1.weight`) and a layer index;
-in a checkpoint all layers of one key are stacked along a new first dimension.
+in a checkpoint all layers of one key are stacked along a new first dimension. Either way a Hugging Face tensor is some
+runs of rows of a Megatron one: `pieces` lists them, so both can be read and written a few rows at a time.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,6 +20,7 @@ EMBEDDING = "embedding.word_embeddings.weight"
 OUTPUT = "output_layer.weight"
 FINAL_NORM = "decoder.final_layernorm.weight"
 QKV = "self_attention.linear_qkv.weight"
+QKV_BIAS = "self_attention.linear_qkv.bias"
 FC1 = "mlp.linear_fc1.weight"
 LAYER_PREFIX = "decoder.layers."
 
@@ -30,12 +34,13 @@ OUTER: Mapping[str, str] = {
 LAYER: Mapping[str, tuple[str, ...]] = {
     "self_attention.linear_qkv.layer_norm_weight": ("input_layernorm.weight",),
     QKV: ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+    QKV_BIAS: ("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"),
     "self_attention.linear_proj.weight": ("self_attn.o_proj.weight",),
     "mlp.linear_fc1.layer_norm_weight": ("post_attention_layernorm.weight",),
     FC1: ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
     "mlp.linear_fc2.weight": ("mlp.down_proj.weight",),
 }
-"""Checkpoint key inside a layer -> Hugging Face names inside `model.layers.<i>.`."""
+"""Checkpoint key inside a layer -> Hugging Face names inside `model.layers.<i>.`; not every family has the bias."""
 
 ROW_PARALLEL = ("self_attention.linear_proj.weight", "mlp.linear_fc2.weight")
 """Split along their columns (dimension 1) over the tensor parallel ranks; every other matrix along its rows."""
@@ -47,6 +52,9 @@ LOCAL_NORMS = {
 """The local layers keep norms as modules of their own; Transformer Engine's fuse them. Checkpoints use the fused
 names."""
 
+Rows = tuple[tuple[int, int], ...]
+"""Runs of consecutive rows: (first row, count) each."""
+
 
 class Source(Protocol):
     """Hugging Face weights by name; `rows` and `columns` are half-open ranges, None for all."""
@@ -56,38 +64,90 @@ class Source(Protocol):
     ) -> torch.Tensor: ...
 
 
-def join_qkv(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """[groups x heads_per_group x head_dim, hidden] and two of [groups x head_dim, hidden] -> [all rows, hidden]."""
-    hidden = query.shape[1]
-    groups = key.shape[0] // head_dim
-    parts = [tensor.reshape(groups, -1, hidden) for tensor in (query, key, value)]
-    return torch.cat(parts, dim=1).reshape(-1, hidden)
+@dataclass(frozen=True)
+class Piece:
+    """A Hugging Face tensor and the rows of a Megatron tensor that make it up, in order."""
+
+    name: str
+    size: tuple[int, ...]
+    key: str
+    """Of the Megatron tensor; inside a layer without LAYER_PREFIX."""
+    layer: int | None
+    rows: Rows
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.size)
 
 
-def split_qkv(qkv: torch.Tensor, shape: ModelShape) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The inverse of `join_qkv` for a whole layer."""
-    heads = shape.num_heads // shape.num_kv_heads
-    grouped = qkv.reshape(shape.num_kv_heads, (heads + 2) * shape.head_dim, shape.hidden_size)
-    parts = grouped.split([heads * shape.head_dim, shape.head_dim, shape.head_dim], dim=1)
-    query, key, value = (part.reshape(-1, shape.hidden_size) for part in parts)
-    return query, key, value
+def layer_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Checkpoint key inside a layer -> size of one layer's whole Megatron tensor, for the keys this model has."""
+    query, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    hidden, ffn = shape.hidden_size, shape.ffn_size
+    sizes: dict[str, tuple[int, ...]] = {
+        "self_attention.linear_qkv.layer_norm_weight": (hidden,),
+        QKV: (query + 2 * keys, hidden),
+        QKV_BIAS: (query + 2 * keys,),
+        "self_attention.linear_proj.weight": (hidden, query),
+        "mlp.linear_fc1.layer_norm_weight": (hidden,),
+        FC1: (2 * ffn, hidden),
+        "mlp.linear_fc2.weight": (hidden, ffn),
+    }
+    return sizes if shape.qkv_bias else {key: size for key, size in sizes.items() if key != QKV_BIAS}
 
 
-def hf_layer_tensors(key: str, layer: int, tensor: torch.Tensor, shape: ModelShape) -> dict[str, torch.Tensor]:
-    """One layer's whole tensor of checkpoint key `key` -> its Hugging Face tensors by full name."""
-    names = [f"model.layers.{layer}.{name}" for name in LAYER[key]]
-    if key == QKV:
-        return dict(zip(names, split_qkv(tensor, shape), strict=True))
+def outer_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """The same for the tensors outside the layers, without padding of the vocabulary."""
+    embedding = (shape.vocab_size, shape.hidden_size)
+    sizes: dict[str, tuple[int, ...]] = {EMBEDDING: embedding, FINAL_NORM: (shape.hidden_size,)}
+    return sizes if shape.tied_embeddings else {**sizes, OUTPUT: embedding}
+
+
+def pieces(shape: ModelShape) -> Iterator[Piece]:
+    """Every tensor of the model's Hugging Face form, from the embedding to the head."""
+    outer, inner = outer_sizes(shape), layer_sizes(shape)
+    yield _outer_piece(EMBEDDING, outer)
+    for layer in range(shape.num_layers):
+        for key, size in inner.items():
+            for name, rows in zip(LAYER[key], _parts(key, size[0], shape), strict=True):
+                total = sum(count for _, count in rows)
+                yield Piece(f"model.layers.{layer}.{name}", (total, *size[1:]), key, layer, rows)
+    yield from (_outer_piece(key, outer) for key in (FINAL_NORM, OUTPUT) if key in outer)
+
+
+def _outer_piece(key: str, sizes: Mapping[str, tuple[int, ...]]) -> Piece:
+    return Piece(OUTER[key], sizes[key], key, None, ((0, sizes[key][0]),))
+
+
+def _parts(key: str, num_rows: int, shape: ModelShape) -> list[Rows]:
+    """The rows of each Hugging Face tensor in the Megatron tensor `key` of one layer, in the order of LAYER[key]."""
+    if key in (QKV, QKV_BIAS):
+        query, head = shape.num_heads // shape.num_kv_heads * shape.head_dim, shape.head_dim
+        starts = [group * (query + 2 * head) for group in range(shape.num_kv_heads)]
+        return [
+            tuple((start + offset, count) for start in starts)
+            for offset, count in ((0, query), (query, head), (query + head, head))
+        ]
     if key == FC1:
-        return dict(zip(names, tensor.split(shape.ffn_size, dim=0), strict=True))
-    return {names[0]: tensor}
+        return [((0, shape.ffn_size),), ((shape.ffn_size, shape.ffn_size),)]
+    return [((0, num_rows),)]
+
+
+def join_qkv(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """[groups x heads_per_group x head_dim, hidden] and two of [groups x head_dim, hidden] -> [all rows, hidden].
+
+    Biases, which have no second dimension, alike.
+    """
+    groups = key.shape[0] // head_dim
+    parts = [tensor.reshape(groups, -1, *tensor.shape[1:]) for tensor in (query, key, value)]
+    return torch.cat(parts, dim=1).flatten(0, 1)
 
 
 def canonical_name(name: str, layer_offset: int = 0) -> tuple[str, int | None]:
     """A GPTModel parameter's name -> (checkpoint key, global layer index or None outside the layers).
 
     Raises:
-        ValueError: no Llama parameter has that name.
+        ValueError: no parameter of these models has that name.
     """
     if not name.startswith(LAYER_PREFIX):
         if name not in OUTER:
@@ -113,7 +173,7 @@ def megatron_shard(
         name = OUTER[EMBEDDING if shape.tied_embeddings else key]
         return _vocabulary_rows(name, source, shape, rank, padded_vocab // size)
     names = [f"model.layers.{layer}.{name}" for name in LAYER[key]]
-    if key == QKV:
+    if key in (QKV, QKV_BIAS):
         groups = shape.num_kv_heads // size
         kv_rows = groups * shape.head_dim
         query_rows = kv_rows * shape.num_heads // shape.num_kv_heads

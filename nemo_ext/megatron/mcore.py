@@ -1,24 +1,37 @@
 """What depends on the version of megatron-core (0.16): the parts of it that are used below their public surface.
 
-Three things: how checkpoints are written, and two about restoring torch's AdamW, which stands in where neither
-Transformer Engine nor Apex brings its own (there everything goes by the public path).
+Four things: how checkpoints are written, an optimizer step that can be declined, and two about restoring torch's AdamW,
+which stands in where neither Transformer Engine nor Apex brings its own (there everything goes by the public path).
 
 The checkpoint writer stages its data in `write_buckets` and hands them to forked processes through a manager process
 that it spawns, which runs the caller's __main__ again and costs seconds. `InProcessSave` writes the same files, in the
-same format, from the training process itself.
+same format, from the training process itself, at once or in a thread.
 """
 
+import math
 import queue
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
 from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
-from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.dist_checkpointing.strategies.fully_parallel import (
+    FullyParallelLoadStrategyWrapper,
+    FullyParallelSaveStrategyWrapper,
+)
+from megatron.core.dist_checkpointing.strategies.torch import (
+    TorchDistLoadShardedStrategy,
+    TorchDistSaveShardedStrategy,
+)
 from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 
 SHARDED_BACKEND = "torch_dist"
 BACKEND_VERSION = 1
@@ -65,6 +78,93 @@ def _write_in_process(
         assert isinstance(written, dict), "a failure ends the loop"
         written[index] = outcome
     results_queue.put(written)
+
+
+class PendingSave:
+    """A checkpoint on its way to disk. Made and finished by all ranks together; written by each on its own."""
+
+    def __init__(self, content: dict[str, Any], folder: Path, in_background: bool) -> None:
+        """With `in_background` everything is copied to host memory before this returns, so training may change it."""
+        group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+        # Replicas share the writing: each of the ranks that hold a tensor writes some of them.
+        strategy = FullyParallelSaveStrategyWrapper(InProcessSave(), group)
+        request = dist_checkpointing.save(content, str(folder), sharded_strategy=strategy, async_sharded_save=True)
+        self._finalize = request.finalize_fns
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, args=(request, _staged(request, in_background)))
+        self._thread.start()
+        if not in_background:
+            self._thread.join()
+
+    def _write(self, request: AsyncRequest, buckets: list[Any]) -> None:
+        if request.async_fn is None:  # nothing to write on this rank
+            return
+        rank, _, results = request.async_fn_args
+        try:
+            request.async_fn(rank, buckets, results)
+        except BaseException as error:  # noqa: BLE001 raised again where the training loop sees it
+            self._error = error
+
+    @property
+    def written(self) -> bool:
+        """Whether this rank's part is on disk."""
+        return not self._thread.is_alive()
+
+    def finish(self) -> None:
+        """Wait for all ranks' parts and write what makes the folder a checkpoint.
+
+        Raises:
+            OSError: some rank could not write.
+        """
+        self._thread.join()
+        errors: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(errors, repr(self._error) if self._error else None)
+        failed = [f"rank {rank}: {error}" for rank, error in enumerate(errors) if error]
+        if failed:
+            raise OSError(f"the checkpoint was not written: {'; '.join(failed)}") from self._error
+        for finalize in self._finalize:
+            finalize()
+
+
+def _staged(request: AsyncRequest, copy: bool) -> list[Any]:
+    """The tensors to write, in host memory; without a GPU that is where the model itself is, hence the copy."""
+    if request.preload_fn is None:
+        return []
+    buckets: list[Any] = request.preload_fn()
+    if not copy or torch.cuda.is_available():
+        return buckets
+    return [
+        (name, key, (data, [(item, tensor.clone()) for item, tensor in tensors]))
+        for name, key, (data, tensors) in buckets
+    ]
+
+
+def load_sharded(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fill `content` from a checkpoint; ranks that hold the same tensors read each from disk once and share it."""
+    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    strategy = FullyParallelLoadStrategyWrapper(TorchDistLoadShardedStrategy(), group)
+    loaded: dict[str, Any] = dist_checkpointing.load(content, str(folder), sharded_strategy=strategy)
+    return loaded
+
+
+def update_if(optimizer: MegatronOptimizer, clip_grad: float, accept: Callable[[float], bool]) -> tuple[float, bool]:
+    """ChainedOptimizer.step, asked first: the gradient norm (before clipping) and whether the update was made.
+
+    `accept` is given the norm, the same on all ranks. Megatron's own step computes it only when it clips, and then
+    cannot be stopped.
+    """
+    assert not optimizer.prepare_grads(), "only fp16's loss scale makes this true"
+    norm = float(optimizer.get_grad_norm())
+    if not accept(norm):
+        return norm, False
+    if clip_grad > 0 and math.isfinite(norm):
+        for part in optimizer.chained_optimizers:
+            parameters = part.get_parameters()
+            if parameters:
+                decoupled = part.config.use_precision_aware_optimizer_no_fp8_or_ds_fp8
+                clip_grad_by_total_norm_fp32(parameters, clip_grad, norm, decoupled)
+    assert optimizer.step_with_ready_grads(), "only fp16's loss scale makes it fail"
+    return norm, True
 
 
 def allocate_adam_state(optimizer: MegatronOptimizer) -> None:

@@ -1,5 +1,8 @@
 """Adam and its schedule on top of Megatron's data parallel wrapper."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
@@ -8,35 +11,44 @@ from megatron.core.utils import get_model_config
 
 from nemo_ext.megatron.settings import TrainSettings
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-def wrap_data_parallel(settings: TrainSettings, model: torch.nn.Module) -> DistributedDataParallel:
-    """The model with one contiguous gradient buffer; gradients are reduced in fp32.
+
+def wrap_data_parallel(settings: TrainSettings, chunks: Sequence[torch.nn.Module]) -> list[DistributedDataParallel]:
+    """The model chunks, each with one contiguous gradient buffer; gradients are reduced in fp32.
 
     Communication overlaps the backward pass on GPUs only: gloo on a CPU has no cores to spare for it.
     """
-    config = get_model_config(model)
+    config = get_model_config(chunks[0])
     overlap = not config.use_cpu_initialization
-    wrapped = DistributedDataParallel(
-        config,
-        DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True,
-            overlap_grad_reduce=overlap,
-            overlap_param_gather=overlap and settings.use_distributed_optimizer,
-            use_distributed_optimizer=settings.use_distributed_optimizer,
-        ),
-        model,
+    ddp_config = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=overlap,
+        overlap_param_gather=overlap and settings.use_distributed_optimizer,
+        use_distributed_optimizer=settings.use_distributed_optimizer,
     )
+    wrapped = [
+        # The first chunk's gradients come last, with nothing left to overlap with the others' buckets.
+        DistributedDataParallel(config, ddp_config, chunk, disable_bucketing=number > 0)
+        for number, chunk in enumerate(chunks)
+    ]
     config.finalize_model_grads_func = finalize_model_grads
     if overlap:
-        config.no_sync_func = wrapped.no_sync
-        config.grad_sync_func = wrapped.start_grad_sync
+        config.no_sync_func = _one_or_all([chunk.no_sync for chunk in wrapped])
+        config.grad_sync_func = _one_or_all([chunk.start_grad_sync for chunk in wrapped])
         if settings.use_distributed_optimizer:
-            config.param_sync_func = wrapped.start_param_sync
+            config.param_sync_func = _one_or_all([chunk.start_param_sync for chunk in wrapped])
     return wrapped
 
 
-def build_optimizer(settings: TrainSettings, model: DistributedDataParallel) -> MegatronOptimizer:
-    """AdamW, decay on matrices only. Copies its fp32 weights from the model's: load those first."""
+def _one_or_all(functions: list[Any]) -> Any:
+    """Megatron's schedules take a list only for a virtual pipeline."""
+    return functions[0] if len(functions) == 1 else functions
+
+
+def build_optimizer(settings: TrainSettings, chunks: Sequence[DistributedDataParallel]) -> MegatronOptimizer:
+    """AdamW, decay on matrices only: never on norms and biases. Copies its fp32 weights from the model's: load those
+    first."""
     min_lr = settings.lr if settings.min_lr is None else settings.min_lr
     config = OptimizerConfig(
         optimizer="adam",
@@ -46,14 +58,18 @@ def build_optimizer(settings: TrainSettings, model: DistributedDataParallel) -> 
         adam_beta1=settings.adam_beta1,
         adam_beta2=settings.adam_beta2,
         adam_eps=settings.adam_eps,
-        # Megatron computes the gradient norm only when it clips; an infinite bound gives the norm and clips nothing.
-        clip_grad=settings.clip_grad or float("inf"),
+        clip_grad=settings.clip_grad,
         bf16=settings.precision == "bf16",
-        params_dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+        params_dtype=DTYPES[settings.precision],
         use_distributed_optimizer=settings.use_distributed_optimizer,
-        overlap_param_gather=model.ddp_config.overlap_param_gather,
+        overlap_param_gather=chunks[0].ddp_config.overlap_param_gather,
+        use_precision_aware_optimizer=settings.use_precision_aware_optimizer,
+        exp_avg_dtype=DTYPES[settings.exp_avg_dtype],
+        exp_avg_sq_dtype=DTYPES[settings.exp_avg_sq_dtype],
+        # Whole fp32 weights, not the 16 bits that bf16 lacks: checkpoints hold them, and they are what is averaged.
+        store_param_remainders=False,
     )
-    return get_megatron_optimizer(config, [model])
+    return get_megatron_optimizer(config, list(chunks))
 
 
 def build_scheduler(settings: TrainSettings, optimizer: MegatronOptimizer) -> OptimizerParamScheduler:

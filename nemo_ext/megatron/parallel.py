@@ -36,16 +36,26 @@ class Parallel:
     tensor_size: int
     pipeline_rank: int
     pipeline_size: int
+    num_chunks: int
+    """Model chunks of this process: more than one with a virtual pipeline."""
+    context_rank: int
+    context_size: int
     data_rank: int
     data_size: int
 
     @property
-    def is_first_stage(self) -> bool:
-        return self.pipeline_rank == 0
+    def is_last_stage(self) -> bool:
+        """Whether the losses come out here."""
+        return self.pipeline_rank == self.pipeline_size - 1
+
+    def chunk_place(self, chunk: int) -> int:
+        """Where model chunk `chunk` of this process comes in the model, of pipeline_size x num_chunks equal runs of
+        layers: the chunks of the stages alternate."""
+        return chunk * self.pipeline_size + self.pipeline_rank
 
     @property
-    def is_last_stage(self) -> bool:
-        return self.pipeline_rank == self.pipeline_size - 1
+    def num_places(self) -> int:
+        return self.pipeline_size * self.num_chunks
 
 
 def initialize(settings: TrainSettings, timeout_s: float = 1800.0) -> Parallel:
@@ -67,6 +77,7 @@ def initialize(settings: TrainSettings, timeout_s: float = 1800.0) -> Parallel:
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=settings.tensor_model_parallel_size,
         pipeline_model_parallel_size=settings.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=settings.virtual_pipeline_model_parallel_size,
         context_parallel_size=settings.context_parallel_size,
     )
     torch.manual_seed(settings.seed)
@@ -79,6 +90,9 @@ def initialize(settings: TrainSettings, timeout_s: float = 1800.0) -> Parallel:
         tensor_size=parallel_state.get_tensor_model_parallel_world_size(),
         pipeline_rank=parallel_state.get_pipeline_model_parallel_rank(),
         pipeline_size=parallel_state.get_pipeline_model_parallel_world_size(),
+        num_chunks=settings.virtual_pipeline_model_parallel_size or 1,
+        context_rank=parallel_state.get_context_parallel_rank(),
+        context_size=settings.context_parallel_size,
         data_rank=parallel_state.get_data_parallel_rank(),
         data_size=parallel_state.get_data_parallel_world_size(),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from nemo_ext.megatron.shape import ModelShape
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
+    "layers": ("auto", "local", "transformer_engine"),
     "precision": ("bf16", "fp32"),
     "init": ("hf", "random"),
     "packing": ("windowed", "global"),
@@ -53,11 +54,11 @@ class TrainSettings:
     train_iters: int = 1000
     """Optimizer steps."""
     save_interval: int = 1000
-    """Steps between checkpoints; there is always one at the end."""
+    """Steps between checkpoints to go on from; there is always one at the end."""
     keep_checkpoints: int | None = None
     """Newest checkpoints kept, to go on from; None: all."""
     keep_interval: int | None = None
-    """Checkpoints of steps that are a multiple of this are kept whatever keep_checkpoints says: those to average."""
+    """Steps between checkpoints that are kept whatever keep_checkpoints says: those to average."""
     async_save: bool = False
     """Write checkpoints while training goes on, at the price of a copy of model and optimizer in host memory."""
     eval_interval: int = 1000
@@ -84,6 +85,8 @@ class TrainSettings:
     clip_grad: float = 0.0
     """Largest gradient norm; 0: no clipping. The norm is logged either way."""
 
+    layers: str = "auto"
+    """Whose kernels: transformer_engine's, megatron-core's local ones, or auto, the first where it can be used."""
     precision: str = "bf16"
     """Weights and arithmetic: bf16 (the optimizer keeps fp32 weights) or fp32."""
     fp8: str | None = None
@@ -142,6 +145,12 @@ def pack_length(settings: TrainSettings) -> int:
     return settings.pack_length or settings.seq_length
 
 
+def saves_at(settings: TrainSettings, step: int) -> bool:
+    """Whether there is to be a checkpoint after `step` steps."""
+    intervals = [settings.train_iters, settings.save_interval, settings.keep_interval]
+    return any(interval is not None and step % interval == 0 for interval in intervals)
+
+
 def validate(settings: TrainSettings, shape: ModelShape | None = None) -> None:
     """Everything that can be refused before a process starts; with `shape`, also what the model does not divide into.
 
@@ -152,21 +161,8 @@ def validate(settings: TrainSettings, shape: ModelShape | None = None) -> None:
         if getattr(settings, name) not in choices:
             raise ValueError(f"{name}={getattr(settings, name)!r}: it may be one of {choices}")
     _check_positive(settings)
-    if settings.context_parallel_size != 1:
-        raise ValueError(
-            f"context_parallel_size={settings.context_parallel_size}: only 1 in this version, more needs Transformer "
-            "Engine's attention on GPUs; use tensor and sequence parallelism for long samples"
-        )
-    if pack_length(settings) < settings.seq_length:
-        raise ValueError(f"pack_length={settings.pack_length}: it must be at least seq_length={settings.seq_length}")
-    tensor = settings.tensor_model_parallel_size
-    if settings.sequence_parallel and tensor == 1:
-        raise ValueError("sequence_parallel=true needs tensor_model_parallel_size > 1")
-    if settings.sequence_parallel and pack_length(settings) % tensor:
-        raise ValueError(
-            f"pack_length={pack_length(settings)}: sequence_parallel needs a multiple of "
-            f"tensor_model_parallel_size={tensor}"
-        )
+    _check_parallelism(settings)
+    _check_kernels(settings)
     if settings.lr_warmup_iters >= settings.train_iters:
         raise ValueError(f"lr_warmup_iters={settings.lr_warmup_iters}: less than train_iters={settings.train_iters}")
     if settings.min_lr is not None and not 0 <= settings.min_lr <= settings.lr:
@@ -175,10 +171,56 @@ def validate(settings: TrainSettings, shape: ModelShape | None = None) -> None:
         _check_shape(settings, shape)
 
 
+def _check_parallelism(settings: TrainSettings) -> None:
+    length, tensor, pipeline = (
+        pack_length(settings),
+        settings.tensor_model_parallel_size,
+        settings.pipeline_model_parallel_size,
+    )
+    if length < settings.seq_length:
+        raise ValueError(f"pack_length={settings.pack_length}: it must be at least seq_length={settings.seq_length}")
+    if settings.sequence_parallel and tensor == 1:
+        raise ValueError("sequence_parallel=true needs tensor_model_parallel_size > 1")
+    pieces = settings.context_parallel_size * (tensor if settings.sequence_parallel else 1)
+    if length % pieces:
+        raise ValueError(f"pack_length={length}: context and sequence parallelism need a multiple of {pieces}")
+    if settings.virtual_pipeline_model_parallel_size is not None and pipeline == 1:
+        raise ValueError(
+            f"virtual_pipeline_model_parallel_size={settings.virtual_pipeline_model_parallel_size} needs "
+            "pipeline_model_parallel_size > 1"
+        )
+    if settings.packs_per_step is not None and settings.packing != "global":
+        raise ValueError(f"packs_per_step={settings.packs_per_step} needs packing=global; a windowed step is samples")
+
+
+def _check_kernels(settings: TrainSettings) -> None:
+    """What Transformer Engine's kernels ask for. Whether it is there is found out on the GPU (layers.py)."""
+    kept = settings.num_layers_at_start_in_bf16 + settings.num_layers_at_end_in_bf16
+    if settings.fp8 and settings.precision != "bf16":
+        raise ValueError(f"fp8={settings.fp8} needs precision=bf16, not {settings.precision}")
+    if kept and (not settings.fp8 or settings.fp8_recipe != "tensorwise"):
+        raise ValueError("layers in bf16 (num_layers_at_start/end_in_bf16) need fp8 with fp8_recipe=tensorwise")
+    tokens = pack_length(settings) // settings.context_parallel_size
+    tokens //= settings.tensor_model_parallel_size if settings.sequence_parallel else 1
+    if settings.fp8 and tokens % 16:
+        raise ValueError(f"fp8={settings.fp8}: a rank's {tokens} tokens of a pack must be a multiple of 16")
+    if settings.use_precision_aware_optimizer and not settings.use_distributed_optimizer:
+        raise ValueError("use_precision_aware_optimizer=true needs use_distributed_optimizer=true")
+    for name in ("fp8", "use_precision_aware_optimizer"):
+        if settings.layers == "local" and getattr(settings, name):
+            raise ValueError(f"{name}={getattr(settings, name)} needs Transformer Engine, but layers=local")
+    for name in ("exp_avg_dtype", "exp_avg_sq_dtype"):
+        if getattr(settings, name) != "fp32" and not settings.use_precision_aware_optimizer:
+            raise ValueError(f"{name}={getattr(settings, name)} needs use_precision_aware_optimizer=true")
+
+
 def _check_positive(settings: TrainSettings) -> None:
-    names = ["tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size", "global_batch_size"]
-    names += ["seq_length", "train_iters", "save_interval", "eval_interval", "make_vocab_size_divisible_by"]
-    names += [n for n in ("pack_length", "keep_checkpoints", "eval_iters") if getattr(settings, n) is not None]
+    names = ["tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"]
+    names += ["data_parallel_size", "global_batch_size", "seq_length", "train_iters", "save_interval", "eval_interval"]
+    names += ["log_interval", "recompute_num_layers", "max_skipped_steps", "make_vocab_size_divisible_by"]
+    optional = ["pack_length", "packs_per_step", "keep_checkpoints", "keep_interval", "eval_iters"]
+    optional += ["virtual_pipeline_model_parallel_size"]
+    names += [name for name in optional if getattr(settings, name) is not None]
     for name in names:
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)}: it must be at least 1")
@@ -188,18 +230,21 @@ def _check_positive(settings: TrainSettings) -> None:
 
 
 def _check_shape(settings: TrainSettings, shape: ModelShape) -> None:
-    divisors = {
-        "tensor_model_parallel_size": {
-            "attention heads": shape.num_heads,
-            "key-value heads": shape.num_kv_heads,
-            "ffn channels": shape.ffn_size,
-        },
-        "pipeline_model_parallel_size": {"layers": shape.num_layers},
-    }
-    for name, counts in divisors.items():
-        size = getattr(settings, name)
-        for what, count in counts.items():
-            if count % size:
-                raise ValueError(f"{name}={size}: the model has {count} {what}, which it does not divide")
+    tensor, context = settings.tensor_model_parallel_size, settings.context_parallel_size
+    stages = settings.pipeline_model_parallel_size * (settings.virtual_pipeline_model_parallel_size or 1)
+    divisions = [
+        (f"tensor_model_parallel_size={tensor}", tensor, shape.num_kv_heads, "key-value heads"),
+        (f"tensor_model_parallel_size={tensor}", tensor, shape.ffn_size, "ffn channels"),
+        (f"tensor x context parallel size = {tensor * context}", tensor * context, shape.num_heads, "attention heads"),
+        (f"pipeline x virtual pipeline size = {stages}", stages, shape.num_layers, "layers"),
+    ]
+    for name, size, count, what in divisions:
+        if count % size:
+            raise ValueError(f"{name}: the model has {count} {what}, which it does not divide")
+    if shape.sliding_window is not None and settings.seq_length > shape.sliding_window:
+        raise ValueError(
+            f"seq_length={settings.seq_length}: the model attends to {shape.sliding_window} tokens back (sliding_window), "
+            "and longer samples would need a mask that is not supported"
+        )
     if settings.seq_length > shape.max_positions:
         raise ValueError(f"seq_length={settings.seq_length}: the model was made for {shape.max_positions} positions")

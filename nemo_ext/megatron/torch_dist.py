@@ -1,173 +1,181 @@
-"""Read and write torch_dist checkpoints a slice at a time, with plain torch: no megatron, no process group.
+"""Read torch_dist checkpoints a few rows at a time, with plain torch: no megatron, no process group, no foreign code.
 
-A torch_dist checkpoint is torch.distributed.checkpoint's own format. megatron-core stacks a parameter's layers along a
-new first dimension, so one tensor of a large model can be hundreds of GB: everything here goes slice by slice,
-whatever TP/PP it was saved at.
+A torch_dist checkpoint is torch.distributed.checkpoint's own format: `.metadata` says which box of which tensor is
+where in which file, and each box is stored as torch.save stores a tensor: a zip archive with the bytes in one
+uncompressed record. megatron-core stacks a parameter's layers along a new first dimension, so one tensor of a large
+model can be hundreds of GB, and one box several: only the bytes asked for are read, whatever TP/PP it was saved at.
+(torch.distributed.checkpoint's own reader loads each box whole.)
 """
 
 import io
 import math
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import struct
+import zipfile
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, create_default_global_save_plan
-from torch.distributed.checkpoint.metadata import (
-    ChunkStorageMetadata,
-    Metadata,
-    MetadataIndex,
-    TensorProperties,
-    TensorStorageMetadata,
-)
-from torch.distributed.checkpoint.planner import (
-    LoadPlan,
-    ReadItem,
-    SavePlan,
-    SavePlanner,
-    TensorWriteData,
-    WriteItem,
-    WriteItemType,
-)
-from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorStorageMetadata
 
-MAX_BLOCK = 2**28
-"""Elements per slice at most (1 GB in fp32)."""
+from nemo_ext.megatron.dcp_metadata import read_metadata
+from nemo_ext.megatron.file_slice import FileSlice, OpenFile
 
-Box = tuple[tuple[int, ...], tuple[int, ...]]
-"""Offsets and sizes of a slice."""
+MAIN_PREFIXES = ("optimizer.state.param.", "optimizer.state.fp32_param.")
+"""Where the optimizer keeps its fp32 weights: the distributed one, and the other."""
+MODEL_PREFIXES = ("embedding.", "decoder.", "output_layer.")
+MAX_OPEN = 64
+"""Files open at once: a checkpoint of 256 ranks has more than a process may open."""
 
-
-class _SlicePlanner(DefaultLoadPlanner):
-    """Directs what the reader finds into one tensor that stands for a slice."""
-
-    def __init__(self, target: torch.Tensor, offsets: Sequence[int]) -> None:
-        super().__init__()
-        self.target, self.offsets = target, offsets
-
-    def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
-        view = self.target
-        for dim, (start, length) in enumerate(zip(read_item.dest_offsets, read_item.lengths, strict=True)):
-            view = view.narrow(dim, start, length)
-        return view
-
-    def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:
-        pass  # the view was written in place
+Numbers = tuple[int, ...]
 
 
 class TorchDistReader:
-    """The tensors of one checkpoint by key."""
+    """The tensors of one checkpoint by key. Threads may share it."""
 
     def __init__(self, folder: Path) -> None:
         """Raises ValueError when `folder` is no complete torch_dist checkpoint."""
         self.folder = folder
-        if not (folder / ".metadata").is_file():
-            raise ValueError(f"{folder} has no .metadata: it is not a complete torch_dist checkpoint")
-        self._reader = FileSystemReader(folder)
-        try:
-            metadata = self._reader.read_metadata()
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise ValueError(f"{folder}/.metadata is damaged ({error}): use another checkpoint") from error
-        self._reader.set_up_storage_reader(metadata, is_coordinator=True)
+        metadata = read_metadata(folder)
         tensors = metadata.state_dict_metadata.items()
         self.tensors = {key: value for key, value in tensors if isinstance(value, TensorStorageMetadata)}
+        self._places: dict[MetadataIndex, Any] = metadata.storage_data
+        self._near = lru_cache(512)(self._find_near)
+        self._offset = lru_cache(4096)(self._find_offset)
+        self._whole = lru_cache(1)(self._load_whole)
+        self._open = lru_cache(MAX_OPEN)(OpenFile)
 
     @property
     def weights(self) -> list[str]:
         """Keys of the model's own tensors, sorted."""
-        return sorted(key for key in self.tensors if not key.startswith("optimizer."))
+        return sorted(key for key in self.tensors if key.startswith(MODEL_PREFIXES))
 
     def main_key(self, key: str) -> str:
-        """Where the fp32 copy of a weight is: in the optimizer's state if it kept one, else the weight itself."""
-        for prefix in ("optimizer.state.param.", "optimizer.state.fp32_param."):
-            if prefix + key in self.tensors:
+        """Where the fp32 copy of a weight is: in the optimizer's state if it kept one as large, else the weight."""
+        for prefix in MAIN_PREFIXES:
+            if prefix + key in self.tensors and self.size(prefix + key) == self.size(key):
                 return prefix + key
         return key
 
-    def size(self, key: str) -> tuple[int, ...]:
+    def size(self, key: str) -> Numbers:
         return tuple(self.tensors[key].size)
 
     def dtype(self, key: str) -> torch.dtype:
         return self.tensors[key].properties.dtype
 
+    def check_files(self, keys: Iterable[str]) -> None:
+        """Raises ValueError, naming key and file, when a file that holds a part of `keys` is missing or too short."""
+        lengths: dict[Path, int] = {}
+        for key in keys:
+            for chunk in self.tensors[key].chunks:
+                path, start, length = self._place(key, tuple(chunk.offsets))
+                if path not in lengths:
+                    if not path.is_file():
+                        raise ValueError(f"{path}, which holds a part of {key}, is missing: use another checkpoint")
+                    lengths[path] = path.stat().st_size
+                if lengths[path] < start + length:
+                    raise ValueError(
+                        f"{path} is cut short: a part of {key} ends at byte {start + length}, the file has "
+                        f"{lengths[path]}: use another checkpoint"
+                    )
+
     def read(self, key: str, offsets: Sequence[int] | None = None, sizes: Sequence[int] | None = None) -> torch.Tensor:
-        """A slice, by default all, of one tensor, in its stored dtype on the CPU."""
-        stored = self.tensors[key]
-        offsets = offsets or (0,) * len(stored.size)
-        chunk = ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes or stored.size))
-        target = torch.empty(chunk.sizes, dtype=stored.properties.dtype)
-        plan = LoadPlan(create_read_items_for_chunk_list(key, stored, [chunk]))
-        self._reader.read_data(plan, _SlicePlanner(target, offsets)).wait()
+        """A box, by default all, of one tensor, in its stored dtype on the CPU.
+
+        Raises:
+            ValueError: the file is damaged, or holds something else than its metadata says.
+        """
+        wanted = tuple(sizes or self.size(key))
+        origin = tuple(offsets or (0,) * len(wanted))
+        target: torch.Tensor | None = None
+        found = 0
+        for chunk in self._near(key, origin[0], wanted[0]):
+            box = _overlap(origin, wanted, chunk)
+            if box is None:
+                continue
+            starts, lengths = box
+            part = self._read_part(key, chunk, [s - o for s, o in zip(starts, chunk.offsets, strict=True)], lengths)
+            found += part.numel()
+            if lengths == wanted:
+                target = part
+                break
+            target = torch.empty(wanted, dtype=self.dtype(key)) if target is None else target
+            target[_slices([s - o for s, o in zip(starts, origin, strict=True)], lengths)] = part
+        if target is None or found != math.prod(wanted):
+            raise ValueError(f"{self.folder}: {key} has {found} of {math.prod(wanted)} elements at {origin}")
         return target
 
+    def _find_near(self, key: str, start: int, count: int) -> list[ChunkStorageMetadata]:
+        """The stored boxes that overlap these rows of the first dimension."""
+        return [
+            c for c in self.tensors[key].chunks if c.offsets[0] < start + count and start < c.offsets[0] + c.sizes[0]
+        ]
 
-def blocks(size: Sequence[int], stacked: bool) -> Iterator[Box]:
-    """Slices that tile a tensor: one per layer of a stacked one, none of more than MAX_BLOCK elements if rows
-    allow."""
-    yield from _split(tuple(size), 0, (0,) * len(size), tuple(size), force=stacked)
+    def _read_part(
+        self, key: str, chunk: ChunkStorageMetadata, starts: Sequence[int], lengths: Numbers
+    ) -> torch.Tensor:
+        """A box inside a stored one: the bytes from its first element to its last, which for whole rows is all of it
+        and nothing else."""
+        offsets = tuple(chunk.offsets)
+        offset = self._offset(key, offsets)
+        if offset is None:
+            return self._whole(key, offsets)[_slices(starts, lengths)].clone()
+        strides = torch.empty(chunk.sizes, device="meta").stride()
+        first = sum(start * stride for start, stride in zip(starts, strides, strict=True))
+        span = 1 + sum((length - 1) * stride for length, stride in zip(lengths, strides, strict=True))
+        flat = torch.empty(span, dtype=self.dtype(key))
+        path, begin, _ = self._place(key, offsets)
+        self._open(path).read_into(begin + offset + first * flat.itemsize, flat)
+        return flat.as_strided(lengths, strides)
+
+    def _place(self, key: str, offsets: Numbers) -> tuple[Path, int, int]:
+        """File, first byte and number of bytes of a stored box."""
+        place = self._places[MetadataIndex(key, offsets)]
+        if getattr(place, "transform_descriptors", None):  # older torch has no such field
+            raise ValueError(f"{self.folder}: {key} is stored compressed: {place.transform_descriptors}")
+        return self.folder / place.relative_path, place.offset, place.length
+
+    def _archive(self, key: str, offsets: Numbers) -> io.BufferedReader:
+        path, start, length = self._place(key, offsets)
+        return io.BufferedReader(FileSlice(self._open(path), start, length))
+
+    def _find_offset(self, key: str, offsets: Numbers) -> int | None:
+        """Where in its archive a stored box's elements begin; None: they are compressed or in another order."""
+        archive = self._archive(key, offsets)
+        try:
+            records = [info for info in zipfile.ZipFile(archive).infolist() if info.filename.endswith("/data/0")]
+            archive.seek(0)
+            tensor = torch.load(archive, map_location="meta", weights_only=True)
+        except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            raise ValueError(f"{self._place(key, offsets)[0]}: {key} is damaged ({error})") from error
+        chunk = next(c for c in self.tensors[key].chunks if tuple(c.offsets) == offsets)
+        if tensor.shape != chunk.sizes or tensor.dtype != self.dtype(key):
+            raise ValueError(
+                f"{self._place(key, offsets)[0]}: {key} at {offsets} is {tuple(tensor.shape)} {tensor.dtype}, the "
+                f"checkpoint's metadata says {tuple(chunk.sizes)} {self.dtype(key)}"
+            )
+        (record,) = records
+        first = tensor.storage_offset() * tensor.itemsize
+        if record.compress_type != zipfile.ZIP_STORED or not tensor.is_contiguous():
+            return None
+        assert first + tensor.nbytes <= record.file_size, f"{key} is larger than its record"
+        archive.seek(record.header_offset + 26)  # a zip entry's own header: 30 bytes, its name, its extra field
+        name_length, extra_length = struct.unpack("<HH", archive.read(4))
+        return record.header_offset + 30 + name_length + extra_length + first
+
+    def _load_whole(self, key: str, offsets: Numbers) -> torch.Tensor:
+        return torch.load(self._archive(key, offsets), map_location="cpu", weights_only=True)
 
 
-def _split(
-    size: tuple[int, ...], dim: int, offsets: tuple[int, ...], sizes: tuple[int, ...], force: bool
-) -> Iterator[Box]:
-    count = math.prod(sizes)
-    if dim == len(size) or (count <= MAX_BLOCK and not force):
-        yield offsets, sizes
-        return
-    rows = 1 if force else max(1, MAX_BLOCK // (count // sizes[dim]))
-    for start in range(0, size[dim], rows):
-        length = min(rows, size[dim] - start)
-        at = (*offsets[:dim], start, *offsets[dim + 1 :])
-        part = (*sizes[:dim], length, *sizes[dim + 1 :])
-        yield from _split(size, dim + 1, at, part, force=False)
+def _overlap(origin: Numbers, sizes: Numbers, chunk: ChunkStorageMetadata) -> tuple[Numbers, Numbers] | None:
+    """Offsets, in the whole tensor, and sizes of what a box and a stored box share."""
+    starts = tuple(map(max, origin, chunk.offsets))
+    ends = [min(a + m, b + n) for a, m, b, n in zip(origin, sizes, chunk.offsets, chunk.sizes, strict=True)]
+    lengths = tuple(end - start for start, end in zip(starts, ends, strict=True))
+    return (starts, lengths) if min(lengths) > 0 else None
 
 
-class _StreamingPlanner(SavePlanner):
-    """Computes each slice when the writer asks for it, so only one is in memory at a time."""
-
-    def __init__(
-        self, sizes: Mapping[str, Sequence[int]], dtype: torch.dtype, compute: Callable[[str, Box], torch.Tensor]
-    ) -> None:
-        self.compute = compute
-        self.boxes: dict[MetadataIndex, Box] = {}
-        self.items = []
-        for key, size in sizes.items():
-            for number, box in enumerate(blocks(size, stacked=key.startswith("decoder.layers."))):
-                index = MetadataIndex(key, box[0], number)
-                self.boxes[index] = box
-                self.items.append(_write_item(index, box, size, dtype))
-
-    def set_up_planner(self, state_dict: Any, storage_meta: Any = None, is_coordinator: bool = False) -> None:
-        pass  # the plan was made from the sizes
-
-    def create_local_plan(self) -> SavePlan:
-        return SavePlan(self.items)
-
-    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-        return create_default_global_save_plan(all_plans)
-
-    def finish_plan(self, new_plan: SavePlan) -> SavePlan:
-        return new_plan
-
-    def resolve_data(self, write_item: WriteItem) -> torch.Tensor | io.BytesIO:
-        return self.compute(write_item.index.fqn, self.boxes[write_item.index])
-
-
-def _write_item(index: MetadataIndex, box: Box, size: Sequence[int], dtype: torch.dtype) -> WriteItem:
-    chunk = ChunkStorageMetadata(torch.Size(box[0]), torch.Size(box[1]))
-    return WriteItem(
-        index=index,
-        type=WriteItemType.SHARD,
-        tensor_data=TensorWriteData(chunk=chunk, properties=TensorProperties(dtype=dtype), size=torch.Size(size)),
-    )
-
-
-def write_streaming(
-    folder: Path, sizes: Mapping[str, Sequence[int]], dtype: torch.dtype, compute: Callable[[str, Box], torch.Tensor]
-) -> None:
-    """Write a torch_dist checkpoint into `folder`; `compute(key, (offsets, sizes))` gives each slice in turn."""
-    writer = FileSystemWriter(folder, single_file_per_rank=True, sync_files=True, thread_count=1)
-    dcp.save({}, storage_writer=writer, planner=_StreamingPlanner(sizes, dtype, compute), no_dist=True)
+def _slices(starts: Sequence[int], lengths: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(start, start + length) for start, length in zip(starts, lengths, strict=True))

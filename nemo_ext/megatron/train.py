@@ -14,24 +14,27 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel
-from megatron.core.pipeline_parallel import get_forward_backward_func
 
+from nemo_ext.megatron.batches import Batches
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
-from nemo_ext.megatron.data import Batches, PackedData, microbatch, rank_packs
-from nemo_ext.megatron.hf import ModelShape, RandomSource, SafetensorsSource, load_weights, local_folder
-from nemo_ext.megatron.loss import forward_step
-from nemo_ext.megatron.metrics import MetricsLog
+from nemo_ext.megatron.data import PackedData
+from nemo_ext.megatron.guard import Guard, badness
+from nemo_ext.megatron.hf import RandomSource, SafetensorsSource, load_weights, local_folder
+from nemo_ext.megatron.mcore import update_if
 from nemo_ext.megatron.optimizer import build_optimizer, build_scheduler, learning_rate, wrap_data_parallel
 from nemo_ext.megatron.parallel import Parallel, initialize, shutdown
+from nemo_ext.megatron.passes import Passes, PassResult
 from nemo_ext.megatron.preemption import PreemptionSignals
-from nemo_ext.megatron.settings import TrainSettings, pack_length, validate
+from nemo_ext.megatron.settings import TrainSettings, pack_length, saves_at, validate
+from nemo_ext.megatron.shape import ModelShape
 from nemo_ext.megatron.specs import build_model, padded_vocab, unwrap
+from nemo_ext.megatron.stragglers import Stragglers
+from nemo_ext.megatron.watch import Interval, Watch
 from nemo_ext.model import Model
 from nemo_ext.progress import Progress
 
 logger = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
-LENGTH_STEP = 64  # a CPU step is trimmed to the longest pack, rounded up to this
+WORST_SAMPLES = 20  # named when a step is bad
 
 
 def train(
@@ -44,11 +47,13 @@ def train(
 ) -> dict[str, Any]:
     """Train to `train_iters`, resuming from the newest checkpoint in `output_dir`.
 
-    Returns, on every rank, {"step", "loss", "validation_loss", "preempted", "checkpoint"}: the last values of this
-    process's work; `preempted` asks the caller to exit with EXIT_PREEMPTED and be started again.
+    Returns, on every rank, {"step", "loss", "validation_loss", "best_validation_loss", "best_step", "skipped_steps",
+    "preempted", "checkpoint"}: the last values of this process's work; `preempted` asks the caller to exit with
+    EXIT_PREEMPTED and be started again.
 
     Raises:
-        ValueError: settings that do not fit each other, the model, the data or the number of processes.
+        ValueError: settings that do not fit each other, the model, the data or the number of processes; or a bad step
+        (guard.BadStep).
     """
     folder = local_folder(model.hf_path)
     shape = ModelShape.from_hf(folder)
@@ -60,6 +65,18 @@ def train(
             return trainer.run(progress, signals)
     finally:
         shutdown()
+
+
+def load_model(
+    settings: TrainSettings, shape: ModelShape, hf_folder: Path, parallel: Parallel
+) -> list[DistributedDataParallel]:
+    """This rank's model chunks with their first weights, which go in before the wrapper and the optimizer copy them."""
+    chunks = build_model(settings, shape, parallel)
+    source = SafetensorsSource(hf_folder) if settings.init == "hf" else RandomSource(shape, settings.seed)
+    rows = padded_vocab(settings, shape)
+    for chunk in map(unwrap, chunks):
+        load_weights(chunk, source, shape, chunk.first_layer, parallel.tensor_rank, parallel.tensor_size, rows)
+    return wrap_data_parallel(settings, chunks)
 
 
 class Trainer:
@@ -75,28 +92,32 @@ class Trainer:
         validation: PackedData | None,
         output_dir: Path,
     ) -> None:
-        self.settings, self.shape, self.parallel = settings, shape, parallel
-        self.model = self._load_model(hf_folder)
-        self.optimizer = build_optimizer(settings, self.model)
+        self.settings, self.parallel = settings, parallel
+        chunks = load_model(settings, shape, hf_folder, parallel)
+        self.optimizer = build_optimizer(settings, chunks)
         self.scheduler = build_scheduler(settings, self.optimizer)
+        self.passes = Passes(settings, parallel, chunks)
         length = pack_length(settings)
-        self.batches = Batches(data, settings.global_batch_size, length, settings.seed)
+        self.batches = Batches(
+            data,
+            settings.global_batch_size,
+            length,
+            settings.seed,
+            packing=settings.packing,
+            packs_per_step=settings.packs_per_step,
+            index_dir=output_dir / "packs",
+            build=parallel.rank == 0,
+        )
         self.validation = Batches(validation, 1, length, settings.seed, shuffle=False) if validation else None
         self.checkpoints = Checkpoints(output_dir / "checkpoints", settings, shape, hf_folder, parallel)
-        self.state = TrainState(self.model, self.optimizer, self.scheduler)
-        self.checkpoints.load_latest(self.state)
-        self.metrics = MetricsLog(output_dir / METRICS, self.state.step) if parallel.rank == 0 else None
+        self.guard, self.interval = Guard(settings), Interval()
         self.last: dict[str, Any] = {"loss": None, "validation_loss": None}
-
-    def _load_model(self, hf_folder: Path) -> DistributedDataParallel:
-        """Weights go in before the wrapper and the optimizer copy them."""
-        parallel, shape, settings = self.parallel, self.shape, self.settings
-        model = build_model(settings, shape, parallel)
-        source = SafetensorsSource(hf_folder) if settings.init == "hf" else RandomSource(shape, settings.seed)
-        offset = parallel.pipeline_rank * shape.num_layers // parallel.pipeline_size
-        rows = padded_vocab(settings, shape)
-        load_weights(unwrap(model), source, shape, offset, parallel.tensor_rank, parallel.tensor_size, rows)
-        return wrap_data_parallel(settings, model)
+        self.best: dict[str, Any] = {"best_validation_loss": None, "best_step": None}
+        self.state = TrainState(chunks, self.optimizer, self.scheduler)
+        if self.checkpoints.load_latest(self.state):
+            self._restore_log(self.state.log)
+        self.stragglers = Stragglers(parallel.device)
+        self.watch = Watch(settings, shape, parallel, output_dir, self.state.step) if parallel.rank == 0 else None
 
     def run(self, progress: Progress, signals: PreemptionSignals) -> dict[str, Any]:
         settings, state = self.settings, self.state
@@ -106,113 +127,136 @@ class Trainer:
         while state.step < settings.train_iters and not stop:
             stop = self.step(progress, signals)
             done = state.step == settings.train_iters
+            if done or state.step % settings.log_interval == 0:
+                self.report()
             if done or (state.step % settings.eval_interval == 0 and not stop):
                 self.evaluate()
-            if done or stop or state.step % settings.save_interval == 0:
+            if stop or saves_at(settings, state.step):
                 self.save()
-        if self.metrics:
-            self.metrics.close()
-        checkpoint = self.checkpoints.folder(state.step)
-        return {**self.last, "step": state.step, "preempted": stop, "checkpoint": str(checkpoint)}
+        self.checkpoints.finish()
+        if self.watch:
+            self.watch.close()
+        figures = {**self.last, **self.best, "skipped_steps": self.guard.skipped, "step": state.step}
+        return {**figures, "preempted": stop, "checkpoint": str(self.checkpoints.folder(state.step))}
 
     def step(self, progress: Progress, signals: PreemptionSignals) -> bool:
         """One optimizer step. True when some rank was asked to stop: all ranks agree in the same reduction."""
         started = time.perf_counter()
         packs = self.batches.step(self.state.step)
-        self.model.train()
-        self.model.zero_grad_buffer()
-        self.optimizer.zero_grad()
         rate = learning_rate(self.optimizer)
-        total, count = self._forward_backward(self.batches, packs, forward_only=False)
-        success, grad_norm, _ = self.optimizer.step()
-        assert success, "without fp16 no step is skipped for an overflow"
-        self.scheduler.step(increment=1)
-        self.state.step += 1
-        total, count, stop = self._sum_over_ranks(total, count, float(signals.received))
+        result = self._gradients(packs)
+        total, count, stop, unwritten = self._sum_over_ranks(result, signals.received, not self.checkpoints.written)
         if not count:
             raise ValueError(
-                f"step {self.state.step} has no trained token: check the loss masks of {self.batches.data.folder}"
+                f"step {self.state.step + 1} has no trained token: check the loss masks of {self.batches.data.folder}"
             )
-        self.last["loss"] = total / count
-        if self.metrics:
-            self._log(packs, count, rate, grad_norm, time.perf_counter() - started)
-            progress.update(self.state.step, self.settings.train_iters, loss=round(self.last["loss"], 4))
+        loss = self.last["loss"] = total / count
+        grad_norm, updated = update_if(
+            self.optimizer, self.settings.clip_grad, lambda norm: self.guard.reason(loss, norm) is None
+        )
+        self.scheduler.step(increment=1)
+        self.state.step += 1
+        reason = None if updated else self.guard.reason(loss, grad_norm)
+        line = {"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": grad_norm, **self._sizes(packs, count)}
+        line["seconds"] = round(time.perf_counter() - started, 4)
+        if self.watch:
+            self.watch.step(line | ({"skipped": reason} if reason else {}))
+            progress.update(self.state.step, self.settings.train_iters, loss=round(loss, 4))
+        self.stragglers.add(result.seconds)
+        if reason:
+            self._skip(reason, result)
+        else:
+            self.guard.accept(loss)
+            self.interval.add(line, self._num_padded_tokens(result), self._sum_of_squares(packs))
+        if not unwritten:
+            self.checkpoints.finish()
         return stop > 0
 
+    def _gradients(self, packs: list[list[int]]) -> PassResult:
+        """Forward and backward of a step, from gradients of zero to gradients reduced over the ranks."""
+        for chunk in self.state.chunks:
+            chunk.train()
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        return self.passes.run(self.batches, packs, forward_only=False)
+
+    def _skip(self, reason: str, result: PassResult) -> None:
+        """Count the bad step, with the samples of the packs whose losses were worst over all ranks."""
+        means = [total / max(count, 1.0) for total, count in zip(result.sums, result.counts, strict=True)]
+        everyone: list[Any] = [None] * self.parallel.world_size
+        dist.all_gather_object(everyone, list(zip(means, result.packs, strict=False)))
+        packs = sorted((pair for rank in everyone for pair in rank), key=lambda pair: badness(pair[0]), reverse=True)
+        samples = list(dict.fromkeys(sample for _, pack in packs for sample in pack))[:WORST_SAMPLES]
+        if self.watch:
+            logger.warning("step %d is left out: %s; worst samples: %s", self.state.step, reason, samples)
+        self.guard.skip(self.state.step, reason, samples)
+
+    def report(self) -> None:
+        """The log line of the steps since the last one."""
+        straggler = self.stragglers.report()
+        if self.watch and self.interval.steps:
+            self.watch.interval(self.state.step, learning_rate(self.optimizer), self.interval, straggler)
+        self.interval = Interval()
+
     def evaluate(self) -> None:
-        """Mean loss per trained token of the validation set."""
+        """Mean loss of the validation set, over what the training loss is the mean over."""
         if self.validation is None:
             return
         packs = self.validation.epoch_packs()
         if self.settings.eval_iters is not None:
             packs = packs[: self.settings.eval_iters * self.parallel.data_size]
-        self.model.eval()
+        for chunk in self.state.chunks:
+            chunk.eval()
         with torch.no_grad():
-            total, count = self._forward_backward(self.validation, packs, forward_only=True)
-        total, count, _ = self._sum_over_ranks(total, count, 0.0)
+            result = self.passes.run(self.validation, packs, forward_only=True)
+        total, count, _, _ = self._sum_over_ranks(result, stop=False, unwritten=False)
         if not count:
             raise ValueError(f"{self.validation.data.folder} has no trained token: there is nothing to evaluate")
-        self.last["validation_loss"] = total / count
-        if self.metrics:
-            self.metrics.write(step=self.state.step, validation_loss=total / count)
+        loss = self.last["validation_loss"] = total / count
+        if self.best["best_validation_loss"] is None or loss < self.best["best_validation_loss"]:
+            self.best = {"best_validation_loss": loss, "best_step": self.state.step}
+        if self.watch:
+            self.watch.step({"step": self.state.step, "validation_loss": loss})
+            logger.info("step %d: validation loss %.4f", self.state.step, loss)
 
     def save(self) -> None:
-        if self.metrics:
-            self.metrics.sync()
+        if self.watch:
+            self.watch.metrics.sync()
+        self.state.log = {
+            "guard": self.guard.state_dict(),
+            "interval": self.interval.state_dict(),
+            "best": self.best,
+            "last": self.last,
+        }
         self.checkpoints.save(self.state)
 
-    def _forward_backward(self, batches: Batches, packs: list[list[int]], forward_only: bool) -> tuple[float, float]:
-        """This rank's packs through the pipeline. The sum of losses and count of trained tokens, 0 off the last
-        stage."""
-        mine = rank_packs(packs, self.parallel.data_rank, self.parallel.data_size)
-        length = self._length(batches.data, mine)
-        iterator = (self._to_device(microbatch(batches.data, pack, length)) for pack in mine)
-        reports = get_forward_backward_func()(
-            forward_step_func=forward_step,
-            data_iterator=iterator,
-            model=[self.model],
-            num_microbatches=len(mine),
-            seq_length=length,
-            micro_batch_size=1,
-            forward_only=forward_only,
-        )
-        if not reports:
-            return 0.0, 0.0
-        return float(sum(r["sum"].double() for r in reports)), float(sum(r["count"].double() for r in reports))
+    def _restore_log(self, log: dict[str, Any]) -> None:
+        self.guard.load_state_dict(log["guard"])
+        self.interval = Interval(**log["interval"])
+        self.best, self.last = log["best"], log["last"]
 
-    def _length(self, data: PackedData, packs: list[list[int]]) -> int:
-        """Tokens per micro-batch of this step. Constant on a GPU, where memory and kernels are planned for one shape;
-        on a CPU what the fullest pack needs, because padding costs as much as text."""
-        longest = pack_length(self.settings)
-        if self.parallel.device.type == "cuda":
-            return longest
-        used = max(sum(int(data.lengths[i]) for i in pack) for pack in packs)
-        multiple = LENGTH_STEP * self.parallel.tensor_size
-        return min(longest, -(-max(used, 1) // multiple) * multiple)
-
-    def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
-        device = self.parallel.device
-        return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-
-    def _sum_over_ranks(self, total: float, count: float, stop: float) -> tuple[float, float, float]:
-        """Sums over the whole job; each pack counts once, from its last stage's first tensor parallel rank."""
-        if self.parallel.tensor_rank:
-            total = count = 0.0
-        sums = torch.tensor([total, count, stop], dtype=torch.float64, device=self.parallel.device)
+    def _sum_over_ranks(self, result: PassResult, stop: bool, unwritten: bool) -> tuple[float, float, float, float]:
+        """Loss sum, count, stop requests and unwritten checkpoints of the whole job. Each pack counts once, from the
+        first tensor parallel rank of its last stage."""
+        counted = not self.parallel.tensor_rank
+        mine = [result.loss_sum * counted, result.count * counted, stop, unwritten]
+        sums = torch.tensor(mine, dtype=torch.float64, device=self.parallel.device)
         dist.all_reduce(sums)
-        first, second, third = sums.tolist()
-        return first, second, third
+        total, count, stops, writers = sums.tolist()
+        return total, count, stops, writers
 
-    def _log(self, packs: list[list[int]], count: float, rate: float, grad_norm: float, seconds: float) -> None:
-        assert self.metrics is not None, "only rank 0 logs"
+    def _sizes(self, packs: list[list[int]], count: float) -> dict[str, int]:
         lengths = self.batches.data.lengths
-        self.metrics.write(
-            step=self.state.step,
-            loss=self.last["loss"],
-            lr=rate,
-            grad_norm=grad_norm,
-            num_tokens=int(sum(int(lengths[i]) for pack in packs for i in pack)),
-            num_trained_tokens=int(count),
-            seconds=round(seconds, 4),
-            epoch=(self.state.step - 1) // self.batches.steps_per_epoch,
-        )
+        sizes = {
+            "num_samples": sum(len(pack) for pack in packs),
+            "num_tokens": sum(int(lengths[i]) for pack in packs for i in pack),
+            "epoch": self.batches.epoch(self.state.step - 1),
+        }
+        return sizes | ({"num_trained_tokens": int(count)} if self.settings.loss_mean == "tokens" else {})
+
+    def _sum_of_squares(self, packs: list[list[int]]) -> int:
+        return sum(int(self.batches.data.lengths[i]) ** 2 for pack in packs for i in pack)
+
+    def _num_padded_tokens(self, result: PassResult) -> int:
+        """Of the whole job: every data parallel rank ran as many packs of as many tokens, on GPUs exactly."""
+        return len(result.packs) * result.length * self.parallel.data_size

@@ -1,7 +1,7 @@
-"""Average the weights of equally spaced checkpoints in fp32 (OpenMathInstruct-2: six of them).
+"""Average the weights of equally spaced checkpoints in fp32 (OpenMathInstruct-2: six of them), as a Hugging Face folder.
 
 In:  <checkpoints>/checkpoints/step_*  of a train_sft stage
-Out: average/  a torch_dist checkpoint of the mean weights, without optimizer
+Out: average/  safetensors, config, tokenizer, chat template; average.json says which steps, and in which precision
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
+from nemo_ext.model import Model, chat_template_path
+from nemo_ext.progress import Progress
 from recipes.stage import Stage
 
 
@@ -19,16 +21,32 @@ class Config(Stage):
     """A train_sft stage's folder."""
     steps: list[int] = MISSING
     """Which steps to average."""
+    model: Model = MISSING
+    """Where config, tokenizer and chat template come from."""
+    dtype: str = "bf16"
+    """bf16, fp16 or fp32."""
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.megatron.average import average
+    from nemo_ext.manifest import model_fingerprint
+    from nemo_ext.megatron.average import average_to_hf
+    from nemo_ext.megatron.hf import local_folder
     from nemo_ext.megatron.layout import select_steps
 
+    out = Path(cfg.output_dir)
     sources = select_steps(Path(cfg.checkpoints) / "checkpoints", sorted(cfg.steps))
-    folder = average(sources, Path(cfg.output_dir) / "average")
+    progress = Progress(out, "MB")
+    folder = average_to_hf(
+        sources,
+        local_folder(cfg.model.hf_path),
+        out / "average",
+        cfg.dtype,
+        chat_template_path(cfg.model),
+        on_bytes=lambda done, total: progress.update(done // 10**6, total // 10**6),
+    )
     return Facts(
         inputs=[source / "metadata.json" for source in sources],
-        outputs=sorted(path for path in folder.iterdir() if path.is_file()),
+        outputs=sorted(folder.glob("*.safetensors")),
+        models={"average": model_fingerprint(folder)},
         figures={"checkpoints": len(cfg.steps)},
     )

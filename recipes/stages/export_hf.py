@@ -1,9 +1,11 @@
 """Write checkpoints as Hugging Face folders that transformers, TensorRT-LLM and vLLM load.
 
-In:  <checkpoints>/checkpoints/step_* of a train_sft stage and, if given, an average stage's folder
-Out: checkpoint_1/, checkpoint_2/, ... in step order, and average/: safetensors, config, tokenizer, chat template
+In:  <checkpoints>/checkpoints/step_* of a train_sft stage
+Out: checkpoint_1/, checkpoint_2/, ... in step order: safetensors, config, tokenizer, chat template
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +13,10 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.model import Model, chat_template_path
+from nemo_ext.progress import Progress
 from recipes.stage import Stage
+
+POLL_S = 5.0
 
 
 @dataclass(kw_only=True)
@@ -20,8 +25,8 @@ class Config(Stage):
     """A train_sft stage's folder."""
     steps: list[int] = field(default_factory=list)
     """Which steps; empty: all there are."""
-    average: str | None = None
-    """An average stage's folder."""
+    wait_minutes: float = 0.0
+    """How long to wait for `steps` that a training still has to reach."""
     model: Model = MISSING
     """Where config, tokenizer and chat template come from."""
     dtype: str = "bf16"
@@ -33,22 +38,41 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.megatron.export import export_hf
     from nemo_ext.megatron.hf import local_folder
     from nemo_ext.megatron.layout import complete_steps, step_folder
-    from nemo_ext.progress import Progress
 
     root, out = Path(cfg.checkpoints) / "checkpoints", Path(cfg.output_dir)
+    _wait_for(cfg, root)
     steps = sorted(cfg.steps) or complete_steps(root)
     if not steps:
         raise ValueError(f"stages.{cfg.name}: {root} has no finished checkpoint")
     sources = {f"checkpoint_{number}": step_folder(root, step) for number, step in enumerate(steps, start=1)}
-    if cfg.average is not None:
-        sources["average"] = Path(cfg.average) / "average"
-    progress = Progress(out, "models")
-    for done, (name, source) in enumerate(sources.items()):
-        progress.update(done, len(sources))
-        export_hf(source, local_folder(cfg.model.hf_path), out / name, cfg.dtype, chat_template_path(cfg.model))
+    progress = Progress(out, "MB")
+    for number, (name, source) in enumerate(sources.items()):
+        on_bytes = _reporter(progress, name, number, len(sources))
+        hf_source, template = local_folder(cfg.model.hf_path), chat_template_path(cfg.model)
+        export_hf(source, hf_source, out / name, cfg.dtype, template, on_bytes=on_bytes)
     return Facts(
         inputs=[source / "metadata.json" for source in sources.values()],
         outputs=sorted(path for name in sources for path in (out / name).glob("*.safetensors")),
         models={name: model_fingerprint(out / name) for name in sources},
         figures={"models": len(sources)},
     )
+
+
+def _wait_for(cfg: Config, root: Path) -> None:
+    from nemo_ext.megatron.layout import complete_steps
+
+    progress = Progress(Path(cfg.output_dir), "checkpoints")
+    deadline = time.monotonic() + 60 * cfg.wait_minutes
+    while missing := sorted(set(cfg.steps) - set(there := complete_steps(root))):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"stages.{cfg.name}: {root} has no checkpoint of steps {missing} (it has {there}); name others, or wait "
+                f"longer with wait_minutes={cfg.wait_minutes:g}"
+            )
+        progress.update(len(cfg.steps) - len(missing), len(cfg.steps), training_at=there[-1] if there else 0)
+        time.sleep(POLL_S)
+
+
+def _reporter(progress: Progress, model: str, before: int, models: int) -> Callable[[int, int], None]:
+    """Progress through one of several models of the same size, of which `before` are done."""
+    return lambda done, total: progress.update((before * total + done) // 10**6, models * total // 10**6, model=model)

@@ -3,18 +3,23 @@
 In:  rows in one of these shapes
      {"problem": ..., "generated_solution": ...}    what this pipeline and OpenMathInstruct-2 write
      {"question": ..., "answer": "... #### 72"}     GSM8K;  {"problem": ..., "solution": ...}  MATH
-     {"messages": [...]}, {"input": ..., "output": ...}, {"text": ...}    taken as they are
+     {"messages": [...]}    its last turn is trained, earlier answers are context
+     {"input": ..., "output": ...}, {"text": ...}    taken as they are
 Out: train/ and validation/  token folders (nemo_ext/megatron/data.py); output.jsonl  what was rendered, one row per
-     sample, {"id", "split", "num_tokens", "num_trained_tokens"}; dropped.jsonl; audit.txt, samples with the trained
-     tokens marked, to be looked at before a long run.
-Nothing is packed here: steps are packed when they are drawn, so no topology is baked in.
+     sample, {"id", "split", "num_tokens", "num_trained_tokens"} and, of a sample cut short, "truncated"; dropped.jsonl;
+     audit.txt, samples as they lie on disk with the trained tokens marked, to be looked at before a long run.
+A row whose mask would not train its answer, the whole of it with its end, and nothing else, stops the stage.
+Nothing is packed here: packs are made when they are trained on, so no topology is baked in.
 """
 
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +33,14 @@ from recipes.stage import Stage
 
 if TYPE_CHECKING:
     from nemo_ext.chat import ChatTokenizer
+    from nemo_ext.megatron.data import PackedDataWriter
     from nemo_ext.rows import Row
+    from nemo_ext.sft_samples import Dropped, Made, RowBatch
 
-BATCH = 1000
+OVERLONG = ("drop", "truncate", "error")
+BATCH = 250
+MAX_WORKERS = 8  # more than one process that reads and writes can feed
+SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it needs
 
 
 @dataclass(kw_only=True)
@@ -42,17 +52,28 @@ class Config(Stage):
     prompt: Prompt | None = None
     """Renders a row's problem; evaluation must use the same one."""
     seq_length: int = 4096
-    """Tokens; longer samples are dropped as `too_long`."""
+    """Tokens of the longest sample."""
+    overlong: str = "drop"
+    """Longer samples: drop (as `too_long`), truncate (the answer is cut, and its end not trained; `prompt_too_long`
+    where nothing of it would be left) or error (stop at the first)."""
     validation_fraction: float = 0.0
     """Share of the samples held out, in [0, 1) (the NeMo-RL guide: 0.05)."""
     audit_samples: int = 20
+    """Shown in audit.txt, of each split."""
     seed: int = 42
     """Of the choice of validation samples."""
+    workers: int | None = None
+    """Processes that tokenise; the result does not depend on it. None: one per core up to 8, and this process alone
+    for less than 32 MiB of rows."""
 
 
 def check(cfg: Config) -> None:
     if not 0 <= cfg.validation_fraction < 1:
         raise ValueError(f"stages.{cfg.name}.validation_fraction={cfg.validation_fraction}; it must be in [0, 1)")
+    if cfg.overlong not in OVERLONG:
+        raise ValueError(f"stages.{cfg.name}.overlong={cfg.overlong!r}; it may be one of {OVERLONG}")
+    if cfg.workers is not None and cfg.workers < 1:
+        raise ValueError(f"stages.{cfg.name}.workers={cfg.workers}; it must be at least 1")
 
 
 def run(cfg: Config) -> Facts:
@@ -75,7 +96,11 @@ def run(cfg: Config) -> Facts:
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt else {},
         seeds={"split": cfg.seed},
         tokens={"samples": writer.num_tokens, "trained": writer.num_trained_tokens},
-        figures={"train_samples": writer.counts["train"], "validation_samples": writer.counts["validation"]},
+        figures={
+            "train_samples": writer.counts["train"],
+            "validation_samples": writer.counts["validation"],
+            "truncated_samples": writer.num_truncated,
+        },
     )
 
 
@@ -94,61 +119,60 @@ class SampleWriter:
         self.cfg, self.tokenizer, self.folder, self.files = cfg, tokenizer, folder, files
         self.rows = RowWriter(folder)
         self.counts = {"train": 0, "validation": 0}
-        self.num_tokens = self.num_trained_tokens = 0
-        self.audit: list[str] = []
+        self.num_tokens = self.num_trained_tokens = self.num_truncated = 0
+        self._window, self._held_out = -1, -1
 
     def write(self) -> None:
         from nemo_ext.files import write_text_atomic
         from nemo_ext.megatron.data import PackedDataWriter
+        from nemo_ext.megatron.mask_audit import audit
         from nemo_ext.progress import Progress
 
         progress = Progress(self.folder, "rows")
         facts = {"chat_template_hash": self.tokenizer.template_hash, "model": self.cfg.model.name}
         names = ["train", "validation"] if self.cfg.validation_fraction else ["train"]
-        with self.rows, ExitStack() as stack:
-            writers = {name: stack.enter_context(PackedDataWriter(self.folder / name, facts)) for name in names}
-            for batch in _batches(_read(self.files)):
-                self._write_batch(batch, writers)
-                progress.update(self.rows.total)
-            write_text_atomic(self.folder / "audit.txt", "\n\n".join(self.audit) + "\n")
+        if (self.folder / "validation").is_dir():  # of an earlier run, which may have held some out
+            shutil.rmtree(self.folder / "validation")
+        with self.rows:
+            with ExitStack() as stack:
+                writers = {name: stack.enter_context(PackedDataWriter(self.folder / name, facts)) for name in names}
+                for batch, outcomes in self._outcomes():
+                    for row, outcome in zip(batch.rows, outcomes, strict=True):
+                        self._write_row(row, outcome, writers)
+                    progress.update(self.rows.total)
+            shown = [audit(self.folder / name, self.tokenizer, self.cfg.audit_samples) for name in names]
+            write_text_atomic(self.folder / "audit.txt", "\n\n".join(filter(None, shown)) + "\n")
 
-    def _write_batch(self, batch: list[Any], writers: dict[str, Any]) -> None:
-        texts: list[str] = []
-        good: list[tuple[Row, bool]] = []
-        for row in batch:
-            if isinstance(row, str):
-                self.rows.drop({"line": row}, "malformed_json")
-                continue
-            try:
-                prompt, answer = self._texts(row)
-            except Unusable as error:
-                self.rows.drop(row, str(error))
-                continue
-            good.append((row, bool(prompt)))
-            texts += [prompt, answer]
-        ids = self.tokenizer.batch_ids(texts)
-        for (row, has_prompt), prompt_ids, answer_ids in zip(good, ids[::2], ids[1::2], strict=True):
-            self._write_sample(row, prompt_ids if has_prompt else [], answer_ids, writers)
+    def _outcomes(self) -> Iterator[tuple["RowBatch", "list[Made | Dropped]"]]:
+        from nemo_ext.ordered_pool import ordered_map
+        from nemo_ext.sft_samples import SampleMaker, SampleSettings
 
-    def _write_sample(self, row: "Row", prompt: list[int], answer: list[int], writers: dict[str, Any]) -> None:
-        from nemo_ext.chat import sample
-        from nemo_ext.rows import content_id
-
-        if len(prompt) + len(answer) > self.cfg.seq_length:
-            self.rows.drop(row, "too_long")
+        cfg = self.cfg
+        settings = SampleSettings(cfg.name, cfg.model, cfg.prompt, cfg.seq_length, cfg.overlong)
+        workers = cfg.workers or _workers(self.files)
+        if workers > 1:
+            yield from ordered_map(partial(SampleMaker.load, settings), _batches(self.files), workers)
             return
-        made = sample(prompt, answer)
-        identity = str(row.get("id") or content_id(str(made.tokens)))
+        make = SampleMaker(settings, self.tokenizer)
+        for batch in _batches(self.files):
+            yield batch, make(batch)
+
+    def _write_row(self, row: "Row | str", outcome: "Made | Dropped", writers: "dict[str, PackedDataWriter]") -> None:
+        from nemo_ext.sft_samples import Dropped
+
+        if isinstance(outcome, Dropped):
+            lost = {"line": row} if isinstance(row, str) else row
+            self.rows.drop(lost | ({"detail": outcome.detail} if outcome.detail else {}), outcome.reason)
+            return
         split = self._split()
-        writers[split].add(made.tokens, made.loss_mask)
-        trained = sum(made.loss_mask)
-        self.rows.keep({"id": identity, "split": split, "num_tokens": len(made.tokens), "num_trained_tokens": trained})
+        writers[split].add_bytes(outcome.tokens, outcome.loss_mask)
+        tokens, trained = len(outcome.loss_mask), outcome.loss_mask.count(1)
+        kept = {"id": outcome.id, "split": split, "num_tokens": tokens, "num_trained_tokens": trained}
+        self.rows.keep(kept | ({"truncated": True} if outcome.truncated else {}))
         self.counts[split] += 1
-        self.num_tokens += len(made.tokens)
+        self.num_tokens += tokens
         self.num_trained_tokens += trained
-        if len(self.audit) < self.cfg.audit_samples:
-            decode = self.tokenizer.tokenizer.decode
-            self.audit.append(f"--- {identity}: not trained\n{decode(prompt)}\n--- trained\n{decode(answer)}")
+        self.num_truncated += outcome.truncated
 
     def _split(self) -> str:
         """Exactly `validation_fraction` of the samples: one of every 1 / fraction in a row, chosen by the seed.
@@ -159,70 +183,30 @@ class SampleWriter:
         if not fraction:
             return "train"
         window = int(index * fraction + 1e-9)
-        first, end = (math.ceil(edge / fraction - 1e-9) for edge in (window, window + 1))
-        chosen = first + random.Random(f"{self.cfg.seed}/{window}").randrange(end - first)
-        return "validation" if index == chosen else "train"
-
-    def _texts(self, row: "Row") -> tuple[str, str]:
-        """(prompt, answer) of a row; an empty prompt means that all of the text is trained."""
-        if "text" in row:
-            return "", _required(row, "text") + str(self.tokenizer.tokenizer.eos_token)
-        if "messages" in row:
-            messages = row["messages"]
-            if not messages or messages[-1].get("role") != "assistant" or not messages[-1].get("content", "").strip():
-                raise Unusable("no_assistant_turn")
-            return self.tokenizer.chat_texts(messages[:-1], messages[-1]["content"])
-        if "input" in row:
-            return self.tokenizer.base_texts(_required(row, "input"), _required(row, "output"))
-        return self._problem_texts(row)
-
-    def _problem_texts(self, row: "Row") -> tuple[str, str]:
-        from nemo_ext.datasets import BadRow, normalise
-        from nemo_ext.prompts import render
-
-        try:
-            normal = normalise(row, source="")
-        except BadRow as error:
-            raise Unusable(str(error)) from error
-        solution = normal.get("generated_solution") or normal.get("solution")
-        if not solution:
-            raise Unusable("no_solution")
-        if self.cfg.prompt is None:
-            raise ValueError(f"stages.{self.cfg.name}.prompt is not set, and rows with a problem need one")
-        rendered = render(self.cfg.prompt, normal)
-        if isinstance(rendered, str):
-            return self.tokenizer.base_texts(rendered, solution)
-        return self.tokenizer.chat_texts(rendered, solution)
+        if window != self._window:  # seeding takes longer than all else that is done for a row here
+            first, end = (math.ceil(edge / fraction - 1e-9) for edge in (window, window + 1))
+            self._window = window
+            self._held_out = first + random.Random(f"{self.cfg.seed}/{window}").randrange(end - first)
+        return "validation" if index == self._held_out else "train"
 
 
-class Unusable(ValueError):
-    """A row to drop; the message is the reason."""
+def _workers(files: list[Path]) -> int:
+    from nemo_ext.ordered_pool import available_cores
+
+    small = sum(file.stat().st_size for file in files) < SMALL_BYTES
+    return 1 if small else min(MAX_WORKERS, available_cores())
 
 
-def _required(row: "Row", key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise Unusable(f"no_{key}")
-    return value
-
-
-def _read(files: list[Path]) -> Iterator[Any]:
+def _batches(files: list[Path]) -> Iterator["RowBatch"]:
     from nemo_ext.rows import read_any
+    from nemo_ext.sft_samples import RowBatch
     from nemo_ext.toy.sources import solved
 
-    if not files:
-        yield from solved()
-
-    for file in files:
-        yield from read_any(file)
-
-
-def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    sources: list[tuple[str, Iterator[Any]]] = [(str(file), read_any(file)) for file in files] or [
+        (TOY, iter(solved()))
+    ]
+    for name, rows in sources:
+        first = 1
+        while batch := list(islice(rows, BATCH)):
+            yield RowBatch(name, first, batch)
+            first += len(batch)

@@ -1,9 +1,10 @@
 """Fine-tune a model with Megatron on the samples `prepare_sft` wrote. One process per GPU, or per CPU rank.
 
 In:  <data>/train and <data>/validation
-Out: checkpoints/step_0010000/ (torch_dist), metrics.jsonl with one line per step,
+Out: checkpoints/step_0010000/ (torch_dist), tensorboard/, metrics.jsonl with one line per step,
      {"step": 1, "loss": 0.93, "lr": 5e-06, "grad_norm": 1.7, "num_tokens": 204800, ...}
-Stopped by SIGTERM or SIGUSR1 it saves and exits with code 85; started again it goes on from its newest checkpoint.
+Stopped by SIGTERM or SIGUSR1 it saves and exits with code 85; started again it goes on from its newest checkpoint. A
+step whose loss or gradient norm is not finite stops it, naming the samples (on_bad_step).
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from nemo_ext.megatron.preemption import EXIT_PREEMPTED
 from nemo_ext.megatron.settings import TrainSettings, validate, world_size
 from nemo_ext.model import Model
 from recipes.stage import Process, Stage, main_process
+
+FIGURES = ("step", "loss", "validation_loss", "best_validation_loss", "best_step", "skipped_steps")
 
 
 @dataclass(kw_only=True)
@@ -60,5 +63,5 @@ def run(cfg: Config) -> Facts:
         models={cfg.model.name: model_fingerprint(cfg.model.hf_path)},
         seeds={"train": cfg.seed},
         tokens={"epoch": data.num_tokens},
-        figures={key: result[key] for key in ("step", "loss", "validation_loss")},
+        figures={key: result[key] for key in FIGURES},
     )

@@ -27,7 +27,7 @@ def test_variants_are_tasks_with_a_folder_and_their_own_keys(tmp_path: Path) -> 
     assert [task.name for task in stage.tasks] == ["evaluate/base", "evaluate/average"]
     base, average = stage.tasks
     assert average.folder == tmp_path / "evaluate" / "average"
-    assert average.typed().model.hf_path == str(tmp_path / "export" / "average")
+    assert average.typed().model.hf_path == str(tmp_path / "average" / "average")
     assert average.typed().prompt == base.typed().prompt and not average.typed().variants
     assert average.config_hash != base.config_hash
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_ext import chat
 from nemo_ext.chat import ChatTokenizer, sample
 from nemo_ext.model import Model
 from tests.tiny_tokenizer import make_tokenizer
@@ -62,6 +63,32 @@ def test_counts_have_no_bos(tokenizer: ChatTokenizer) -> None:
     texts = ["3 * 4 = 12", "", "pens"]
     assert tokenizer.batch_ids(texts) == [tokenizer.ids(text) for text in texts]
     assert tokenizer.batch_ids([]) == []
+
+
+def test_long_texts_are_tokenised_in_pieces(tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["3 * 4 = 12", "", "pens" * 9, "coins", "1"]
+    expected = tokenizer.batch_ids(texts)
+    for size in (1, 11, 40):
+        monkeypatch.setattr(chat, "PIECE", size)
+        assert tokenizer.batch_ids(texts) == expected
+    assert [len(piece) for piece in chat._pieces(["12", "34", "5" * 50, "6"])] == [2, 1, 1]
+
+
+def test_a_tokenizer_file_that_truncates_does_not(model: Model) -> None:
+    other = ChatTokenizer(model)
+    other.tokenizer.backend_tokenizer.enable_truncation(2)
+    other.tokenizer.backend_tokenizer.enable_padding(length=9)
+    assert other.batch_ids(["3 * 4 = 12"]) == [ChatTokenizer(model).ids("3 * 4 = 12")]
+
+
+def test_what_ends_an_answer(model: Model, tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+    name = tokenizer.tokenizer.convert_ids_to_tokens
+    assert tokenizer.turn_end == "<|eot_id|>"
+    assert {name(index) for index in tokenizer.end_ids} == {"<|eot_id|>", "<|end_of_text|>"}
+    bare = ChatTokenizer(without_template(model, tmp_path / "bare"))
+    assert bare.turn_end == "" and [name(index) for index in bare.end_ids] == ["<|end_of_text|>"]
+    refusing = ChatTokenizer(without_template(model, tmp_path / "refusing", "{{ raise_exception('no') }}"))
+    assert refusing.turn_end == "", "which does not matter to rows of text"
 
 
 def test_only_the_answer_is_trained() -> None:

@@ -8,7 +8,8 @@ import torch
 
 import nemo_ext.megatron.train as training
 from nemo_ext.megatron import parallel
-from nemo_ext.megatron.data import PackedData, microbatch
+from nemo_ext.megatron.batches import microbatch
+from nemo_ext.megatron.data import PackedData
 from nemo_ext.megatron.hf import ModelShape, SafetensorsSource, load_weights
 from nemo_ext.megatron.metrics import read_metrics
 from nemo_ext.megatron.optimizer import build_optimizer, build_scheduler, wrap_data_parallel
@@ -17,19 +18,24 @@ from nemo_ext.megatron.specs import LlamaModel, build_model, padded_vocab, unwra
 from nemo_ext.model import Model
 
 
-def sizes(tp: int = 1, pp: int = 1, dp: int = 1, **others: Any) -> TrainSettings:
-    fields = {"precision": "fp32", "make_vocab_size_divisible_by": 4, "seq_length": 64} | others
+def sizes(tp: int = 1, pp: int = 1, vp: int | None = None, cp: int = 1, dp: int = 1, **others: Any) -> TrainSettings:
+    fields = {"precision": "fp32", "make_vocab_size_divisible_by": 4, "seq_length": 64, "tensorboard": False} | others
     return TrainSettings(
-        tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, data_parallel_size=dp, **fields
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        virtual_pipeline_model_parallel_size=vp,
+        context_parallel_size=cp,
+        data_parallel_size=dp,
+        **fields,
     )
 
 
 def load(settings: TrainSettings, here: parallel.Parallel, folder: Path) -> LlamaModel:
     shape = ModelShape.from_hf(folder)
-    model = unwrap(build_model(settings, shape, here))
-    offset = here.pipeline_rank * shape.num_layers // here.pipeline_size
+    model = unwrap(build_model(settings, shape, here)[0])
     rows = padded_vocab(settings, shape)
-    load_weights(model, SafetensorsSource(folder), shape, offset, here.tensor_rank, here.tensor_size, rows)
+    source = SafetensorsSource(folder)
+    load_weights(model, source, shape, model.first_layer, here.tensor_rank, here.tensor_size, rows)
     return model
 
 
@@ -66,7 +72,8 @@ def _pipeline_logits(model: LlamaModel, batch: dict[str, Any]) -> torch.Tensor |
     from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
     def forward(iterator: Any, model: LlamaModel) -> Any:
-        output = model(batch["tokens"], batch["position_ids"], None, packed_seq_params=model.pack_params(batch))
+        pack = model.pack_params(batch, batch)
+        output = model(batch["tokens"], batch["position_ids"], None, packed_seq_params=pack)
         return output, lambda out, non_loss_data=False: gather_from_tensor_model_parallel_region(out)
 
     with torch.no_grad():
@@ -120,7 +127,7 @@ def single(argument: dict[str, Any]) -> dict[str, Any]:
 
 def token_losses(model: LlamaModel, batch: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
-        pack = model.pack_params(batch)
+        pack = model.pack_params(batch, batch)
         losses = model(batch["tokens"], batch["position_ids"], None, labels=batch["labels"], packed_seq_params=pack)
     return losses[0] * batch["loss_mask"][0]
 
@@ -148,7 +155,7 @@ def _neighbours(model: LlamaModel, data: PackedData, changed: Path) -> dict[str,
 
 def _schedule(settings: TrainSettings, model: LlamaModel) -> list[dict[str, Any]]:
     """The optimizer's groups, their dimensions and what the scheduler has made of them after 0, 1, 2 and 50 steps."""
-    optimizer = build_optimizer(settings, wrap_data_parallel(settings, model))
+    optimizer = build_optimizer(settings, wrap_data_parallel(settings, [model]))
     scheduler = build_scheduler(settings, optimizer)
     found = []
     for step in range(51):

@@ -49,7 +49,7 @@ def test_each_sample_attends_to_itself(lengths: list[int], padding: int) -> None
     total = sum(lengths) + padding
     query = torch.randn(total, HEADS, SIZE, generator=generator)
     key, value = (torch.randn(total, GROUPS, SIZE, generator=generator) for _ in range(2))
-    pack = segments(batch(lengths, padding), torch.zeros(SIZE // 2), torch.float32)  # frequency 0: no rotation
+    pack = segments(*[batch(lengths, padding)] * 2, torch.zeros(SIZE // 2), torch.float32)  # frequency 0: no rotation
     output = attention()(query, key, value, None, packed_seq_params=pack)
     torch.testing.assert_close(output[: sum(lengths)], plain(query, key, value, lengths), rtol=1e-4, atol=1e-5)
     assert not output[sum(lengths) :].any(), "padding is left out"
@@ -62,7 +62,7 @@ def attention() -> PackedAttention:
 
 def test_gradients_stay_inside_the_sample() -> None:
     query, key, value = (torch.randn(12, n, SIZE, requires_grad=True) for n in (HEADS, GROUPS, GROUPS))
-    pack = segments(batch([5, 4], 3), torch.ones(SIZE // 2), torch.float32)
+    pack = segments(*[batch([5, 4], 3)] * 2, torch.ones(SIZE // 2), torch.float32)
     attention()(query, key, value, None, packed_seq_params=pack)[5:9].sum().backward()
     for tensor in (query, key, value):
         assert tensor.grad is not None
@@ -74,7 +74,7 @@ def test_gradients_stay_inside_the_sample() -> None:
 
 
 def test_like_lengths_share_a_call() -> None:
-    pack = segments(batch([10, 100, 9, 95, 10], 0), torch.zeros(SIZE // 2), torch.float32)
+    pack = segments(*[batch([10, 100, 9, 95, 10], 0)] * 2, torch.zeros(SIZE // 2), torch.float32)
     assert isinstance(pack, PackedSegments)
     assert [tuple(bucket.shape) for bucket in pack.buckets] == [(2, 100), (3, 10)]
 

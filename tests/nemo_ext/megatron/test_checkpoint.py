@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from nemo_ext.megatron.layout import complete_steps, step_folder
-from nemo_ext.megatron.mapping import EMBEDDING
 from nemo_ext.megatron.metrics import read_metrics
 from nemo_ext.megatron.torch_dist import TorchDistReader
 from tests.nemo_ext.megatron.ranks import join_ranks, kill_ranks, run_ranks, start_ranks
@@ -66,14 +65,22 @@ def story(workspace: Path, llama31: Path, data: Path) -> dict[str, Any]:
         kill_ranks(asked)
 
     cases = [case("interrupted"), case("uninterrupted")]
-    more = STEPS + 3
-    cases += [case("interrupted", train_iters=more), case("uninterrupted", train_iters=more, dp=1, tp=2)]
+    cases += [case("asynchronous", async_save=True, keep_checkpoints=1, keep_interval=8, save_interval=2)]
+    cases += [case("interrupted", train_iters=STEPS + 3)]
     finished = run_ranks(2, *PROGRAM, {"cases": cases})[0]
     return {"after_kill": after_kill, "torn": torn, "preempted": preempted, "finished": finished}
 
 
 def losses(run: dict[str, Any]) -> list[float]:
     return [line["loss"] for line in run["lines"] if "loss" in line]
+
+
+def assert_equal(first: Path, second: Path) -> None:
+    """Every tensor of two checkpoints, weights and optimizer, bit for bit."""
+    ours, theirs = TorchDistReader(first), TorchDistReader(second)
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for key in ours.tensors:
+        assert torch.equal(ours.read(key), theirs.read(key)), key
 
 
 def test_a_killed_run_left_whole_checkpoints(story: dict[str, Any]) -> None:
@@ -100,23 +107,19 @@ def test_resumed_losses_are_the_uninterrupted_ones_bit_for_bit(story: dict[str, 
 
 
 def test_resumed_weights_are_the_uninterrupted_ones_bit_for_bit(story: dict[str, Any], workspace: Path) -> None:
-    ours, theirs = (
-        TorchDistReader(step_folder(workspace / name / "checkpoints", STEPS))
-        for name in ("interrupted", "uninterrupted")
-    )
-    for key in ours.tensors:
-        assert torch.equal(ours.read(key), theirs.read(key)), key
+    assert_equal(*(step_folder(workspace / name / "checkpoints", STEPS) for name in ("interrupted", "uninterrupted")))
 
 
-def test_a_data_parallel_checkpoint_continues_tensor_parallel(story: dict[str, Any], workspace: Path) -> None:
-    same, other = (losses(run)[STEPS:] for run in story["finished"][2:])
-    assert len(same) == 3
-    assert other == pytest.approx(same, rel=1e-4)
-    pieces = [
-        len(TorchDistReader(step_folder(workspace / name / "checkpoints", STEPS + 3)).tensors[EMBEDDING].chunks)
-        for name in ("interrupted", "uninterrupted")
-    ]
-    assert pieces == [1, 2], "one was whole on each replica, the other split over two processes"
+def test_asynchronous_checkpoints_hold_the_same_bits(story: dict[str, Any], workspace: Path) -> None:
+    ours, theirs = story["finished"][2], story["finished"][1]
+    assert losses(ours) == losses(theirs)
+    assert_equal(*(step_folder(workspace / name / "checkpoints", STEPS) for name in ("asynchronous", "uninterrupted")))
+    # Taken while training went on: what step 8 held must not have moved on with it.
+    assert_equal(*(step_folder(workspace / name / "checkpoints", 8) for name in ("asynchronous", "uninterrupted")))
+
+
+def test_newest_checkpoints_and_those_to_average_are_kept(story: dict[str, Any], workspace: Path) -> None:
+    assert complete_steps(workspace / "asynchronous" / "checkpoints") == [8, 12], "saved every 2, kept 1 and every 8th"
 
 
 def test_the_tracker_names_the_newest(story: dict[str, Any], workspace: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints as Hugging Face folders, loaded by transformers."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from nemo_ext.megatron.average import average
+from nemo_ext.megatron.average import average_to_hf
 from nemo_ext.megatron.data import PackedData
 from nemo_ext.megatron.export import export_hf
+from nemo_ext.megatron.hf import SafetensorsSource
 from nemo_ext.megatron.layout import read_model, select_steps
 from nemo_ext.megatron.shape import ModelShape
 
@@ -86,18 +88,24 @@ def test_tied_embeddings_are_written_once_and_padding_not_at_all(
     assert tensors["lm_head.weight"].shape[0] == 250
 
 
-def test_an_average_is_exported_alike(trained: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_an_average_can_be_trained_on(trained: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     run = trained["tensor"]
     checkpoints = Path(run["result"]["checkpoint"]).parent
-    steps = select_steps(checkpoints, [2, 4, 6])
-    out = export_hf(average(steps, tmp_path / "average"), run["hf"], tmp_path / "hf", "fp32")
-    each = [
-        load_file(export_hf(step, run["hf"], tmp_path / step.name, "fp32") / "model.safetensors") for step in steps
-    ]
-    for name, tensor in load_file(out / "model.safetensors").items():
-        expected = torch.stack([tensors[name] for tensors in each]).mean(0)
-        torch.testing.assert_close(tensor, expected, rtol=1e-6, atol=1e-7)
     assert read_model(checkpoints) == (run["hf"], ModelShape.from_hf(run["hf"]))
+    first = export(run, tmp_path / "first", "fp32")
+    out = average_to_hf(select_steps(checkpoints, [4, 6]), first, tmp_path / "average", "bf16")
+    assert SafetensorsSource(out).read("model.norm.weight").dtype == torch.bfloat16
+    assert ModelShape.from_hf(out) == ModelShape.from_hf(run["hf"])
+
+
+def test_progress_and_shards_of_single_tensors(trained: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    run = trained["tensor"]
+    seen: list[tuple[int, int]] = []
+    out = export(run, tmp_path / "hf", "bf16", max_shard_bytes=1, on_bytes=lambda *pair: seen.append(pair))
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    total = index["metadata"]["total_size"]
+    assert len(set(index["weight_map"].values())) == len(index["weight_map"]) > 20
+    assert seen == sorted(seen) and seen[-1] == (total, total) == (2 * ModelShape.from_hf(out).num_parameters,) * 2
 
 
 def test_companions_and_the_chat_template(trained: dict[str, dict[str, Any]], tmp_path: Path) -> None:
@@ -125,6 +133,40 @@ def test_mistakes_are_refused(trained: dict[str, dict[str, Any]], tied: Path, tm
         export(run, tmp_path / "hf", "fp8")
     with pytest.raises(ValueError, match=r"linear_qkv\.weight is .*config\.json makes it"):
         export_hf(Path(run["result"]["checkpoint"]), tied, tmp_path / "hf", "fp32")
+    source = tmp_path / "source"
+    source.mkdir()
+    config = json.loads((run["hf"] / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    with pytest.raises(ValueError, match=r"output_layer\.weight: the source's config\.json has no such tensor"):
+        export_hf(Path(run["result"]["checkpoint"]), source, tmp_path / "hf", "fp32")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
+    trained: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    run = trained["tensor"]
+    checkpoint = tmp_path / "step_0000006"
+    shutil.copytree(run["result"]["checkpoint"], checkpoint)
+    shard = max(checkpoint.glob("*.distcp"), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(
+        ValueError, match=rf"{shard.name} is cut short: a part of (optimizer|decoder|embedding|output)"
+    ):
+        export_hf(checkpoint, run["hf"], tmp_path / "hf", "fp32")
+    shard.unlink()
+    with pytest.raises(ValueError, match=rf"{shard.name}, which holds a part of .*, is missing"):
+        export_hf(checkpoint, run["hf"], tmp_path / "hf", "fp32")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_0000006"]
+
+
+def test_a_full_disk_is_refused_before_anything_is_written(
+    trained: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"the exported model needs 0\.00 GB .* make room"):
+        export(trained["tensor"], tmp_path / "hf", "bf16")
     assert not (tmp_path / "hf").exists()
 
 

@@ -1,6 +1,6 @@
 """Hugging Face -> Megatron -> Hugging Face, bit for bit, at any tensor parallel size."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,17 +14,20 @@ from nemo_ext.megatron.mapping import (
     LAYER,
     OUTPUT,
     QKV,
+    QKV_BIAS,
     ROW_PARALLEL,
     canonical_name,
-    hf_layer_tensors,
     join_qkv,
+    layer_sizes,
     megatron_shard,
-    split_qkv,
+    pieces,
 )
 from nemo_ext.megatron.shape import ModelShape
 
 
-def make_shape(size: int, groups: int, heads_per_group: int, head_dim: int, vocab: int, tied: bool) -> ModelShape:
+def make_shape(
+    size: int, groups: int, heads_per_group: int, head_dim: int, vocab: int, tied: bool, qkv_bias: bool = False
+) -> ModelShape:
     return ModelShape(
         num_layers=2,
         hidden_size=6,
@@ -38,6 +41,7 @@ def make_shape(size: int, groups: int, heads_per_group: int, head_dim: int, voca
         rope_scaling=None,
         norm_eps=1e-5,
         tied_embeddings=tied,
+        qkv_bias=qkv_bias,
     )
 
 
@@ -49,28 +53,48 @@ shapes = st.builds(
     head_dim=st.sampled_from([2, 4]),
     vocab=st.integers(1, 40),
     tied=st.booleans(),
+    qkv_bias=st.booleans(),
 )
+
+
+class RandomBiases(RandomSource):
+    """Fresh biases are all 0, which would hide their order."""
+
+    def read(self, name: str, rows: Any = None, columns: Any = None) -> torch.Tensor:
+        if name.endswith(".bias"):
+            return torch.arange(1.0, 1 + self.sizes[name][0])[slice(*(rows or (None,)))] * len(name)
+        return super().read(name, rows, columns)
 
 
 @given(shape=shapes, size=st.sampled_from([1, 2, 4]), seed=st.integers(0, 3))
 def test_layers_come_back_whole(shape: ModelShape, size: int, seed: int) -> None:
     if shape.num_kv_heads % size or shape.ffn_size % size:
         return
-    source = RandomSource(shape, seed)
-    for key, names in LAYER.items():
-        shards = [megatron_shard(key, 1, source, shape, rank, size, 64) for rank in range(size)]
-        if key == FC1:  # each rank holds its own gate and up rows; a checkpoint has all gates, then all ups
+    source = RandomBiases(shape, seed)
+    wanted = [piece for piece in pieces(shape) if piece.layer == 1]
+    assert {piece.key for piece in wanted} == {key for key in LAYER if key != QKV_BIAS or shape.qkv_bias}
+    for piece in wanted:
+        shards = [megatron_shard(piece.key, 1, source, shape, rank, size, 64) for rank in range(size)]
+        if piece.key == FC1:  # each rank holds its own gate and up rows; a checkpoint has all gates, then all ups
             halves = zip(*(shard.chunk(2) for shard in shards), strict=True)
             whole = torch.cat([part for half in halves for part in half])
-        elif "norm" in key:
+        elif "norm" in piece.key:
             assert all(torch.equal(shard, shards[0]) for shard in shards)
             whole = shards[0]
         else:
-            whole = torch.cat(shards, dim=1 if key in ROW_PARALLEL else 0)
-        back = hf_layer_tensors(key, 1, whole, shape)
-        assert sorted(back) == sorted(f"model.layers.1.{name}" for name in names)
-        for name, tensor in back.items():
-            assert torch.equal(tensor, source.read(name))
+            whole = torch.cat(shards, dim=1 if piece.key in ROW_PARALLEL else 0)
+        assert tuple(whole.shape) == layer_sizes(shape)[piece.key]
+        back = torch.cat([whole[start : start + count] for start, count in piece.rows])
+        assert tuple(back.shape) == piece.size
+        assert torch.equal(back, source.read(piece.name))
+
+
+@given(shape=shapes)
+def test_every_row_of_a_layer_is_taken_once(shape: ModelShape) -> None:
+    for key, size in layer_sizes(shape).items():
+        runs = [run for piece in pieces(shape) if (piece.key, piece.layer) == (key, 0) for run in piece.rows]
+        assert sorted(row for start, count in runs for row in range(start, start + count)) == list(range(size[0]))
+    assert sum(piece.num_elements for piece in pieces(shape)) == shape.num_parameters
 
 
 @given(shape=shapes, size=st.sampled_from([1, 2, 4]), key=st.sampled_from([EMBEDDING, OUTPUT]))
@@ -93,8 +117,10 @@ def test_queries_stand_before_their_own_key_and_value() -> None:
     joined = join_qkv(query, key, value, head_dim=1)
     assert joined.flatten().tolist() == [0, 1, 10, 20, 2, 3, 11, 21]
     shape = make_shape(1, 2, 2, 1, 8, False)
-    object.__setattr__(shape, "hidden_size", 1)
-    assert [part.flatten().tolist() for part in split_qkv(joined, shape)] == [[0, 1, 2, 3], [10, 11], [20, 21]]
+    rows = {piece.name.split(".")[-2]: piece.rows for piece in pieces(shape) if (piece.key, piece.layer) == (QKV, 0)}
+    assert rows == {"q_proj": ((0, 2), (4, 2)), "k_proj": ((2, 1), (6, 1)), "v_proj": ((3, 1), (7, 1))}
+    bias = join_qkv(*(part.flatten() for part in (query, key, value)), head_dim=1)
+    assert bias.tolist() == joined.flatten().tolist()
 
 
 def test_parameter_names_give_keys_and_global_layers() -> None:
@@ -104,18 +130,7 @@ def test_parameter_names_give_keys_and_global_layers() -> None:
     )
     assert canonical_name("decoder.layers.0.self_attention.linear_qkv.weight", 2) == (QKV, 2)
     assert canonical_name(OUTPUT, 2) == (OUTPUT, None)
+    assert canonical_name("decoder.layers.0.self_attention.linear_qkv.bias", 3) == (QKV_BIAS, 3)
     for unknown in ("decoder.layers.0.mlp.router.weight", "decoder.norm.weight"):
         with pytest.raises(ValueError, match="no mapping"):
             canonical_name(unknown)
-
-
-def test_slices_of_a_file_equal_the_whole(llama31: Path) -> None:
-    from nemo_ext.megatron.hf import SafetensorsSource
-
-    source = SafetensorsSource(llama31)
-    name = "model.layers.0.mlp.down_proj.weight"
-    whole = source.read(name)
-    assert torch.equal(source.read(name, rows=(3, 9)), whole[3:9])
-    assert torch.equal(source.read(name, columns=(4, 8)), whole[:, 4:8])
-    with pytest.raises(ValueError, match="has no tensor 'lm_tail'"):
-        source.read("lm_tail")

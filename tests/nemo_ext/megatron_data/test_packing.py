@@ -1,10 +1,11 @@
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_ext.megatron.packing import best_fit_decreasing, efficiency
+from nemo_ext.megatron.packing import assign_packs, best_fit_decreasing, count_packs, efficiency
 
 problems = st.integers(1, 200).flatmap(
     lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=60), st.just(capacity))
@@ -38,6 +39,41 @@ def test_it_is_best_fit_decreasing(problem: tuple[list[int], int]) -> None:
     assert sorted(capacity - sum(lengths[i] for i in pack) for pack in packs) == sorted(rooms)
 
 
+@settings(deadline=None)
+@given(problems)
+def test_packs_are_the_sequential_algorithm_s(problem: tuple[list[int], int]) -> None:
+    """Which samples meet, not only how full packs get: the hashes of data that exists depend on it. The tightest pack
+    takes the next sample; of several, the one that came to its room last."""
+    lengths, capacity = problem
+    packs: list[list[int]] = []
+    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        room = next((r for r in range(lengths[index], capacity + 1) if by_room[r]), None)
+        if room is None:
+            packs.append([])
+        pack = by_room[room].pop() if room is not None else len(packs) - 1
+        packs[pack].append(index)
+        by_room[(capacity if room is None else room) - lengths[index]].append(pack)
+    assert best_fit_decreasing(lengths, capacity) == packs
+
+
+@settings(deadline=None)
+@given(problems)
+def test_an_array_of_packs_says_the_same(problem: tuple[list[int], int]) -> None:
+    lengths, capacity = np.asarray(problem[0], np.int32), problem[1]
+    packs = best_fit_decreasing(problem[0], capacity)
+    assigned = assign_packs(lengths, capacity)
+    assert assigned.dtype == np.int32
+    assert [np.flatnonzero(assigned == pack).tolist() for pack in range(len(packs))] == [sorted(p) for p in packs]
+    assert count_packs(lengths, capacity) == len(packs)
+
+
+def test_long_packs() -> None:
+    """Past 65,535 tokens the sort key is wider."""
+    lengths = np.asarray([100_000, 40_000, 31_072, 60_000], np.int32)
+    assert assign_packs(lengths, 131_072).tolist() == [0, 1, 1, 1]
+
+
 def test_a_known_case() -> None:
     assert best_fit_decreasing([4, 8, 1, 4, 2, 1], 10) == [[1, 2, 5], [0, 3, 4]]
 
@@ -49,6 +85,9 @@ def test_equal_lengths_keep_their_order() -> None:
 def test_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="sample 1 has 11 tokens, more than the pack length 10"):
         best_fit_decreasing([3, 11], 10)
+    for function in (assign_packs, count_packs):
+        with pytest.raises(ValueError, match="sample 1 has 11 tokens, more than the pack length 10"):
+            function(np.asarray([3, 11, 11]), 10)
 
 
 def test_a_full_step_packs_tightly() -> None:

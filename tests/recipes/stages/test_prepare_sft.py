@@ -75,13 +75,14 @@ def test_every_shape_of_row_trains_its_answer_and_its_end(prepare, texts) -> Non
     )
     assert ran.output[0]["id"] == "a" and len({row["id"] for row in ran.output}) == 6
     audit = (ran.folder / "audit.txt").read_text()
-    assert "--- a: not trained" in audit and "--- trained\nS1" in audit
+    assert audit.startswith("--- train sample 0 of 6: ") and audit.count("--- train sample") == 6
+    assert CHAT.format("P1") + "\u27e6S1 \\boxed{1}" + turn + "\u27e7\n" in audit
 
 
 def test_unusable_rows_are_dropped_with_a_reason(run, prepare, model, tmp_path: Path) -> None:
     good = {"problem": "P", "generated_solution": r"S \boxed{1}"}
     lines = [good, {"problem": "P", "answer": "1"}, {"generated_solution": r"\boxed{1}"}, {"messages": []},
-             {"messages": [{"role": "user", "content": "U"}]}, {"input": "I", "output": " "}, {"text": ""}]  # fmt: skip
+             {"messages": [{"role": "user", "content": "U"}]}, {"messages": ["U", "A"]}, {"input": "I", "output": " "}, {"text": ""}]  # fmt: skip
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + '\n{"problem": "cut\n')
     ran = run("prepare_sft", input=str(path), model=model, prompt=PROMPT)
@@ -91,12 +92,13 @@ def test_unusable_rows_are_dropped_with_a_reason(run, prepare, model, tmp_path: 
             "no_problem",
             "no_assistant_turn",
             "no_assistant_turn",
+            "no_text_messages",
             "no_output",
             "no_text",
             "malformed_json",
         ]
     )
-    assert (ran.manifest["rows_in"], ran.manifest["rows_out"]) == (8, 1)
+    assert (ran.manifest["rows_in"], ran.manifest["rows_out"]) == (9, 1)
 
 
 def test_too_long_by_one_token(prepare) -> None:
@@ -106,6 +108,46 @@ def test_too_long_by_one_token(prepare) -> None:
     assert len(ran.output) == 1 and ran.reasons == ["too_long"]
     with pytest.raises(ValueError, match="no row is left.*too_long"):
         prepare([row], folder="none", seq_length=length - 1)
+
+
+LONG = {"input": "1 2 3", "output": "4 5 6"}  # with BOS and EOS 7 or more tokens, of which the prompt takes 4 or more
+
+
+def test_an_over_long_answer_is_cut_and_its_end_is_not_trained(prepare, texts) -> None:
+    whole = prepare([LONG])
+    length, trained = (whole.output[0][key] for key in ("num_tokens", "num_trained_tokens"))
+    assert "truncated" not in whole.output[0] and whole.manifest["figures"]["truncated_samples"] == 0
+    ran = prepare([LONG, {"text": "1"}], folder="cut", seq_length=length - 1, overlong="truncate")
+    assert [row.get("truncated") for row in ran.output] == [True, None]
+    assert ran.manifest["figures"]["truncated_samples"] == 1
+    assert texts(ran)[0] == ("<|begin_of_text|>1 2 3", "4 5 6"), "all of the answer, but no EOS"
+    assert ran.output[0]["num_tokens"] == length - 1
+    prompt = length - trained
+    ran = prepare([LONG], folder="one", seq_length=prompt + 1, overlong="truncate")
+    assert texts(ran) == [("<|begin_of_text|>1 2 3", "4")] and ran.output[0]["num_trained_tokens"] == 1
+    ran = prepare([LONG, {"text": "1"}], folder="none", seq_length=prompt, overlong="truncate")
+    assert ran.reasons == ["prompt_too_long"] and len(ran.output) == 1
+
+
+def test_an_over_long_row_may_stop_the_stage(prepare) -> None:
+    said = r"output\.jsonl row 2 \(id b\) has \d+ tokens, more than seq_length=4\..*stages\.out\.overlong to drop or truncate"
+    with pytest.raises(ValueError, match=said):
+        prepare([{"text": "1"}, {"id": "b", **LONG}], seq_length=4, overlong="error")
+    with pytest.raises(ValueError, match=r"overlong='cut'; it may be one of \('drop', 'truncate', 'error'\)"):
+        prepare([LONG], folder="bad", overlong="cut")
+
+
+def test_earlier_answers_are_context(prepare, texts) -> None:
+    turns = [("user", "U1"), ("assistant", "A1"), ("user", "U2"), ("assistant", "A2")]
+    ran = prepare([{"messages": [{"role": role, "content": content} for role, content in turns]}])
+    prompt, answer = texts(ran)[0]
+    assert answer == "A2<|eot_id|>" and "A1<|eot_id|>" in prompt
+
+
+def test_a_changed_setting_leaves_no_validation_of_before(prepare) -> None:
+    rows = [{"text": str(i)} for i in range(10)]
+    assert (prepare(rows, validation_fraction=0.5).folder / "validation").is_dir()
+    assert not (prepare(rows).folder / "validation").exists()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +182,7 @@ def test_a_killed_run_leaves_no_data_folder_that_opens(run, rows, model, monkeyp
     def break_down(self, *args) -> None:
         raise RuntimeError("disk")
 
-    monkeypatch.setattr(prepare_sft.SampleWriter, "_write_sample", break_down)
+    monkeypatch.setattr(prepare_sft.SampleWriter, "_write_row", break_down)
     with pytest.raises(RuntimeError, match="disk"):
         run("prepare_sft", input=rows([{"text": "x"}]), model=model)
     assert not (tmp_path / "out" / "train" / "data.json").exists()

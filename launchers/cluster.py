@@ -1,0 +1,22 @@
+"""What every kind of place says about its GPUs; executors' Configs extend it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    gpu: str | None = None
+    """Kind of the GPUs, a name in nemo_ext/gpus.py, for estimates; null: not known."""
+    mfu: float | None = None
+    """Share of the GPUs' peak that training is expected to reach; null: what nemo_ext/gpus.py assumes."""
+    check_memory: bool = True
+    """Refuse training that does not fit the GPUs by the plan's estimate."""
+
+    runs_here: ClassVar[bool] = False
+    """Whether the stages run on the launching machine."""
+
+    @property
+    def tasks_at_once(self) -> int:
+        """Shards or variants of one stage that run at once."""
+        raise NotImplementedError

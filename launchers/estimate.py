@@ -1,0 +1,178 @@
+"""What a plan will take, before anything is submitted: memory, hours, GPU-hours, disk, stage by stage.
+
+Figures rest on published rates and a stated MFU (recipes/README.md, "Estimates"); what nothing is published for is
+`unknown`. Only GPU stages have hours: the others run on the CPU in minutes to hours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from launchers.cluster import Cluster
+from launchers.estimate_serving import COMPLETION_TOKENS, completions, rate
+from launchers.estimate_training import TrainingEstimate, estimate_training, number, short
+from launchers.plan import PlannedStage
+from nemo_ext.gpus import Gpu, find_gpu, gpu_named, list_devices
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One stage. None: not known, or without GPUs not asked."""
+
+    stage: str
+    num_gpus: int
+    places: str
+    summary: str
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    """(what, the figures), for dry_run."""
+    memory: str = ""
+    hours: float | None = None
+    gpu_hours: float | None = None
+    refusal: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def gpu_of(cluster: Cluster, stages: Sequence[PlannedStage]) -> Gpu | None:
+    """The cluster's kind of GPU; on this machine what nvidia-smi says, when a stage needs one.
+
+    Raises:
+        ValueError: cluster.gpu or cluster.mfu is nothing that can be.
+    """
+    if cluster.mfu is not None and not 0 < cluster.mfu <= 1:
+        raise ValueError(f"cluster.mfu={cluster.mfu}: it must be above 0 and at most 1")
+    if cluster.gpu is not None:
+        return gpu_named(cluster.gpu)
+    if not cluster.runs_here or not any(stage.resources.gpus for stage in stages):
+        return None
+    devices = list_devices()
+    return find_gpu(devices[0]) if devices else None
+
+
+def estimate(
+    selected: list[PlannedStage], stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None
+) -> list[Estimate]:
+    """Of the selected stages that have one: those that train, and those that want GPUs.
+
+    Raises:
+        ValueError: a model that the trainer does not support, or fp8 on GPUs without it.
+    """
+    return [
+        _estimate(stage, stages, cluster, gpu)
+        for stage in selected
+        if stage.uses == "train_sft" or stage.resources.gpus
+    ]
+
+
+def _estimate(stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None) -> Estimate:
+    if stage.uses == "train_sft":
+        return _of_training(stage, estimate_training(stage, stage.tasks[0].typed(), gpu, cluster.mfu), gpu)
+    return _of_serving(stage, stages, cluster, gpu)
+
+
+def _of_training(stage: PlannedStage, of: TrainingEstimate, gpu: Gpu | None) -> Estimate:
+    gpus = _gpus(stage)
+    have = f"/{gpu.memory_gib:.1f}" if gpu else ""
+    return Estimate(
+        stage=stage.name,
+        num_gpus=gpus,
+        places=_places(stage),
+        summary=of.summary,
+        lines=of.lines,
+        memory=f"{of.memory_gib:.1f}{have}" if of.memory_gib is not None else "",
+        hours=of.hours,
+        gpu_hours=None if of.hours is None else of.hours * gpus,
+        refusal=of.refusal,
+        warnings=of.warnings,
+    )
+
+
+def _of_serving(stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None) -> Estimate:
+    content, per_task = stage.tasks[0].content, _gpus(stage)
+    common: dict[str, Any] = {"stage": stage.name, "num_gpus": per_task, "places": _places(stage)}
+    if "server" not in content:
+        return Estimate(**common, summary=f"{UNKNOWN}: nothing is published for it")
+    count, why = completions(stage, stages)
+    servers = content["server"].get("replicas", 1)
+    tokens_per_s = rate(content["model"]["hf_path"], gpu.name if gpu else None, per_task // servers)
+    if count is None:
+        return Estimate(**common, summary=f"{UNKNOWN}: {why}")
+    if tokens_per_s is None:
+        lacking = (
+            f"no published rate for {content['model']['name']} on {per_task // servers} {gpu.name}" if gpu else ""
+        )
+        return Estimate(**common, summary=f"{short(count)} completions; {lacking or 'unknown GPU'}")
+    each = min(COMPLETION_TOKENS, content["sampling"]["max_tokens"])
+    server_hours = count * each / tokens_per_s / 3600
+    gpu_hours = server_hours * per_task / servers
+    at_once = min(len(stage.tasks), cluster.tasks_at_once)
+    hours = gpu_hours / (per_task * at_once)
+    return Estimate(
+        **common,
+        summary=f"{short(count)} completions x {each} tokens",
+        lines=[
+            ("asks", f"{short(count)} completions ({why}) x {each} tokens, assumed"),
+            (
+                "time",
+                f"{number(hours)} h with {at_once} of {len(stage.tasks)} task(s) at once, {number(gpu_hours)} GPU-hours, at "
+                f"{tokens_per_s:,} output tokens/s per server (published, FP8, full load)",
+            ),
+        ],
+        hours=hours,
+        gpu_hours=gpu_hours,
+    )
+
+
+def _gpus(stage: PlannedStage) -> int:
+    """Of one task."""
+    return stage.resources.nodes * stage.resources.gpus
+
+
+def _places(stage: PlannedStage) -> str:
+    return f"{len(stage.tasks):,} x {_gpus(stage)}"
+
+
+def refuse(estimates: Sequence[Estimate], cluster: Cluster) -> None:
+    """Raises ValueError for the first stage that cannot fit, unless cluster.check_memory=false."""
+    for each in estimates:
+        if each.refusal and cluster.check_memory:
+            raise ValueError(each.refusal)
+
+
+def table(estimates: Sequence[Estimate], gpu: Gpu | None) -> list[str]:
+    """A heading, a line per GPU stage, and the total; empty when no stage wants a GPU."""
+    shown = [each for each in estimates if each.num_gpus]
+    if not shown:
+        return []
+    rows = [("stage", "tasks x GPUs", "GiB/GPU", "hours", "GPU-hours", "")]
+    rows += [
+        (each.stage, each.places, each.memory, _number(each.hours), _number(each.gpu_hours), each.summary)
+        for each in shown
+    ]
+    rows.append(("total", "", "", "", _number(sum(each.gpu_hours or 0 for each in shown)), _left_out(shown)))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    kind = f"{gpu.name}, " if gpu else "kind of GPU unknown, "
+    head = f"estimate ({kind}not measured; what it rests on: recipes/README.md)"
+    return [head, *(_line(row, widths) for row in rows)]
+
+
+def _left_out(shown: Sequence[Estimate]) -> str:
+    unknown = [each.stage for each in shown if each.gpu_hours is None]
+    return f"without {', '.join(unknown)}" if unknown else ""
+
+
+def _line(row: tuple[str, ...], widths: Sequence[int]) -> str:
+    cells = [f"{row[0]:<{widths[0]}}", *(f"{row[i]:>{widths[i]}}" for i in range(1, 5)), row[5]]
+    return "  " + "  ".join(cells).rstrip()
+
+
+def _number(value: float | None) -> str:
+    return UNKNOWN if value is None else number(value)
+
+
+def details(each: Estimate) -> str:
+    """Comment lines for dry_run."""
+    lines = each.lines or [("asks", each.summary)]
+    text = [f"# estimate  {what:<7} {figures}".rstrip() for what, figures in lines]
+    return "\n".join(text + [f"# estimate  warning {warning}" for warning in each.warnings])
