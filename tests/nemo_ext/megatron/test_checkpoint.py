@@ -106,6 +106,12 @@ def test_resumed_losses_are_the_uninterrupted_ones_bit_for_bit(story: dict[str, 
     assert ours == theirs
 
 
+def test_bests_and_counts_survive(story: dict[str, Any]) -> None:
+    ours, theirs = ({k: v for k, v in run["result"].items() if k != "checkpoint"} for run in story["finished"][:2])
+    assert ours == theirs
+    assert ours["best_step"] is not None
+
+
 def test_resumed_weights_are_the_uninterrupted_ones_bit_for_bit(story: dict[str, Any], workspace: Path) -> None:
     assert_equal(*(step_folder(workspace / name / "checkpoints", STEPS) for name in ("interrupted", "uninterrupted")))
 

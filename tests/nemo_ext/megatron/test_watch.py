@@ -91,11 +91,6 @@ def test_weights_and_biases_must_be_installed(tmp_path: Path) -> None:
         open_trackers(TrainSettings(tensorboard=False, wandb_project="sft"), tmp_path, 0)
 
 
-def test_slowest_of_two_shows() -> None:
-    assert slowest([1.0, 2.0], ["a", "b"]) == {"slowest_rank": 1, "slowest_host": "b", "slowest_ratio": 2.0}
-    assert slowest([0.0], ["a"])["slowest_ratio"] == 1.0
-
-
 @pytest.mark.parametrize(("seconds", "text"), [(5, "00:00:05"), (3661, "01:01:01"), (360000, "4 d 04:00")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
