@@ -16,8 +16,6 @@ from nemo_ext.megatron import cpu
 from nemo_ext.megatron.matmul import use_fast_matmul
 from nemo_ext.megatron.settings import TrainSettings, world_size
 
-# Without Transformer Engine and Apex megatron-core warns once per optional kernel; specs.py logs what is used instead.
-warnings.filterwarnings("ignore", module=r"megatron\.core.*")
 # megatron-core 0.16 calls collectives by names that torch 2.13 deprecates.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
 cpu.enable()
