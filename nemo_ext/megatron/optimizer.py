@@ -15,12 +15,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def wrap_data_parallel(settings: TrainSettings, chunks: Sequence[torch.nn.Module]) -> list[DistributedDataParallel]:
-    """The model chunks, each with one contiguous gradient buffer; gradients are reduced in fp32.
-
-    Communication overlaps the backward pass on GPUs only: gloo on a CPU has no cores to spare for it.
-    """
+    """The model chunks, each with one contiguous gradient buffer; gradients are reduced in fp32."""
     config = get_model_config(chunks[0])
-    overlap = not config.use_cpu_initialization
+    asked = settings.overlap_communication
+    overlap = not config.use_cpu_initialization if asked is None else asked
     ddp_config = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         overlap_grad_reduce=overlap,
@@ -44,6 +42,14 @@ def wrap_data_parallel(settings: TrainSettings, chunks: Sequence[torch.nn.Module
 def _one_or_all(functions: list[Any]) -> Any:
     """Megatron's schedules take a list only for a virtual pipeline."""
     return functions[0] if len(functions) == 1 else functions
+
+
+def gather_weights(chunks: Sequence[DistributedDataParallel]) -> None:
+    """Make every rank's weights those of the last step. With the distributed optimizer and overlap_communication a rank
+    has only its own share of them until its next forward pass asks for the others'."""
+    for chunk in chunks:
+        if chunk.ddp_config.overlap_param_gather:
+            chunk.start_param_sync(force_sync=True)
 
 
 def build_optimizer(settings: TrainSettings, chunks: Sequence[DistributedDataParallel]) -> MegatronOptimizer:

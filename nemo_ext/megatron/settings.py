@@ -38,6 +38,9 @@ class TrainSettings:
     use_distributed_optimizer: bool = True
     """Split Adam's state and the fp32 weights over the data parallel processes."""
 
+    overlap_communication: bool | None = None
+    """Reduce gradients and gather weights while layers compute. None: on GPUs; on a CPU no core is to spare for it."""
+
     global_batch_size: int = 512
     """Samples per optimizer step, as the papers count (not packs), whatever the packing and the topology."""
     seq_length: int = 4096

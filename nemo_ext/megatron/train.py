@@ -21,7 +21,13 @@ from nemo_ext.megatron.data import PackedData
 from nemo_ext.megatron.guard import Guard, badness
 from nemo_ext.megatron.hf import RandomSource, SafetensorsSource, load_weights, local_folder
 from nemo_ext.megatron.mcore import update_if
-from nemo_ext.megatron.optimizer import build_optimizer, build_scheduler, learning_rate, wrap_data_parallel
+from nemo_ext.megatron.optimizer import (
+    build_optimizer,
+    build_scheduler,
+    gather_weights,
+    learning_rate,
+    wrap_data_parallel,
+)
 from nemo_ext.megatron.parallel import Parallel, initialize, shutdown
 from nemo_ext.megatron.passes import Passes, PassResult
 from nemo_ext.megatron.preemption import PreemptionSignals
@@ -220,14 +226,19 @@ class Trainer:
             logger.info("step %d: validation loss %.4f", self.state.step, loss)
 
     def save(self) -> None:
+        gather_weights(self.state.chunks)
         if self.watch:
             self.watch.metrics.sync()
-        self.state.log = {
-            "guard": self.guard.state_dict(),
-            "interval": self.interval.state_dict(),
-            "best": self.best,
-            "last": self.last,
-        }
+        log = [
+            {
+                "guard": self.guard.state_dict(),
+                "interval": self.interval.state_dict(),
+                "best": self.best,
+                "last": self.last,
+            }
+        ]
+        dist.broadcast_object_list(log, src=0)  # seconds and trimmed lengths differ between ranks
+        self.state.log = log[0]
         self.checkpoints.save(self.state)
 
     def _restore_log(self, log: dict[str, Any]) -> None:

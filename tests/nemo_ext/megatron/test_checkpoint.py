@@ -65,7 +65,8 @@ def story(workspace: Path, llama31: Path, data: Path) -> dict[str, Any]:
         kill_ranks(asked)
 
     cases = [case("interrupted"), case("uninterrupted")]
-    cases += [case("asynchronous", async_save=True, keep_checkpoints=1, keep_interval=8, save_interval=2)]
+    kept = {"keep_checkpoints": 1, "keep_interval": 8, "save_interval": 2}
+    cases += [case("asynchronous", async_save=True, overlap_communication=True, **kept)]
     cases += [case("interrupted", train_iters=STEPS + 3)]
     finished = run_ranks(2, *PROGRAM, {"cases": cases})[0]
     return {"after_kill": after_kill, "torn": torn, "preempted": preempted, "finished": finished}
@@ -116,7 +117,9 @@ def test_resumed_weights_are_the_uninterrupted_ones_bit_for_bit(story: dict[str,
     assert_equal(*(step_folder(workspace / name / "checkpoints", STEPS) for name in ("interrupted", "uninterrupted")))
 
 
-def test_asynchronous_checkpoints_hold_the_same_bits(story: dict[str, Any], workspace: Path) -> None:
+def test_checkpoints_written_in_the_background_under_overlapped_communication_hold_the_same_bits(
+    story: dict[str, Any], workspace: Path
+) -> None:
     ours, theirs = story["finished"][2], story["finished"][1]
     assert losses(ours) == losses(theirs)
     assert_equal(*(step_folder(workspace / name / "checkpoints", STEPS) for name in ("asynchronous", "uninterrupted")))
