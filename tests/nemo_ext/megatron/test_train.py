@@ -54,10 +54,8 @@ TWO: dict[str, dict[str, Any]] = {
 FOUR: dict[str, dict[str, Any]] = {
     "tensor, pipeline": {"tp": 2, "pp": 2},
     "sequence, virtual pipeline": {"tp": 2, "sequence_parallel": True, "pp": 2, "vp": 2},
-    "tensor, data": {"tp": 2, "dp": 2},
     "sequence, data": {"tp": 2, "sequence_parallel": True, "dp": 2},
     "sequence, context": {"tp": 2, "sequence_parallel": True, "cp": 2},
-    "pipeline, context": {"pp": 2, "cp": 2},
     "virtual pipeline, context": {"pp": 2, "vp": 2, "cp": 2},
     "virtual pipeline, data": {"pp": 2, "vp": 2, "dp": 2},
     "virtual pipeline, data, overlapped": {"pp": 2, "vp": 2, "dp": 2, "overlap_communication": True},
