@@ -1,7 +1,7 @@
 """One GPU's tokens per second and MFU on an 8B-shaped stack, against published figures. Not yet run on a GPU.
 
-    python -m tests.gpu.bench_train            needs torch with CUDA and megatron-core; and, for its rows,
-                                               transformer-engine
+    python -m tests.gpu.bench_train    needs torch with CUDA, megatron-core, safetensors, omegaconf, orjson, numpy; and,
+                                       for its rows, transformer-engine
 
 Llama-3.1-8B's layers, as many as the memory estimate says fit (fewer if that runs out of memory), random weights, BF16
 with fp32 Adam, sequence 4096, packed samples of 404 tokens on average as in OpenMathInstruct-2, 8 packs a step. Each

@@ -1,6 +1,7 @@
 """Training on a GPU gives the CPU's losses. Not yet run on a GPU.
 
-python -m pytest tests/gpu        needs torch with CUDA, megatron-core, and for its cases transformer-engine
+python -m pytest tests/gpu    needs torch with CUDA, megatron-core, transformers, safetensors, omegaconf, orjson, numpy,
+                              pytest and pytest-timeout; and, for its cases, transformer-engine
 """
 
 import os
