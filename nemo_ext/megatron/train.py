@@ -156,7 +156,7 @@ class Trainer:
             raise ValueError(
                 f"step {self.state.step + 1} has no trained token: check the loss masks of {self.batches.data.folder}"
             )
-        loss = self.last["loss"] = total / count
+        loss = total / count
         grad_norm, updated = update_if(
             self.optimizer, self.settings.clip_grad, lambda norm: self.guard.reason(loss, norm) is None
         )
@@ -172,6 +172,7 @@ class Trainer:
         if reason:
             self._skip(reason, result)
         else:
+            self.last["loss"] = loss
             self.guard.accept(loss)
             self.interval.add(line, self._num_padded_tokens(result), self._sum_of_squares(packs))
         if not unwritten:
@@ -193,9 +194,9 @@ class Trainer:
         dist.all_gather_object(everyone, list(zip(means, result.packs, strict=False)))
         packs = sorted((pair for rank in everyone for pair in rank), key=lambda pair: badness(pair[0]), reverse=True)
         samples = list(dict.fromkeys(sample for _, pack in packs for sample in pack))[:WORST_SAMPLES]
+        self.guard.skip(self.state.step, reason, samples)
         if self.watch:
             logger.warning("step %d is left out: %s; worst samples: %s", self.state.step, reason, samples)
-        self.guard.skip(self.state.step, reason, samples)
 
     def report(self) -> None:
         """The log line of the steps since the last one."""

@@ -154,7 +154,7 @@ def training(finished: dict[str, Path]) -> dict[str, Any] | None:
         if each["uses"] == "train_sft":
             with (finished[name] / "metrics.jsonl").open() as handle:
                 lines = [json.loads(line) for line in handle]
-            steps = [line for line in lines if "loss" in line]
+            steps = [line for line in lines if line.get("loss") is not None]  # null: a bad step that was left out
             curves: dict[str, Any] = {key: [line[key] for line in steps] for key in ("loss", "lr")}
             held_out = [{"step": x["step"], "loss": x["validation_loss"]} for x in lines if "validation_loss" in x]
             return {"steps": [line["step"] for line in steps], **curves, "validation": held_out}

@@ -92,6 +92,7 @@ def test_training_goes_on_without_the_bad_steps(poisoned: dict[str, str], worksp
     good = [line["loss"] for line in lines if "skipped" not in line]
     assert all(math.isfinite(loss) for loss in good)
     assert good[-1] < good[0], "and it still learns"
+    assert run["result"]["loss"] == good[-1], "the last loss is the last good one"
 
 
 def test_stopping_names_the_step_and_the_sample(poisoned: dict[str, str], workspace: Path) -> None:
