@@ -1,11 +1,12 @@
 """What every kind of place says about its GPUs; executors' Configs extend it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 
 @dataclass(kw_only=True)
-class Cluster:
+class Cluster(ABC):
     gpu: str | None = None
     """Kind of the GPUs, a name in nemo_ext/gpus.py, for estimates; null: not known."""
     mfu: float | None = None
@@ -17,6 +18,6 @@ class Cluster:
     """Whether the stages run on the launching machine."""
 
     @property
+    @abstractmethod
     def tasks_at_once(self) -> int:
         """Shards or variants of one stage that run at once."""
-        raise NotImplementedError

@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from nemo_ext.files import fsync_dir, write_json_atomic
 from nemo_ext.megatron.layout import LATEST, MODEL, PARTIAL, check_space, complete_steps, expendable, step_folder
 from nemo_ext.megatron.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
+from nemo_ext.megatron.memory import checkpoint_bytes
 from nemo_ext.megatron.parallel import Parallel
 from nemo_ext.megatron.settings import TrainSettings
 from nemo_ext.megatron.shape import ModelShape
@@ -154,7 +155,6 @@ class Checkpoints:
         if not loading:
             content["scheduler"] = state.scheduler.state_dict()
             content["step"], content["log"] = state.step, state.log
-            content["consumed_samples"] = state.step * self.settings.global_batch_size
             content["topology"] = self._topology()
             content["use_distributed_optimizer"] = self.settings.use_distributed_optimizer
         if not loading or saved_topology == self._topology():
@@ -164,9 +164,7 @@ class Checkpoints:
         return content
 
     def _prepare(self, partial: Path) -> None:
-        itemsize = 2 if self.settings.precision == "bf16" else 4
-        # Weights, and Adam's two moments and weights in fp32.
-        check_space(self.root, self.shape.num_parameters * (itemsize + 12))
+        check_space(self.root, checkpoint_bytes(self.shape, self.settings))
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nemo_ext.megatron.flops import layer_matmul_parameters
 from nemo_ext.megatron.layout import expendable
-from nemo_ext.megatron.settings import TrainSettings, pack_length, saves_at
+from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at
 from nemo_ext.megatron.shape import ModelShape
 
 GIB = 2**30
@@ -85,7 +85,7 @@ def stage_parameters(shape: ModelShape, settings: TrainSettings, stage: int) -> 
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     matrices = layer_matmul_parameters(shape) + shape.qkv_bias * (queries + 2 * keys)
     total = shape.num_layers // pipeline * (matrices // tensor + 2 * shape.hidden_size)
-    vocabulary = padded_vocab(shape, settings) // tensor * shape.hidden_size
+    vocabulary = padded_vocab(settings, shape) // tensor * shape.hidden_size
     first, last = stage == 0, stage == pipeline - 1
     if first:
         total += vocabulary
@@ -93,10 +93,6 @@ def stage_parameters(shape: ModelShape, settings: TrainSettings, stage: int) -> 
         # a tied output layer on another stage than the embedding has a copy of its own
         total += shape.hidden_size + (0 if shape.tied_embeddings and first else vocabulary)
     return total
-
-
-def padded_vocab(shape: ModelShape, settings: TrainSettings) -> int:
-    return shape.padded_vocab(settings.make_vocab_size_divisible_by * settings.tensor_model_parallel_size)
 
 
 def bytes_per_parameter(settings: TrainSettings) -> tuple[float, float, float]:
@@ -200,7 +196,7 @@ def _temporary(shape: ModelShape, settings: TrainSettings, stage: int) -> float:
         return backward
     # Logits, their copy with pad rows masked, and the fp32 one that becomes softmax and gradient in place. Of every
     # token: the trainer leaves out what is not trained, but a pack may be nearly all trained.
-    padded = padded_vocab(shape, settings)
+    padded = padded_vocab(settings, shape)
     each = element * (2 if padded > shape.vocab_size else 1) + 4
     return max(backward, tokens * each * padded / tensor)
 
@@ -234,7 +230,7 @@ def _communicators(settings: TrainSettings) -> int:
 
 
 def checkpoint_bytes(shape: ModelShape, settings: TrainSettings) -> int:
-    """One checkpoint: weights, and in fp32 the weights again and Adam's two moments (as checkpoint.py reserves)."""
+    """One checkpoint: weights, and in fp32 the weights again and Adam's two moments."""
     return shape.num_parameters * (_element(settings) + 12)
 
 

@@ -41,11 +41,6 @@ class Parallel:
     data_rank: int
     data_size: int
 
-    @property
-    def is_last_stage(self) -> bool:
-        """Whether the losses come out here."""
-        return self.pipeline_rank == self.pipeline_size - 1
-
     def chunk_place(self, chunk: int) -> int:
         """Where model chunk `chunk` of this process comes in the model, of pipeline_size x num_chunks equal runs of
         layers: the chunks of the stages alternate."""

@@ -148,6 +148,11 @@ def pack_length(settings: TrainSettings) -> int:
     return settings.pack_length or settings.seq_length
 
 
+def padded_vocab(settings: TrainSettings, shape: ModelShape) -> int:
+    """Rows of the embedding over all tensor parallel ranks."""
+    return shape.padded_vocab(settings.make_vocab_size_divisible_by * settings.tensor_model_parallel_size)
+
+
 def saves_at(settings: TrainSettings, step: int) -> bool:
     """Whether there is to be a checkpoint after `step` steps."""
     intervals = [settings.train_iters, settings.save_interval, settings.keep_interval]

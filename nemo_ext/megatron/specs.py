@@ -17,7 +17,7 @@ from nemo_ext.megatron.mapping import ROW_PARALLEL, canonical_name
 from nemo_ext.megatron.optimizer import DTYPES
 from nemo_ext.megatron.parallel import Parallel
 from nemo_ext.megatron.rope import inverse_frequencies
-from nemo_ext.megatron.settings import TrainSettings, pack_length
+from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab
 from nemo_ext.megatron.shape import ModelShape
 
 logger = logging.getLogger(__name__)
@@ -78,11 +78,6 @@ class LlamaModel(GPTModel):
             kept = logits[..., : logits.shape[-1] - self.num_pad_rows]
             logits = F.pad(kept, (0, self.num_pad_rows), value=torch.finfo(logits.dtype).min)
         return super().compute_language_model_loss(labels, logits)
-
-
-def padded_vocab(settings: TrainSettings, shape: ModelShape) -> int:
-    """Rows of the embedding over all tensor parallel ranks."""
-    return shape.padded_vocab(settings.make_vocab_size_divisible_by * settings.tensor_model_parallel_size)
 
 
 def build_model(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:

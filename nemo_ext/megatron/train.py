@@ -31,9 +31,9 @@ from nemo_ext.megatron.optimizer import (
 from nemo_ext.megatron.parallel import Parallel, initialize, shutdown
 from nemo_ext.megatron.passes import Passes, PassResult
 from nemo_ext.megatron.preemption import PreemptionSignals
-from nemo_ext.megatron.settings import TrainSettings, pack_length, saves_at, validate
+from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at, validate
 from nemo_ext.megatron.shape import ModelShape
-from nemo_ext.megatron.specs import build_model, padded_vocab, unwrap
+from nemo_ext.megatron.specs import build_model, unwrap
 from nemo_ext.megatron.stragglers import Stragglers
 from nemo_ext.megatron.watch import Interval, Watch
 from nemo_ext.model import Model

@@ -13,13 +13,12 @@ from nemo_ext.megatron.memory import (
     checkpoints_on_disk,
     chunks_in_flight,
     layer_bytes_per_token,
-    padded_vocab,
     stage_memory,
     stage_parameters,
     worst_stage,
 )
 from nemo_ext.megatron.published_shapes import SHAPES, shape_of
-from nemo_ext.megatron.settings import TrainSettings, validate
+from nemo_ext.megatron.settings import TrainSettings, padded_vocab, validate
 from tests.conftest import ROOT
 
 L7, L8, L70 = SHAPES["Llama-2-7b"], SHAPES["Llama-3.1-8B"], SHAPES["Llama-3.1-70B"]
@@ -118,7 +117,7 @@ def test_stages_share_all_parameters() -> None:
 def test_tensor_parallel_ranks_split_matrices_and_repeat_norms() -> None:
     setup = TrainSettings(tensor_model_parallel_size=8)
     norms = (2 * L8.num_layers + 1) * L8.hidden_size
-    pad = 2 * (padded_vocab(L8, setup) - L8.vocab_size) * L8.hidden_size
+    pad = 2 * (padded_vocab(setup, L8) - L8.vocab_size) * L8.hidden_size
     assert 8 * stage_parameters(L8, setup, 0) == L8.num_parameters + 7 * norms + pad
 
 
