@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_S = 0.05
+CONCURRENCY = 128
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Endpoint:
     """The id to send as `model`."""
     api_key_env: str | None = None
     """NAME of the environment variable with the key."""
+    concurrency: int = CONCURRENCY
+    """Requests open there at once, at most."""
 
 
 def wait_for(paths: list[Path], timeout_s: float) -> list[Endpoint]:

@@ -104,7 +104,7 @@ class _Run:
         self._report()
 
     async def _work(self) -> None:
-        count = self.config.max_in_flight * len(self.endpoints)
+        count = sum(endpoint.concurrency for endpoint in self.endpoints)
         workers: list[asyncio.Task[None]] = []
         try:
             for _ in range(count):

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class ClientConfig:
-    max_in_flight: int = 128
-    """Requests open at once per endpoint; keep it at or above the server's batch size."""
     timeout_s: float = 1800.0
     """For one attempt; leaving also frees the server's slot."""
     max_attempts: int = 8

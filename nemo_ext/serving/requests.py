@@ -28,6 +28,8 @@ class Request:
     prompt: Prompt
     """Text goes to /v1/completions, messages to /v1/chat/completions."""
     sampling: Sampling
+    rendered: bool = False
+    """The prompt already holds every special token, BOS too: the server must add none."""
 
     @property
     def path(self) -> str:
@@ -48,6 +50,8 @@ class Request:
             body["stop"] = list(sampling.stop)
         if sampling.seed is not None:
             body["seed"] = sampling.seed
+        if self.rendered:
+            body["add_special_tokens"] = False
         return orjson.dumps(body)
 
 
@@ -66,6 +70,10 @@ class Completion:
     attempts: int
     retryable: bool = False
     """With an error: attempts ran out, so a later run may succeed; do not store it as an answer."""
+    stop_reason: str | int | None = None
+    """The stop string (or token id) that ended it, where the server says; None for end of sequence, or not said."""
+    tools: dict[str, Any] | None = None
+    """What a tool loop did: executions, errors by class, why it ended (nemo_ext/sandbox/tool_loop.py)."""
 
 
 def request_key(model: str, prompt: Prompt, sampling: Sampling, sample_index: int) -> str:

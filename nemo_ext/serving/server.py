@@ -17,6 +17,8 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_ext.serving.address import CONCURRENCY
+
 
 @dataclass(kw_only=True)
 class Server:
@@ -24,6 +26,8 @@ class Server:
     """A file name in nemo_ext/serving/servers."""
     replicas: int = 1
     """How many of it a stage starts; the client spreads requests over them."""
+    concurrency: int = CONCURRENCY
+    """Requests open at once per replica, at most; keep it at or above the server's batch size."""
     startup_timeout_s: float = 600.0
     """Give up when /health has not answered by then."""
 

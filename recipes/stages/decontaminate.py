@@ -19,7 +19,8 @@ from nemo_ext.curation.decontaminate import number_signature
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
 from nemo_ext.rows import Row, RowWriter, input_files, read_rows, require_rows
-from recipes.served import COMPLETIONS, ServedStage, complete_all, describe_server, server_processes
+from recipes.complete import COMPLETIONS, complete_all
+from recipes.served import ServedStage, describe_server, server_processes
 from recipes.stage import Process, main_process
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
-from recipes.served import COMPLETIONS, SamplingConfig, ServedStage, complete_all, describe_server, server_processes
+from recipes.complete import COMPLETIONS, complete_all
+from recipes.served import SamplingConfig, ServedStage, describe_server, server_processes
 from recipes.stage import Process
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def _ours(url: str) -> None:
         done += 1
 
     requests = (Request(str(i), PROMPT, SAMPLING) for i in range(NUM_REQUESTS))
-    complete(requests, [Endpoint(url, "m")], ClientConfig(max_in_flight=IN_FLIGHT), count)
+    complete(requests, [Endpoint(url, "m", concurrency=IN_FLIGHT)], ClientConfig(), count)
     assert done == NUM_REQUESTS
 
 

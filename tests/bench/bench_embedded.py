@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _ours(endpoint: Endpoint, process: psutil.Process, in_flight: int) -> tuple[
     ]
     completions: list[Completion] = []
     before = sum(process.cpu_times()[:2])
-    stats = complete(requests, [endpoint], ClientConfig(max_in_flight=in_flight), completions.append)
+    stats = complete(requests, [replace(endpoint, concurrency=in_flight)], ClientConfig(), completions.append)
     assert stats.errors == 0, completions[0].error
     return stats.generated_tokens / stats.seconds, stats.generated_tokens / (sum(process.cpu_times()[:2]) - before)
 

@@ -29,7 +29,7 @@ class FakeServer:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(f"http://127.0.0.1:{self.port}", "fake")
+        return Endpoint(f"http://127.0.0.1:{self.port}", "fake", concurrency=8)
 
     def start(self) -> None:
         ready = threading.Event()

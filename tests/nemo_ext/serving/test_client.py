@@ -28,7 +28,7 @@ def _requests(count: int) -> list[Request]:
 
 
 def _config(**fields: Any) -> ClientConfig:
-    return ClientConfig(**{"max_in_flight": 8, "timeout_s": 20, "backoff_s": 0.01, "all_down_s": 10, **fields})
+    return ClientConfig(**{"timeout_s": 20, "backoff_s": 0.01, "all_down_s": 10, **fields})
 
 
 def _run(servers: list[FakeServer], count: int = 20, **fields: Any) -> tuple[dict[str, Completion], Stats]:
@@ -50,8 +50,8 @@ def test_text_and_messages_and_what_is_sent(fake: Callable[..., FakeServer], mon
     messages = [{"role": "user", "content": "hi"}]
     requests = [Request("text", "hello", SAMPLING), Request("chat", messages, full)]
     results: dict[str, Completion] = {}
-    endpoint = Endpoint(server.endpoint.url, "fake", "FAKE_KEY")
-    stats = complete(requests, [endpoint], _config(max_in_flight=1), lambda c: results.update({c.key: c}))
+    endpoint = Endpoint(server.endpoint.url, "fake", "FAKE_KEY", concurrency=1)
+    stats = complete(requests, [endpoint], _config(), lambda c: results.update({c.key: c}))
     text, chat = server.bodies
     assert text == {"model": "fake", "prompt": "hello", "temperature": 1.0, "top_p": 0.95, "max_tokens": 8}
     sampling = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 9, "top_k": 5, "stop": ["a", "b"], "seed": 4}
@@ -305,7 +305,7 @@ def test_what_a_callback_raises_stops_the_run(fake: Callable[..., FakeServer]) -
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        complete(_requests(1000), [fake().endpoint], _config(max_in_flight=100), full)
+        complete(_requests(1000), [fake().endpoint], _config(), full)
     assert len(calls) == 1
 
 

@@ -53,7 +53,7 @@ with CompletionStore(Path(sys.argv[1])) as store:
     keys = {request_key("tiny", f"Ann has {i}", sampling, 0): f"Ann has {i}" for i in range(300)}
     requests = (Request(key, prompt, sampling) for key, prompt in keys.items() if key not in store)
     try:
-        complete(requests, [Endpoint(sys.argv[2], "tiny")], ClientConfig(max_in_flight=16), store.append)
+        complete(requests, [Endpoint(sys.argv[2], "tiny", concurrency=16)], ClientConfig(), store.append)
     finally:
         print("cleaned up", len(store))
 """

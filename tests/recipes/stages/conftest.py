@@ -75,4 +75,4 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def external(server: FakeServer) -> dict[str, Any]:
-    return {"kind": "external", "urls": [server.endpoint.url], "model": "fake"}
+    return {"kind": "external", "urls": [server.endpoint.url], "model": "fake", "concurrency": 2}

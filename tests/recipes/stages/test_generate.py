@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.recipes.stages.conftest import Ran, external, lines, write_config
 
 PROMPT = {"name": "p", "template": "base", "user": "Q: {problem}", "stop": ["\n\n"]}
-QUICK = {"max_in_flight": 2, "max_attempts": 2, "backoff_s": 0.01, "all_down_s": 0.5, "timeout_s": 20}
+QUICK = {"max_attempts": 2, "backoff_s": 0.01, "all_down_s": 0.5, "timeout_s": 20}
 SEEDS = [{"id": f"r{i}", "problem": f"problem {i}", "problem_source": "math"} for i in range(12)]
 
 
