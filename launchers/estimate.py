@@ -6,11 +6,11 @@ Figures rest on published rates and a stated MFU (recipes/README.md, "Estimates"
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from launchers.cluster import Cluster
 from launchers.estimate_serving import COMPLETION_TOKENS, completions, rate
 from launchers.estimate_training import TrainingEstimate, estimate_training, number, short
+from launchers.fit_serving import ServingFit, fit_serving
 from launchers.plan import PlannedStage
 from nemo_ext.gpus import Gpu, find_gpu, gpu_named, list_devices
 
@@ -89,39 +89,53 @@ def _of_training(stage: PlannedStage, of: TrainingEstimate, gpu: Gpu | None) -> 
 
 
 def _of_serving(stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None) -> Estimate:
+    fit = fit_serving(stage, gpu) if "server" in stage.tasks[0].content else ServingFit()
+    summary, time_lines, gpu_hours, at_once = _asked(stage, stages, cluster, gpu)
+    return Estimate(
+        stage=stage.name,
+        num_gpus=_gpus(stage),
+        places=_places(stage),
+        summary=summary,
+        lines=[*fit.lines, *(time_lines or [("asks", summary)])],
+        memory=fit.memory,
+        hours=None if gpu_hours is None else gpu_hours / (_gpus(stage) * at_once),
+        gpu_hours=gpu_hours,
+        refusal=fit.refusal,
+        warnings=fit.warnings,
+    )
+
+
+def _asked(
+    stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None
+) -> tuple[str, list[tuple[str, str]], float | None, int]:
+    """Summary, lines, GPU-hours and tasks at once of what a stage asks its servers."""
     content, per_task = stage.tasks[0].content, _gpus(stage)
-    common: dict[str, Any] = {"stage": stage.name, "num_gpus": per_task, "places": _places(stage)}
+    at_once = min(len(stage.tasks), cluster.tasks_at_once)
     if "server" not in content:
-        return Estimate(**common, summary=f"{UNKNOWN}: nothing is published for it")
+        return f"{UNKNOWN}: nothing is published for it", [], None, at_once
     count, why = completions(stage, stages)
+    if count is None:
+        return f"{UNKNOWN}: {why}", [], None, at_once
+    if content["server"]["kind"] == "external":
+        return f"{short(count)} completions; {UNKNOWN}: how fast that server is", [], None, at_once
     servers = content["server"].get("replicas", 1)
     tokens_per_s = rate(content["model"]["hf_path"], gpu.name if gpu else None, per_task // servers)
-    if count is None:
-        return Estimate(**common, summary=f"{UNKNOWN}: {why}")
     if tokens_per_s is None:
         lacking = (
             f"no published rate for {content['model']['name']} on {per_task // servers} {gpu.name}" if gpu else ""
         )
-        return Estimate(**common, summary=f"{short(count)} completions; {lacking or 'unknown GPU'}")
+        return f"{short(count)} completions; {lacking or 'unknown GPU'}", [], None, at_once
     each = min(COMPLETION_TOKENS, content["sampling"]["max_tokens"])
-    server_hours = count * each / tokens_per_s / 3600
-    gpu_hours = server_hours * per_task / servers
-    at_once = min(len(stage.tasks), cluster.tasks_at_once)
-    hours = gpu_hours / (per_task * at_once)
-    return Estimate(
-        **common,
-        summary=f"{short(count)} completions x {each} tokens",
-        lines=[
-            ("asks", f"{short(count)} completions ({why}) x {each} tokens, assumed"),
-            (
-                "time",
-                f"{number(hours)} h with {at_once} of {len(stage.tasks)} task(s) at once, {number(gpu_hours)} GPU-hours, at "
-                f"{tokens_per_s:,} output tokens/s per server (published, FP8, full load)",
-            ),
-        ],
-        hours=hours,
-        gpu_hours=gpu_hours,
-    )
+    gpu_hours = count * each / tokens_per_s / 3600 * per_task / servers
+    lines = [
+        ("asks", f"{short(count)} completions ({why}) x {each} tokens, assumed"),
+        (
+            "time",
+            f"{number(gpu_hours / (per_task * at_once))} h with {at_once} of {len(stage.tasks)} task(s) at once, "
+            f"{number(gpu_hours)} GPU-hours, at {tokens_per_s:,} output tokens/s per server (published, FP8, full load)",
+        ),
+    ]
+    return f"{short(count)} completions x {each} tokens", lines, gpu_hours, at_once
 
 
 def _gpus(stage: PlannedStage) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 from launchers.plan import PlannedStage
 from nemo_ext.manifest import DONE
-from nemo_ext.rows import input_files, read_rows
+from nemo_ext.rows import input_files, read_any
+from recipes.sampling import OTHERS
 
 COMPLETION_TOKENS = 500
 """Assumed of a completion. Solutions of OpenMathInstruct-2's teacher have 237 tokens on average in its own format and 331
@@ -50,7 +51,11 @@ def completions(stage: PlannedStage, stages: list[PlannedStage]) -> tuple[int | 
     found = _rows(content["input"])
     total = 0
     for source, asked in content["by_source"].items():
-        rows = found[source] if found is not None else ROWS.get(source)
+        rows: int | None
+        if found is not None and source == OTHERS:
+            rows = sum(count for name, count in found.items() if name not in content["by_source"])
+        else:
+            rows = found[source] if found is not None else ROWS.get(source)
         if rows is None:
             return None, f"how many rows of {source} there will be"
         total += rows * asked["num_samples"]
@@ -67,7 +72,9 @@ def _problems(folder: str, stages: list[PlannedStage]) -> int | None:
 
 
 def _rows(source: str) -> Counter[str] | None:
-    """Rows by problem_source of a stage's folder; None while it has not finished."""
-    if not (Path(source) / DONE).is_file():
+    """Rows by problem_source of a file, or of a stage's folder; None while that has not finished."""
+    path = Path(source)
+    if not (path.is_file() or (path / DONE).is_file()):
         return None
-    return Counter(row["problem_source"] for file in input_files(source) for row in read_rows(file))
+    rows = (row for file in input_files(path) for row in read_any(file))
+    return Counter(str(row.get("problem_source")) for row in rows if isinstance(row, dict))

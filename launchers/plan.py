@@ -16,7 +16,7 @@ from launchers import plugins
 from nemo_ext import manifest
 from nemo_ext.files import write_text_atomic
 from recipes.run_stage import config_hash
-from recipes.stage import Process, Resources, main_process
+from recipes.stage import Process, Resources, deciding, main_process
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ class PlannedStage:
     resources: Resources
     tasks: list[Task]
 
+    @property
+    def folder(self) -> Path:
+        """<run_dir>/<name>, also when the tasks are its subfolders."""
+        task = self.tasks[0]
+        return task.folder.parent if task.part else task.folder
+
     def why_not_done(self) -> str | None:
         """None when every task is finished and up to date."""
         return next((reason for task in self.tasks if (reason := task.why_not_done())), None)
@@ -118,7 +124,8 @@ def _typed(cfg: DictConfig, name: str, stage: DictConfig, schema: type) -> DictC
         content = OmegaConf.to_container(stage, resolve=True, throw_on_missing=False)
         typed = OmegaConf.merge(OmegaConf.structured(schema), content)
     except InterpolationToMissingValueError as error:
-        raise ValueError(f"{place}: a value it points at is not set. {_first_line(error)}") from error
+        key = _first_line(error).rsplit(" ", 1)[1]
+        raise ValueError(f"{place} needs {key}=, which is not set; conf/config.yaml says what it is") from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{place}: {_first_line(error)}") from error
     missing = sorted(OmegaConf.missing_keys(typed))
@@ -200,19 +207,31 @@ def write_configs(stages: list[PlannedStage], redo: bool) -> None:
         ValueError: the folder holds another config: names the differing keys and the ways on.
     """
     for stage in stages:
+        if redo and stage.folder.exists():
+            _set_aside(stage.folder)
         for task in stage.tasks:
-            if redo and task.folder.exists():
-                _set_aside(task.folder)
-            differing = _differences(task)
-            if differing:
+            if differing := _differences(task):
                 shown = "; ".join(differing[:8]) + (f"; and {len(differing) - 8} more" if len(differing) > 8 else "")
-                raise ValueError(
-                    f"{task.folder} was made with another config: {shown}. Use another run_name=, or redo=true to "
-                    "set its results aside and make them anew."
-                )
+                _refuse(task.folder, f"was made with another config: {shown}")
+        if strangers := _other_tasks(stage):
+            _refuse(stage.folder, f"has results of other tasks: {', '.join(strangers)}")
     for stage in stages:
         for task in stage.tasks:
             write_text_atomic(task.config_path, task.config)
+
+
+def _refuse(folder: Path, why: str) -> None:
+    raise ValueError(
+        f"{folder} {why}. Use another run_name=, or redo=true to set its results aside and make them anew."
+    )
+
+
+def _other_tasks(stage: PlannedStage) -> list[str]:
+    """Folders of tasks that this stage had under other settings, such as 16 shards instead of 8: later stages would
+    read them too."""
+    own = {task.folder for task in stage.tasks}
+    configs = [stage.folder / "config.yaml", *sorted(stage.folder.glob("*/config.yaml"))]
+    return [path.parent.name for path in configs if path.is_file() and path.parent not in own][:8]
 
 
 def _set_aside(folder: Path) -> None:
@@ -226,17 +245,16 @@ def _differences(task: Task) -> list[str]:
     """`key: old -> new` of every leaf that decides the result and differs from the config on disk."""
     if not task.config_path.is_file() or task.config_path.read_text() == task.config:
         return []
-    old, new = (_leaves(node) for node in (OmegaConf.load(task.config_path), task.content))
+    on_disk = OmegaConf.to_container(OmegaConf.load(task.config_path))
+    assert isinstance(on_disk, dict), "a stage's config is a mapping"
+    old, new = (_leaves(deciding(content)) for content in ({str(k): v for k, v in on_disk.items()}, task.content))
     keys = sorted(old.keys() | new.keys())
     return [
-        f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}"
-        for key in keys
-        if old.get(key) != new.get(key) and not key.startswith("resources")
+        f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in keys if old.get(key) != new.get(key)
     ]
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    content = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
-    if isinstance(content, dict) and content:
-        return {k: v for key, value in content.items() for k, v in _leaves(value, f"{prefix}.{key!s}").items()}
-    return {prefix.lstrip("."): content}
+    if isinstance(node, dict) and node:
+        return {k: v for key, value in node.items() for k, v in _leaves(value, f"{prefix}.{key!s}").items()}
+    return {prefix.lstrip("."): node}

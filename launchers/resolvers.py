@@ -1,6 +1,8 @@
 """What `${...}` may call in conf/: files of other groups, by name.
 
 ${prompt:math_base,math_text_detailed}   conf/prompt/math_base.yaml with the examples of conf/few_shot/...
+${prompt:openmath_code}                  the same with the examples that the file names;  ${prompt:${prompt}}: the root's
+${resources_of:${server}}                the nodes, GPUs and image that a server takes; none for server=external
 ${benchmarks:[gsm8k,math]}               conf/benchmark/*.yaml by name; a path stands for a benchmark of your own
 ${every:20000,6,10}                      3330: steps between 6 checkpoints of 20,000 steps, rounded down to tens
 ${spaced:20000,6,10}                     [3330, 6660, ..., 16650, 20000]: their steps
@@ -11,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from nemo_ext.serving import server as servers
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -26,11 +30,25 @@ def _load(group: str, name: str) -> DictConfig:
     return loaded
 
 
-def prompt(name: str, few_shot: str | None = None) -> DictConfig:
-    loaded = _load("prompt", name)
-    loaded.name = name if few_shot is None else f"{name}+{few_shot}"
-    loaded.few_shot = [] if few_shot is None else _load("few_shot", few_shot).examples
+def prompt(source: str | DictConfig, few_shot: str | None = None) -> DictConfig:
+    """A prompt file, or what one holds; its examples are the set given, or else the one that it names."""
+    loaded = _load("prompt", source) if isinstance(source, str) else source.copy()
+    named = few_shot or (loaded.few_shot if isinstance(loaded.few_shot, str) else None)
+    if named:
+        loaded.name = f"{loaded.name}+{named}"
+        loaded.few_shot = _load("few_shot", named).examples
+    elif isinstance(source, str):
+        loaded.few_shot = []
     return loaded
+
+
+def resources_of(server: DictConfig) -> DictConfig:
+    """Just what the servers need; nothing where none is started."""
+    loaded = servers.load(OmegaConf.to_container(server))  # type: ignore[arg-type]
+    if not isinstance(loaded, servers.GpuServer):
+        return OmegaConf.create({"nodes": 1, "gpus": 0, "image": "base"})
+    nodes = loaded.replicas * loaded.nodes if loaded.nodes > 1 else 1
+    return OmegaConf.create({"nodes": nodes, "gpus": loaded.replicas * loaded.gpus // nodes, "image": loaded.kind})
 
 
 def benchmarks(names: Iterable[str]) -> DictConfig:
@@ -60,6 +78,7 @@ def spaced(total: int, parts: int, multiple: int = 1) -> ListConfig:
 
 def register() -> None:
     OmegaConf.register_new_resolver("prompt", prompt, replace=True)
+    OmegaConf.register_new_resolver("resources_of", resources_of, replace=True)
     OmegaConf.register_new_resolver("benchmarks", benchmarks, replace=True)
     OmegaConf.register_new_resolver("every", every, replace=True)
     OmegaConf.register_new_resolver("spaced", spaced, replace=True)

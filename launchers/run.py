@@ -49,7 +49,15 @@ def order(argv: list[str]) -> list[str]:
 def check_root(cfg: DictConfig) -> None:
     """Raises ValueError for `+key=value` at the root, which Hydra takes and nothing would read."""
     known = OmegaConf.load(resolvers.CONF / "config.yaml")
-    declared = {str(key) for key in known} | {"student", "teacher", "server", "student_server", "cluster", "stages"}
+    declared = {str(key) for key in known} | {
+        "student",
+        "teacher",
+        "server",
+        "student_server",
+        "cluster",
+        "prompt",
+        "stages",
+    }
     unknown = sorted(str(key) for key in cfg if key not in declared)
     if unknown:
         raise ValueError(f"unknown key {', '.join(unknown)}; conf/config.yaml has: {', '.join(sorted(declared))}")
@@ -122,7 +130,7 @@ def launch(cfg: DictConfig, display: Display) -> None:
     """
     check_root(cfg)
     run_dir = run_folder(cfg)
-    for key in ("data", "checkpoints"):  # stages run in the repository's folder, not in the user's
+    for key in ("data", "checkpoints", "input"):  # stages run in the repository's folder, not in the user's
         if not OmegaConf.is_missing(cfg, key) and cfg[key] != TOY:
             cfg[key] = str(Path(cfg[key]).absolute())
     executor, cluster = executor_of(cfg)

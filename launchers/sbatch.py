@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import sha256_json
+from nemo_ext.serving import server as servers
 from recipes.stage import Process
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ BODY = ROOT / "launchers" / "sbatch.sh"
 IMAGES = ROOT / "containers" / "images.yaml"
 EXPORTED = ["PATH", "HOME", "USER"]
 SIGNAL_BEFORE_END_S = 120
+WAIT_FOR_RANKS_S = 30
 
 
 def script(config: "Config", stage: PlannedStage) -> str:
@@ -32,18 +34,12 @@ def script(config: "Config", stage: PlannedStage) -> str:
         ValueError: a value that Slurm or bash would read as something else, or ranks that do not fill their nodes.
     """
     lines = ["#!/bin/bash", *_directives(config, stage), ""]
-    lines += [f"# Written by launchers/executors/slurm.py. By hand: sbatch {_path(stage_folder(stage))}/submit.sh"]
+    lines += [f"# Written by launchers/executors/slurm.py. By hand: sbatch {_path(stage.folder)}/submit.sh"]
     lines += [*config.setup, "set -uo pipefail", f"max_requeues={config.max_requeues}"]
     lines += [f"export {_name(key)}={shlex.quote(value)}" for key, value in sorted(config.env.items())]
     lines += ["folders=(", *(f"  {_path(task.folder)}" for task in stage.tasks), ")", _step(config, stage)]
     lines += ["", "start_task() {", *_processes(config, stage), "}", ""]
     return "\n".join(lines) + BODY.read_text()
-
-
-def stage_folder(stage: PlannedStage) -> Path:
-    """<run_dir>/<stage>, also when the tasks are its subfolders."""
-    task = stage.tasks[0]
-    return task.folder.parent if task.part else task.folder
 
 
 def array(indices: list[int]) -> str:
@@ -58,7 +54,7 @@ def array(indices: list[int]) -> str:
 
 
 def _directives(config: "Config", stage: PlannedStage) -> list[str]:
-    needs, folder = stage.resources, stage_folder(stage)
+    needs, folder = stage.resources, stage.folder
     per_node = max(_layout(process, needs.nodes)[1] for task, _ in _kinds(stage) for process in task.processes)
     options: dict[str, str | None] = {
         "job-name": f"{folder.parent.name}/{stage.name}",
@@ -110,7 +106,7 @@ def _step(config: "Config", stage: PlannedStage) -> str:
     # --export=ALL: what sbatch's --export let in, and what this script sets
     flags = ["--overlap", "--export=ALL", "--input=none", "--open-mode=append", "--cpu-bind=none"]
     if config.container == "pyxis":
-        run_dir = _plain(stage_folder(stage).parent)
+        run_dir = _plain(stage.folder.parent)
         mounts = [f"{_plain(ROOT)}:{ROOT}", f"{run_dir}:{run_dir}", *config.mounts]
         flags += [f"--container-image={image(config, stage)}", f"--container-mounts={','.join(mounts)}"]
         flags += [f"--container-workdir={ROOT}"]
@@ -121,12 +117,23 @@ def image(config: "Config", stage: PlannedStage) -> str:
     """What enroot calls the stage's image: a .sqsh file, or a reference with # after the registry.
 
     Raises:
-        ValueError: no such name in cluster.images or containers/images.yaml.
+        ValueError: no such name in cluster.images or containers/images.yaml, or that of another kind of server.
     """
     images = {**OmegaConf.to_container(OmegaConf.load(IMAGES)), **config.images}  # type: ignore[dict-item]
     name = stage.resources.image
     if name not in images:
         raise ValueError(f"stages.{stage.name}.resources.image={name!r}; there are: {', '.join(sorted(images))}")
+    kind = stage.tasks[0].content.get("server", {}).get("kind", name)
+    if (
+        kind != name
+        and kind in images
+        and name in servers.kinds()
+        and any(p.service for p in stage.tasks[0].processes)
+    ):
+        raise ValueError(
+            f"stages.{stage.name}.resources.image={name}, and its server is {kind}; use "
+            f"stages.{stage.name}.resources.image={kind}"
+        )
     registry, slash, rest = images[name].partition("/")
     return f"{registry}#{rest}" if slash and re.search(r"[.:]", registry) else images[name]
 
@@ -155,23 +162,41 @@ def _task(config: "Config", task: Task, nodes: int) -> list[str]:
     processes = task.processes
     services = [process for process in processes if process.service]
     lines = [f"  rm -f -- {_word(p.ready_file, task)}" for p in services if p.ready_file]
-    lines += [
-        f"  service {i % nodes} {shlex.quote(p.name)} {_command(config, p.argv, task)}" for i, p in enumerate(services)
-    ]
+    lines += [_service(config, process, task, nodes) for process in services]
     for process in processes:
         if not process.service:
-            used, per_node = _layout(process, nodes)
+            used, _ = _layout(process, nodes)
             log = f"{process.name}-%t" if process.ranks > 1 else process.name
             argv = ["python", "-m", "recipes.rank_env", "--", *process.argv]
-            sizes = f"--nodes={used} --ntasks={process.ranks} --ntasks-per-node={per_node} --kill-on-bad-exit=1"
+            where = ' --nodelist="${hosts[0]}"' if used == 1 and nodes > 1 else ""
+            sizes = f"{_sizes(process, nodes)} --kill-on-bad-exit=1{where}"
             lines += [f'  "${{step[@]}}" {sizes} --output="$folder/logs/"{shlex.quote(log)}.log \\']
             lines += [f"    {_command(config, argv, task)} &", "  main=$!"]
     return lines
 
 
+def _service(config: "Config", process: Process, task: Task, nodes: int) -> str:
+    flags = _sizes(process, nodes)
+    if process.ranks > 1:
+        # when one rank ends, well or badly, so does the step
+        flags += f" --kill-on-bad-exit=1 --wait={WAIT_FOR_RANKS_S} --label"
+    if process.mpi:
+        flags += f" --mpi={shlex.quote(process.mpi)}"
+    place = f"{process.first_node} {process.nodes}"
+    return f"  service {shlex.quote(process.name)} {place} {flags} \\\n    {_command(config, process.argv, task)}"
+
+
+def _sizes(process: Process, nodes: int) -> str:
+    used, per_node = _layout(process, nodes)
+    return f"--nodes={used} --ntasks={process.ranks} --ntasks-per-node={per_node}"
+
+
 def _layout(process: Process, nodes: int) -> tuple[int, int]:
     """Nodes the process uses and its ranks on each."""
-    used = min(nodes, process.ranks)
+    used = process.nodes if process.service else min(nodes, process.ranks)
+    if process.service and process.first_node + process.nodes > nodes:
+        last = process.first_node + process.nodes
+        raise ValueError(f"{process.name} needs {last} nodes, and the stage has resources.nodes={nodes}")
     if process.ranks % used:
         raise ValueError(f"{process.name}: {process.ranks} ranks do not spread evenly over {nodes} nodes")
     return used, process.ranks // used

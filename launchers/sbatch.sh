@@ -6,17 +6,22 @@ mapfile -t hosts < <(timeout 60 scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR=${hosts[0]} MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))
 main='' signalled='' dead='' services=() names=()
 
-stop_services() {
+stop_services() { # what does not end by itself, Slurm ends with the job
   [ ${#services[@]} = 0 ] || kill "${services[@]}" 2>/dev/null
-  wait
+  for _ in $(seq 300); do
+    [ -n "$(jobs -r)" ] || break
+    sleep 0.2
+  done
 }
 trap stop_services EXIT
 # the time limit is near: main saves what it has and ends with code 85
 trap 'signalled=1; [ -z "$main" ] || kill -USR1 "$main"' USR1
 
-service() { # <index of its node> <name> <command ...>
-  "${step[@]}" --nodes=1 --ntasks=1 --nodelist="${hosts[$1]}" --output="$folder/logs/$2.log" "${@:3}" &
-  services+=("$!") names+=("$2")
+service() { # <name> <index of its first node> <how many> <srun's options and the command ...>
+  local nodes
+  nodes=$(IFS=,; echo "${hosts[*]:$2:$3}")
+  "${step[@]}" --nodelist="$nodes" --output="$folder/logs/$1.log" "${@:4}" &
+  services+=("$!") names+=("$1")
 }
 
 start_task
@@ -34,7 +39,7 @@ code=$?
 
 if [ -n "$dead" ] && [ "$code" != 0 ] && [ "$code" != 85 ]; then
   echo "service $dead ended before main did; the last lines of $folder/logs/$dead.log:"
-  tail -n 12 "$folder/logs/$dead.log"
+  tail -n 30 "$folder/logs/$dead.log"
   exit 1
 fi
 # 85: saved, to be continued. Above 128: a rank ended by a signal, either our USR1, which its stage does not handle, or

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+WEIGHTS_DTYPES = ("bf16", "fp8")
+
 
 @dataclass(kw_only=True)
 class Model:
@@ -14,6 +16,9 @@ class Model:
     """A local folder (config.json, *.safetensors, tokenizer.json) or a hub id."""
     context_length: int = MISSING
     """Tokens of prompt and completion together."""
+    weights_dtype: str = "bf16"
+    """Of the checkpoint's linear layers: bf16, or fp8 (embeddings, the output layer and norms then stay bf16). For the
+    plan's memory, where the checkpoint is not here to look at."""
     chat_template: str | None = None
     """A file name in nemo_ext/chat_templates; None: the tokenizer's own."""
 

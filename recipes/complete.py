@@ -1,38 +1,145 @@
-"""Completions of a stage's requests that outlive a kill."""
+"""Completions of a stage's requests that outlive a kill: what was paid for is found again, the rest is asked for."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nemo_ext.serving import server as servers
 from recipes.served import ServedStage, address_files
 
 if TYPE_CHECKING:
-    from nemo_ext.serving.client import Stats
-    from nemo_ext.serving.requests import Request
+    from nemo_ext.serving.client import Loop, Stats
+    from nemo_ext.serving.probe import Abilities
+    from nemo_ext.serving.requests import Completion, Request
     from nemo_ext.serving.store import CompletionStore
+    from nemo_ext.serving.window import Window
 
 COMPLETIONS = "completions.jsonl"
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What a run of requests came to, besides what is in the store."""
+
+    stats: "Stats | None" = None
+    """None: everything was there already."""
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Request key -> last error, where attempts ran out; not in the store, so that a rerun tries again."""
+    notes: dict[str, object] = field(default_factory=dict)
+    """What the servers were found to honour or ignore."""
+
+    @property
+    def figures(self) -> dict[str, object]:
+        """Of the last run alone, for the manifest."""
+        if self.stats is None:
+            return {}
+        return {
+            "requests_per_s": round(self.stats.done / self.stats.seconds, 1),
+            "tokens_per_s": round(self.stats.generated_tokens / self.stats.seconds, 1),
+            "retries": dict(sorted(self.stats.retries.items())),
+        }
 
 
 def complete_all(
-    cfg: ServedStage, store: "CompletionStore", requests: Callable[[], Iterable["Request"]], total: int, unit: str
-) -> "Stats | None":
-    """Run every request that the store has no completion of. Returns None when there was none to run.
+    cfg: ServedStage,
+    store: "CompletionStore",
+    requests: Callable[[], Iterable["Request"]],
+    total: int,
+    unit: str,
+    *,
+    served: "Abilities | None" = None,
+    samples_per_request: int = 1,
+    may_drop: bool = False,
+    loop: "Loop | None" = None,
+) -> Outcome:
+    """Run every request that the store has no completion of.
+
+    Args:
+        total: how many requests there are in all.
+        served: the servers, where the caller has connected already.
+        samples_per_request: neighbours with the same prompt go out together, up to so many, if the servers honour `n`.
+        may_drop: up to client.max_given_up of the requests may end without a completion.
 
     Raises:
         ValueError: some requests failed for now (the server was unreachable or overloaded): what succeeded is kept,
-            and a rerun tries those again.
+            and a rerun tries those again. Or prompts that cannot fit the model's window, one after another.
+        WrongModel: a server has another model than this stage's.
     """
     from nemo_ext.progress import Progress
-    from nemo_ext.serving.address import wait_for
     from nemo_ext.serving.client import complete
+    from nemo_ext.serving.order import grouped, longest_last_first
 
     waiting = (request for request in requests() if request.key not in store)
-    first = next(iter(waiting), None)
+    first = next(waiting, None)
     if first is None:
-        return None
+        return Outcome()
+    served = served or connect(cfg, first, samples_per_request)
+    outcome, progress = Outcome(notes=_notes(served)), Progress(Path(cfg.output_dir), unit)
+
+    keep = _Keep(store, outcome)
+
+    def show(stats: "Stats") -> None:
+        progress.update(len(store), total, **_live(stats, len(outcome.given_up)))
+
+    progress.update(len(store), total)
+    fitting = _fitting(cfg, store, chain([first], waiting), served)
+    window = 2 * sum(endpoint.concurrency for endpoint in served.endpoints)
+    ordered = longest_last_first(grouped(fitting, 1 if served.honours_n is False else samples_per_request), window)
+    outcome.stats = complete(ordered, served.endpoints, cfg.client, keep, show, loop)
+    keep.refusals()
+    given_up = len(outcome.given_up)
+    if given_up > (cfg.client.max_given_up * total if may_drop else 0):
+        last = next(reversed(outcome.given_up.values()))
+        raise ValueError(f"{cfg.name}: {given_up} of {total} requests failed; the last: {last}. Rerun for them.")
+    return outcome
+
+
+class _Keep:
+    """Stores completions as they come.
+
+    Refusals are stored once another request succeeds: many in a row are the run's fault, a wrong key say, and not theirs.
+    """
+
+    def __init__(self, store: "CompletionStore", outcome: Outcome) -> None:
+        self.store = store
+        self.outcome = outcome
+        self.refused: list[Completion] = []
+
+    def __call__(self, completions: list["Completion"]) -> None:
+        if completions[0].retryable:
+            self.outcome.given_up.update({each.key: str(each.error) for each in completions})
+        elif completions[0].error is not None:
+            self.refused.extend(completions)
+        else:
+            self.store.append([*self.refused, *completions])
+            self.refused.clear()
+
+    def refusals(self) -> None:
+        self.store.append(self.refused)
+
+
+def takes_any_model(cfg: ServedStage) -> bool:
+    """Which one it is, is known once the servers have been asked."""
+    return cfg.any_model and bool(cfg.server["kind"] == "external")
+
+
+def connect(cfg: ServedStage, first: "Request | None" = None, samples_per_request: int = 1) -> "Abilities":
+    """Wait for this stage's servers, check that they have its model, and find out what they honour.
+
+    Args:
+        first: a request to come: whether it is a chat, and has a seed, decides what is tried.
+
+    Raises:
+        TimeoutError, ServersDown: no server.
+        WrongModel: another model.
+    """
+    from nemo_ext.serving.address import wait_for
+    from nemo_ext.serving.probe import probe
+
     server = servers.load(cfg.server)
     endpoints = (
         servers.module_of("external").endpoints(server)
@@ -40,26 +147,72 @@ def complete_all(
         else wait_for(address_files(cfg), server.startup_timeout_s)
     )
     endpoints = [replace(endpoint, concurrency=server.concurrency) for endpoint in endpoints]
-    progress = Progress(Path(cfg.output_dir), unit)
-    before = len(store)
-    failed: list[str] = []
+    expected = [] if takes_any_model(cfg) else servers.accepted_ids(cfg.model)
+    chat = first is not None and not isinstance(first.prompt, str)
+    seed = first is not None and first.sampling.seed is not None and first.sampling.temperature > 0
+    served = probe(endpoints, cfg.client, expected, chat=chat, n=samples_per_request > 1, seed=seed)
+    for ignored, effect in (("n", "each sample is a request of its own"), ("seed", "a rerun will sample other texts")):
+        if getattr(served, f"honours_{ignored}") is False:
+            log.warning("%s: the server ignores `%s`: %s", cfg.name, ignored, effect)
+    return served
 
-    def keep(completion: Any) -> None:
-        if completion.error is not None and completion.retryable:
-            failed.append(completion.error)
+
+def _notes(served: "Abilities") -> dict[str, object]:
+    found = {"honours_n": served.honours_n, "honours_seed": served.honours_seed}
+    return {
+        "model_id": served.endpoints[0].model,
+        **{name: value for name, value in found.items() if value is not None},
+    }
+
+
+def _fitting(
+    cfg: ServedStage, store: "CompletionStore", requests: Iterable["Request"], served: "Abilities"
+) -> Iterator["Request"]:
+    """Those whose prompt fits the window; the others are stored as refused. Also those an earlier run has paid for."""
+    from nemo_ext.serving.earlier import EarlierCompletions, earlier_files
+    from nemo_ext.serving.window import too_long
+
+    window = _window(cfg, served)
+    files = earlier_files(Path(cfg.output_dir), cfg.shard, cfg.shards, COMPLETIONS) if cfg.reuse_completions else []
+    earlier = EarlierCompletions(files)
+    in_a_row: int | None = 0
+    for request in requests:
+        if (found := earlier.find(request.key)) is not None:
+            store.append([found])
+        elif window is not None and (why := window.refusal(request)) is not None:
+            store.append([too_long(request.key, why)])
+            in_a_row = None if in_a_row is None else in_a_row + 1
+            if in_a_row == cfg.client.max_permanent_in_a_row:
+                raise ValueError(f"{cfg.name}: none of the first {in_a_row} prompts fits; of the last, {why}")
         else:
-            store.append(completion)
-        progress.update(len(store), total, failed=len(failed))
-
-    progress.update(before, total)
-    stats = complete(_chain(first, waiting), endpoints, cfg.client, keep)
-    if failed:
-        raise ValueError(
-            f"{cfg.name}: {len(failed)} of {stats.done} requests failed; the last: {failed[-1]}. Rerun for them."
-        )
-    return stats
+            in_a_row = None
+            yield request
+    earlier.close()
 
 
-def _chain(first: "Request", rest: Iterable["Request"]) -> Iterable["Request"]:
-    yield first
-    yield from rest
+def _window(cfg: ServedStage, served: "Abilities") -> "Window | None":
+    from nemo_ext.serving.window import Window
+
+    ours = None if cfg.server["kind"] == "external" else cfg.server.get("max_seq_len") or cfg.model.context_length
+    known = [tokens for tokens in (served.max_model_len, ours) if tokens]
+    return Window(min(known), cfg.model.hf_path) if known else None
+
+
+def _live(stats: "Stats", given_up: int) -> dict[str, object]:
+    """What a stage's line shows besides done, total, rate and ETA."""
+    per_s = 1 / max(stats.seconds, 1e-9)
+    shown: dict[str, object] = {
+        "req/s": round(stats.done * per_s, 1),
+        "tok/s": round(stats.generated_tokens * per_s),
+        "in_flight": stats.in_flight,
+        "servers": stats.up,
+    }
+    counted = {"retried": stats.retries, "flawed": stats.flawed}
+    for name, counts in counted.items():
+        if counts:
+            shown[name] = ",".join(f"{kind}:{count}" for kind, count in sorted(counts.items()))
+    if stats.errors - given_up:
+        shown["refused"] = stats.errors - given_up
+    if given_up:
+        shown["given_up"] = given_up
+    return shown

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_ext import manifest
 from nemo_ext.files import sha256_json, write_json_atomic
 from nemo_ext.process import die_with_parent
+from recipes.stage import deciding
 
 LOCK_WAIT_S = 20
 logger = logging.getLogger("recipes.run_stage")
@@ -29,7 +30,7 @@ logger = logging.getLogger("recipes.run_stage")
 
 def config_hash(content: dict[str, Any]) -> str:
     """Hash of all that decides a stage's result: everything but where and with what limits it runs."""
-    return sha256_json({key: value for key, value in content.items() if key != "resources"})
+    return sha256_json(deciding(content))
 
 
 def load(path: Path) -> tuple[Any, Any]:

@@ -40,6 +40,19 @@ class Stage:
     """Tasks that differ in config: name -> the keys that differ."""
 
 
+LIMITS = {"resources", "client"}
+SERVER_LIMITS = {"urls", "api_key_env", "replicas", "concurrency", "startup_timeout_s", "metrics_interval_s"}
+
+
+def deciding(content: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a stage's config that decide its result; the others say where and with what limits it runs, and may
+    change while it is half done."""
+    kept = {key: value for key, value in content.items() if key not in LIMITS}
+    if isinstance(kept.get("server"), dict):
+        kept["server"] = {key: value for key, value in kept["server"].items() if key not in SERVER_LIMITS}
+    return kept
+
+
 @dataclass(frozen=True)
 class Process:
     """One program of a task. `argv[0]` is `python`, which the executor replaces by the interpreter there."""
@@ -52,6 +65,12 @@ class Process:
     """Runs as long as the main process does; its death fails the task."""
     ready_file: str | None = None
     """A service writes it when it is ready; the executor removes what an earlier run left there."""
+    nodes: int = 1
+    """Of a service: nodes its `ranks` are spread over, as many on each. When one of them ends, all do."""
+    first_node: int = 0
+    """Of a service: the first of the task's nodes that it uses."""
+    mpi: str | None = None
+    """srun's --mpi, where the ranks speak MPI."""
 
 
 def main_process(config_path: str, ranks: int = 1) -> Process:

@@ -11,6 +11,8 @@ from launchers import plan, plugins, resolvers, run
 
 RECIPES = sorted(path.relative_to(run.RECIPES).with_suffix("").as_posix() for path in run.RECIPES.rglob("*.yaml"))
 
+NEEDED = {"evaluate_checkpoint": ["checkpoints=run/train", "step=100"], "generate": ["input=rows.jsonl"]}
+
 
 def compose_recipe(name: str, *overrides: str) -> DictConfig:
     """`+recipe=<name>` and `overrides`, in the order launchers/run.py gives Hydra them."""
@@ -19,8 +21,7 @@ def compose_recipe(name: str, *overrides: str) -> DictConfig:
     words = run.order([*overrides, f"+recipe={name}"])
     if not any(word.startswith("data=") or word == "+scale=tiny" for word in words):
         words.append("data=rows.jsonl")
-    if name == "evaluate_checkpoint":
-        words += ["checkpoints=run/train", "step=100"]
+    words += NEEDED.get(name, [])
     with hydra.initialize_config_dir(str(resolvers.CONF), version_base="1.3"):
         cfg = hydra.compose("config", words, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)

@@ -25,7 +25,7 @@ def test_the_six_published_checkpoints_are_averaged() -> None:
 
 def test_its_student_is_served_by_eight_gpus() -> None:
     evaluate = config("evaluate")
-    assert evaluate.server["tp_size"] == 8 and evaluate.resources.gpus == 8
+    assert evaluate.server["replicas"] * evaluate.server["tp_size"] == 8 == evaluate.resources.gpus
 
 
 def test_paper_values_are_met() -> None:

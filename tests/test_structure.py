@@ -190,6 +190,7 @@ def test_written_commands_exist() -> None:
         "student",
         "teacher",
         "student_server",
+        "prompt",
         "stages",
     }
     wrong = []

@@ -58,12 +58,18 @@ def gpus(config: Config) -> int:
     return len(list_devices())
 
 
+def _devices(config: Config) -> list[str]:
+    """The GPUs here, as CUDA_VISIBLE_DEVICES names them."""
+    visible = config.env.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return visible.split(",")[: gpus(config)] if visible else [str(index) for index in range(gpus(config))]
+
+
 def check(config: Config, stages: list[PlannedStage]) -> None:
-    """Raises ValueError when this machine lacks the GPUs a stage needs."""
-    needy = [stage for stage in stages if stage.resources.gpus]
+    """Raises ValueError when this machine lacks the GPUs or the nodes a stage needs."""
+    needy = [stage for stage in stages if stage.resources.gpus or stage.resources.nodes > 1]
     if not needy:
         return
-    most = max(needy, key=lambda stage: stage.resources.nodes * stage.resources.gpus)
+    most = max(needy, key=lambda stage: (stage.resources.nodes, stage.resources.gpus))
     found = gpus(config)
     if most.resources.nodes > 1 or most.resources.gpus > found:
         raise ValueError(
@@ -86,14 +92,19 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
 def _run_stage(config: Config, stage: PlannedStage, display: Display) -> None:
     waiting = [task for task in stage.tasks if task.why_not_done()]
     running: list[RunningTask] = []
+    needed = stage.resources.gpus
+    idle = _devices(config) if needed else []
     folders = [task.folder for task in stage.tasks]
     display.begin(stage.name, resumed=any((task.folder / "logs").exists() for task in waiting))
     ended: list[Path] | None = None
     try:
         while waiting or running:
-            while waiting and len(running) < config.parallel_tasks:
-                running.append(RunningTask(waiting.pop(0), config))
-            running = [task for task in running if not task.ended()]
+            while waiting and len(running) < config.parallel_tasks and len(idle) >= needed:
+                running.append(RunningTask(waiting.pop(0), config, idle[:needed]))
+                del idle[:needed]
+            for run in [task for task in running if task.ended()]:
+                running.remove(run)
+                idle += run.devices
             display.beat([run.task.folder for run in running], len(folders) - len(waiting) - len(running))
             time.sleep(POLL_S)
         ended = folders
@@ -106,8 +117,10 @@ def _run_stage(config: Config, stage: PlannedStage, display: Display) -> None:
 class RunningTask:
     """The processes of one task."""
 
-    def __init__(self, task: Task, config: Config) -> None:
+    def __init__(self, task: Task, config: Config, devices: list[str]) -> None:
         self.task = task
+        self.devices = devices
+        """The GPUs that are this task's alone while it runs."""
         self.started = time.monotonic()
         self.peak_memory = 0
         self.last_sample = 0.0
@@ -124,6 +137,8 @@ class RunningTask:
     def _start(self, process: Process, config: Config) -> None:
         argv = [sys.executable, *process.argv[1:]] if process.argv[0] == "python" else process.argv
         base = {**os.environ, **config.env, "LAUNCHER_PID": str(os.getpid())}
+        if self.devices:
+            base["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
         base.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores: more threads only spin
         if process.service:
             if process.ready_file:

@@ -17,7 +17,7 @@ from typing import Any
 from launchers.cluster import Cluster
 from launchers.display import Display
 from launchers.plan import PlannedStage
-from launchers.sbatch import array, script, stage_folder
+from launchers.sbatch import array, script
 from nemo_ext.files import write_json_atomic, write_text_atomic
 
 CLIENT_TIMEOUT_S = 60
@@ -98,7 +98,7 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
                 continue
             jobs[stage.name] = _submit_stage(config, stage, after)
             waits = f", after {', '.join(after)}" if after else ""
-            display.line(f"{stage.name:<18} job {jobs[stage.name]}{waits}  {stage_folder(stage)}/logs")
+            display.line(f"{stage.name:<18} job {jobs[stage.name]}{waits}  {stage.folder}/logs")
     except BaseException:
         if jobs:
             _client(["scancel", *jobs.values()])
@@ -106,7 +106,7 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
 
 
 def _submit_stage(config: Config, stage: PlannedStage, after: list[str]) -> str:
-    folder = stage_folder(stage)
+    folder = stage.folder
     path = folder / "submit.sh"
     (folder / "logs").mkdir(parents=True, exist_ok=True)  # Slurm opens the job's log before the script runs
     write_text_atomic(path, script(config, stage))
@@ -145,7 +145,7 @@ def _check_not_queued(stages: list[PlannedStage]) -> None:
     earlier = {
         stage.name: record["job"]
         for stage in stages
-        if (record := _recorded(stage_folder(stage).parent).get(stage.name)) is not None
+        if (record := _recorded(stage.folder.parent).get(stage.name)) is not None
     }
     alive = set(_client(["squeue", "--me", "--noheader", "--format=%F"]).split()) if earlier else set()
     for name, job in earlier.items():

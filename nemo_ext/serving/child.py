@@ -1,15 +1,18 @@
-"""A server in a child process: start it on a free port, wait for its /health, pass signals on, report its end."""
+"""A server in child processes: start it on a free port, wait until it is ready, pass signals on, report its end, and leave
+none of its processes behind."""
 
-import errno
 import json
 import logging
+import os
 import signal
-import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
 
@@ -17,123 +20,198 @@ from omegaconf import OmegaConf
 
 from nemo_ext.files import write_text_atomic
 from nemo_ext.model import Model
-from nemo_ext.serving import parent
-from nemo_ext.serving.server import Server
+from nemo_ext.serving import parent, ports
+from nemo_ext.serving.server import GpuServer, Place, accepted_ids
+from nemo_ext.serving.tasks import Ports, Step, read_ports, write_ports
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this node's own server, never a proxy
+PORTS_WAIT_S = 300.0
+STOP_S = 10.0  # between the signal and the end of those that ignore it; less than executors give us
 START_ATTEMPTS = 3  # ports another process may take between our look and the server's bind
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this node's own server, never a proxy
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to `port`, or to any free one if that is 0 or in use."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        log.warning("port %d is in use; taking another", port)
-        listener.bind((host, 0))
-    return listener
+@dataclass(frozen=True)
+class Serving:
+    """A server that has become ready."""
+
+    port: int
+    model: str
+    """As it lists it."""
+    version: str | None
+    """None: it does not say."""
 
 
-def free_port(host: str, port: int) -> int:
-    with bind(host, port) as probe:
-        return int(probe.getsockname()[1])
+Announce = Callable[[Serving], None]
 
 
 def run(
     module: ModuleType,
-    server: Server,
+    server: GpuServer,
     model: Model,
     host: str,
     port: int,
     address_file: Path,
-    publish: Callable[[int, str], None],
+    step: Step,
+    announce: Announce,
 ) -> int:
-    """Start, wait, publish (with the port and the model id the server lists), and return the exit code.
+    """Of the one or first task: start, wait, announce, and return the exit code.
 
     Raises:
-        TimeoutError: not healthy within startup_timeout_s; the child has been stopped.
+        TimeoutError: not ready within startup_timeout_s; its processes have been ended.
+        ValueError: it serves another model, or its program is not here.
     """
     options = module.options(server, model)
-    options_path = address_file.with_suffix(".options.yaml") if options else None
+    options_path, ports_path = _files(address_file, bool(options))
     if options_path is not None:
         write_text_atomic(options_path, OmegaConf.to_yaml(OmegaConf.create(options)))
-    for attempt in range(START_ATTEMPTS):
-        chosen = free_port(host, port)
-        argv = module.command(server, model, host, chosen, options_path)
+    code = 1
+    for attempt in range(START_ATTEMPTS if server.tasks == 1 else 1):
+        chosen = Ports(ports.public(host), *ports.free_ports(host, port, 2))
+        if server.tasks > 1:
+            write_ports(ports_path, step, chosen)
+        with _Processes(module, server, model, _place(host, chosen, options_path, step)) as processes:
+            if attempt == 0:
+                parent.exit_with_parent()
+            if _wait_ready(processes, module.READY, host, chosen.port, server.startup_timeout_s):
+                announce(
+                    Serving(chosen.port, _model_id(model, host, chosen.port), _version(module, host, chosen.port))
+                )
+                return processes.wait()
+            code = processes.wait()
+        if processes.stopping or not ports.in_use(host, chosen.port):
+            return code
+        log.warning("port %d was taken before the server bound it; starting again on another", chosen.port)
+    return code
+
+
+def join(module: ModuleType, server: GpuServer, model: Model, host: str, address_file: Path, step: Step) -> int:
+    """Of the other tasks: run what the first one runs; returns the exit code.
+
+    Raises:
+        TimeoutError: the first task did not say which ports.
+    """
+    options_path, ports_path = _files(address_file, bool(module.options(server, model)))
+    chosen = read_ports(ports_path, step, PORTS_WAIT_S)
+    with _Processes(module, server, model, _place(host, chosen, options_path, step)) as processes:
+        parent.exit_with_parent()
+        return processes.wait()
+
+
+def _files(address_file: Path, has_options: bool) -> tuple[Path | None, Path]:
+    options_path = address_file.with_suffix(".options.yaml") if has_options else None
+    return options_path, address_file.with_suffix(".ports.json")
+
+
+def _place(host: str, chosen: Ports, options_path: Path | None, step: Step) -> Place:
+    rendezvous = chosen.rendezvous if step.name else ""
+    return Place(host=host, port=chosen.port, options_path=options_path, task=step.task, rendezvous=rendezvous)
+
+
+class _Processes:
+    """The server's process and all that it starts: one process group, which ends with this block."""
+
+    def __init__(self, module: ModuleType, server: GpuServer, model: Model, place: Place) -> None:
+        argv = module.command(server, model, place)
         log.info("starting %s", " ".join(argv))
-        process = subprocess.Popen(argv, process_group=0, preexec_fn=parent.die_with_parent())
-        stopping = _forward_signals(process)
-        if attempt == 0:
-            parent.exit_with_parent()
-        if _wait_healthy(process, host, chosen, server.startup_timeout_s):
-            publish(chosen, _model_id(host, chosen))
-            return _exit_code(process.wait())
-        if stopping or attempt + 1 == START_ATTEMPTS or not _in_use(host, chosen):
-            return _exit_code(process.returncode)
-        log.warning("port %d was taken before the server bound it; starting again on another", chosen)
-    raise AssertionError("the last attempt returns")
+        environment = module.environment(server, os.environ)
+        try:
+            self.leader = subprocess.Popen(argv, env=environment, process_group=0, preexec_fn=parent.die_with_parent())
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"server.kind={server.kind}: no {argv[0]} on PATH here; run the stage in an image that has it "
+                "(resources.image, containers/images.yaml)"
+            ) from error
+        self.stopping = False
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._stop)
+
+    def __enter__(self) -> "_Processes":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._signal(signal.SIGKILL)
+        self.leader.wait()
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self._signal(signum)
+        if not self.stopping:
+            killer = threading.Timer(STOP_S, self._signal, (signal.SIGKILL,))
+            killer.daemon = True
+            killer.start()
+        self.stopping = True
+
+    def _signal(self, signum: int) -> None:
+        # Until the leader is reaped its id is nobody else's, so the group is still ours.
+        if self.leader.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.leader.pid, signum)
+
+    def ended(self) -> bool:
+        return os.waitid(os.P_PID, self.leader.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+    def wait(self) -> int:
+        """The leader's exit code as a shell reports it: 128 + signal for one that a signal ended."""
+        os.waitid(os.P_PID, self.leader.pid, os.WEXITED | os.WNOWAIT)
+        self._signal(signal.SIGKILL)
+        code = self.leader.wait()
+        return 128 - code if code < 0 else code
 
 
-def _forward_signals(process: "subprocess.Popen[bytes]") -> list[int]:
-    """Pass SIGTERM and SIGINT to the child; the list fills with those that came."""
-    received: list[int] = []
-
-    def forward(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        if process.poll() is None:
-            process.send_signal(signum)
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, forward)
-    return received
-
-
-def _wait_healthy(process: "subprocess.Popen[bytes]", host: str, port: int, timeout_s: float) -> bool:
-    """False when the child ended first."""
+def _wait_ready(processes: _Processes, path: str, host: str, port: int, timeout_s: float) -> bool:
+    """False when it ended first."""
     deadline = time.monotonic() + timeout_s
-    while process.poll() is None:
-        if _healthy(host, port):
+    while not processes.ended():
+        if _ready(host, port, path):
             return True
         if time.monotonic() > deadline:
-            process.kill()
-            process.wait()
             raise TimeoutError(
-                f"the server did not answer /health within startup_timeout_s={timeout_s:g}; see its log"
+                f"the server did not answer {path} within server.startup_timeout_s={timeout_s:g}; see its log"
             )
         time.sleep(POLL_S)
     return False
 
 
-def _local(host: str) -> str:
-    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+def fetch(host: str, port: int, path: str, timeout_s: float = 30.0) -> bytes:
+    """Raises OSError when it does not answer 200."""
+    with _DIRECT.open(f"http://{ports.local(host)}:{port}{path}", timeout=timeout_s) as reply:
+        if reply.status != 200:
+            raise OSError(f"{path}: HTTP {reply.status}")
+        return bytes(reply.read())
 
 
-def _healthy(host: str, port: int) -> bool:
+def _ready(host: str, port: int, path: str) -> bool:
     try:
-        with _DIRECT.open(f"http://{_local(host)}:{port}/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
+        fetch(host, port, path, timeout_s=2.0)
+    except OSError:  # HTTP errors too
         return False
+    return True
 
 
-def _model_id(host: str, port: int) -> str:
-    """TensorRT-LLM names the model after its folder, others as told; ask."""
-    with _DIRECT.open(f"http://{_local(host)}:{port}/v1/models", timeout=30) as reply:
-        return str(json.loads(reply.read())["data"][0]["id"])
+def _model_id(model: Model, host: str, port: int) -> str:
+    """What it lists the model as. Raises ValueError for another model: its completions would pass for this one's."""
+    try:
+        listed = [str(card["id"]) for card in json.loads(fetch(host, port, "/v1/models"))["data"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"the server is ready, but lists no models: {type(error).__name__}: {error}") from error
+    accepted = accepted_ids(model)
+    found = next((name for name in listed if name.rstrip("/") in accepted), None)
+    if found is None:
+        raise ValueError(
+            f"the server has {', '.join(listed) or 'no model'}, and this stage's is {' or '.join(accepted)}: the wrong "
+            "model, or another server on this port"
+        )
+    return found
 
 
-def _in_use(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex((_local(host), port)) == 0
-
-
-def _exit_code(returncode: int) -> int:
-    """As a shell reports it: 128 + signal for a child a signal ended."""
-    return 128 - returncode if returncode < 0 else returncode
+def _version(module: ModuleType, host: str, port: int) -> str | None:
+    for path in module.VERSION:
+        try:
+            version = json.loads(fetch(host, port, path)).get("version")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(version, str):
+            return version
+    return None

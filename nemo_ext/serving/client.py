@@ -1,46 +1,57 @@
 """The one client: sends requests to OpenAI-compatible servers, retries what is worth it, and hands back completions.
 
-    stats = complete(requests, endpoints, ClientConfig(), on_result=lambda c: store.append(c), on_tick=None)
+    stats = complete(requests, endpoints, ClientConfig(), on_result=store.append, on_tick=None)
 
 `requests` may be a generator of any length: a request is taken from it only when a worker is free.
 """
 
 import asyncio
-import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-
-import aiohttp
+from typing import Any, Protocol
 
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.attempt import attempt
 from nemo_ext.serving.client_config import ClientConfig
+from nemo_ext.serving.content import OK, content_class
 from nemo_ext.serving.failures import Failure, TooManyFailures
-from nemo_ext.serving.replica import Pool, Replica
+from nemo_ext.serving.hedge import first_answer
+from nemo_ext.serving.pool import Pool
+from nemo_ext.serving.replica import Replica
 from nemo_ext.serving.requests import Completion, Request
 from nemo_ext.serving.stop_signals import run_until_signal
 
-log = logging.getLogger(__name__)
-
 TICK_S = 1.0
 MAX_BACKOFF_S = 30.0
-CONNECT_TIMEOUT_S = 30.0
+OnResult = Callable[[list[Completion]], None]
+Send = Callable[[Request], Awaitable[Completion]]
+
+
+class Loop(AbstractAsyncContextManager[Any], Protocol):
+    """Turns one request into several, such as a tool loop; entered and left inside the client's event loop."""
+
+    async def __call__(self, request: Request, send: Send) -> Completion: ...
 
 
 @dataclass
 class Stats:
-    """Counts so far; `errors` are part of `done`."""
+    """Counts so far, by sample; `errors` are part of `done`."""
 
     done: int = 0
     errors: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     """By kind: connect, reset, timeout, truncated, bad_reply, or the HTTP status."""
+    flawed: Counter[str] = field(default_factory=Counter)
+    """Kept, but empty, cut at their limit (length), or repeating themselves (repetition)."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     in_flight: int = 0
+    up: int = 0
+    """Servers that take requests."""
     seconds: float = 0.0
 
 
@@ -48,13 +59,14 @@ def complete(
     requests: Iterable[Request],
     endpoints: list[Endpoint],
     config: ClientConfig,
-    on_result: Callable[[Completion], None],
+    on_result: OnResult,
     on_tick: Callable[[Stats], None] | None = None,
+    loop: Loop | None = None,
 ) -> Stats:
     """Run every request and return the totals. Blocks; runs its own event loop.
 
-    `on_result` gets each completion as it arrives, in no order; `on_tick` the totals about once a second and at the
-    end. What either raises stops the run.
+    `on_result` gets the completions of each request as they arrive, in no order; `on_tick` the totals about once a
+    second and at the end. What either raises stops the run. `loop` makes a whole trace of each request.
 
     Raises:
         ValueError: no endpoints, or an api_key_env that is not set.
@@ -64,7 +76,7 @@ def complete(
     """
     if not endpoints:
         raise ValueError("no endpoints: a server must be running or its URL given before there can be requests")
-    run = _Run(iter(requests), endpoints, config, on_result, on_tick)
+    run = _Run(iter(requests), endpoints, config, on_result, on_tick, loop)
     run_until_signal(run.all())
     return run.stats
 
@@ -75,14 +87,16 @@ class _Run:
         requests: Iterator[Request],
         endpoints: list[Endpoint],
         config: ClientConfig,
-        on_result: Callable[[Completion], None],
+        on_result: OnResult,
         on_tick: Callable[[Stats], None] | None,
+        loop: Loop | None,
     ) -> None:
         self.requests = requests
         self.endpoints = endpoints
         self.config = config
         self.on_result = on_result
         self.on_tick = on_tick
+        self.loop = loop
         self.stats = Stats()
         self.started = time.monotonic()
         self.failed_in_a_row: list[str] = []
@@ -90,17 +104,14 @@ class _Run:
 
     async def all(self) -> None:
         """Workers share the iterator; the first exception of any task cancels the others."""
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self.config.keepalive_s, ttl_dns_cache=300)
-        timeout = aiohttp.ClientTimeout(total=self.config.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
-        use_proxies = any(endpoint.url.startswith("https://") for endpoint in self.endpoints)  # not between nodes
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=use_proxies) as session:
-            self.pool = Pool.of(session, self.endpoints, self.config.all_down_s, self.config.backoff_s)
-            ticker = asyncio.create_task(self._tick())
-            try:
+        self.pool = Pool(self.endpoints, self.config)
+        ticker = asyncio.create_task(self._tick())
+        try:
+            async with self.loop or nullcontext():
                 await self._work()
-            finally:
-                ticker.cancel()
-                await self.pool.close()
+        finally:
+            ticker.cancel()
+            await self.pool.close()
         self._report()
 
     async def _work(self) -> None:
@@ -127,13 +138,13 @@ class _Run:
         while request is not None:
             self.stats.in_flight += 1
             try:
-                completion = await self._complete(request)
+                completions = await self._trace(request)
             finally:
                 self.stats.in_flight -= 1
             if self.stopping:
                 return
             self.stopping = True  # and it stays so if the caller's code raises: nobody calls that again
-            self._deliver(completion)
+            self._deliver(completions)
             request = next(self.requests, None)
             self.stopping = False
 
@@ -144,47 +155,83 @@ class _Run:
 
     def _report(self) -> None:
         self.stats.seconds = time.monotonic() - self.started
+        self.stats.up = sum(replica.up for replica in self.pool.replicas)
         if self.on_tick is not None:
             self.on_tick(self.stats)
 
-    def _deliver(self, completion: Completion) -> None:
-        stats = self.stats
-        stats.done += 1
-        stats.prompt_tokens += completion.num_prompt_tokens
-        stats.generated_tokens += completion.num_generated_tokens
-        self.on_result(completion)
-        if completion.error is None:
+    def _deliver(self, completions: list[Completion]) -> None:
+        for completion in completions:
+            self._count(completion)
+        self.on_result(completions)
+        if completions[0].error is None:
             self.failed_in_a_row.clear()
             return
-        stats.errors += 1
-        self.failed_in_a_row.append(completion.error)
+        self.failed_in_a_row.append(completions[0].error)
         if len(self.failed_in_a_row) >= self.config.max_permanent_in_a_row:
             last = "\n  ".join(self.failed_in_a_row[-5:])
             raise TooManyFailures(
                 f"{len(self.failed_in_a_row)} requests in a row failed; the last errors were\n  {last}"
             )
 
-    async def _complete(self, request: Request) -> Completion:
+    def _count(self, completion: Completion) -> None:
+        stats = self.stats
+        stats.done += 1
+        stats.generated_tokens += completion.num_generated_tokens
+        if completion.choice == 0:
+            stats.prompt_tokens += completion.num_prompt_tokens
+        if completion.error is not None:
+            stats.errors += 1
+        elif (flaw := content_class(completion.text, completion.finish_reason)) != OK:
+            stats.flawed[flaw] += 1
+
+    async def _trace(self, request: Request) -> list[Completion]:
+        if self.loop is None:
+            return await self._complete(request)
+
+        async def send(segment: Request) -> Completion:
+            return (await self._complete(segment))[0]
+
+        return [await self.loop(request, send)]
+
+    async def _complete(self, request: Request) -> list[Completion]:
         """Attempts until one succeeds, the request is refused, or none are left."""
         started = time.monotonic()
         last: Replica | None = None
         number = 0
         while True:
             number += 1
-            replica = await self.pool.acquire(avoid=last)
-            try:
-                result = await attempt(self.pool.session, request, replica, started, number)
-            finally:
-                replica.in_flight -= 1
-            if isinstance(result, Completion):
+            replica, result = await self._attempt(request, last, started, number)
+            if isinstance(result, list):
                 return result
-            self.pool.failed(replica, result)
             if not result.retry or number == self.config.max_attempts:
                 seconds = time.monotonic() - started
-                return Completion(request.key, "", None, 0, 0, seconds, result.message, number, result.retry)
+                return [
+                    Completion(key, "", None, 0, 0, seconds, result.message, number, result.kind, result.retry)
+                    for key in request.keys
+                ]
             last = replica
             self.stats.retries[result.kind] += 1
             await asyncio.sleep(self._backoff(number, result))
+
+    async def _attempt(
+        self, request: Request, avoid: Replica | None, started: float, number: int
+    ) -> tuple[Replica, list[Completion] | Failure]:
+        async def at(replica: Replica) -> list[Completion] | Failure:
+            sent = time.monotonic()
+            try:
+                result = await attempt(request, replica, started, number)
+            finally:
+                self.pool.release(replica)
+            if isinstance(result, list):
+                self.pool.answered(replica)
+            else:
+                self.pool.failed(replica, result, sent)
+            return result
+
+        replica = await self.pool.acquire(avoid)
+        if self.config.hedge_after_s is None:
+            return replica, await at(replica)
+        return replica, await first_answer(at, replica, self.pool, self.config.hedge_after_s)
 
     def _backoff(self, number: int, failure: Failure) -> float:
         """Doubling, with jitter so that requests that failed together do not come back together."""

@@ -20,19 +20,25 @@ class TooManyFailures(ClientStopped):
     """max_permanent_in_a_row requests failed for good with no success between them."""
 
 
+class WrongModel(ClientStopped, ValueError):
+    """A server has another model than the one that is asked."""
+
+
 class Interrupted(ClientStopped):
     """A signal, whose handler returned, stopped the run."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """`kind` is what the statistics count by; `suspect`: ask the endpoint's /health before using it again."""
+    """`kind` is what the statistics count by; `suspect`: ask the endpoint's /health before using it again;
+    `overload`: fewer requests at once may help."""
 
     kind: str
     message: str
     retry: bool
     suspect: bool = False
     retry_after_s: float = 0.0
+    overload: bool = False
 
 
 def from_status(status: int, body: bytes, retry_after: str | None) -> Failure:
@@ -40,7 +46,7 @@ def from_status(status: int, body: bytes, retry_after: str | None) -> Failure:
     message = f"HTTP {status}: {_server_message(body)}"
     if status in (408, 429) or status >= 500:
         suspect = status in (502, 503, 504)
-        return Failure(str(status), message, True, suspect, _retry_after(retry_after))
+        return Failure(str(status), message, True, suspect, _retry_after(retry_after), status in (408, 429, 503))
     return Failure(str(status), message, retry=False)
 
 
@@ -48,7 +54,8 @@ def from_exception(error: aiohttp.ClientError | OSError) -> Failure:
     """The connection could not be made, broke, or took too long (TimeoutError is an OSError)."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, TimeoutError):
-        return Failure("timeout", text, retry=True, suspect=True)
+        text = text if str(error) else "no answer within client.timeout_s"
+        return Failure("timeout", text, retry=True, suspect=True, overload=True)
     if isinstance(error, aiohttp.ClientConnectorError):
         return Failure("connect", text, retry=True, suspect=True)
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -56,8 +63,8 @@ def from_exception(error: aiohttp.ClientError | OSError) -> Failure:
     return Failure("reset", text, retry=True, suspect=True)
 
 
-def bad_reply(body: bytes) -> Failure:
-    return Failure("bad_reply", f"the reply is not a completion: {body[:200]!r}", retry=True)
+def bad_reply(body: bytes, why: str = "it is not a completion") -> Failure:
+    return Failure("bad_reply", f"the reply cannot be used, {why}: {body[:200]!r}", retry=True)
 
 
 def _server_message(body: bytes) -> str:

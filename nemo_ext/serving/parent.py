@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
-GRACE_S = 5.0
+GRACE_S = 12.0  # more than child.STOP_S
 POLL_S = 0.5
 
 _libc = ctypes.CDLL(None, use_errno=True)

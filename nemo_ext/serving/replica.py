@@ -1,35 +1,119 @@
-"""The endpoints of one run: which are up, and which takes the next request."""
+"""One server of a run: its connections, how much is open there, and whether it may be used."""
 
-import asyncio
-import logging
 import os
-import random
 import time
-from dataclasses import dataclass, field
 
 import aiohttp
+import orjson
 from yarl import URL
 
 from nemo_ext.serving.address import Endpoint
-from nemo_ext.serving.failures import Failure, ServersDown
+from nemo_ext.serving.client_config import ClientConfig
+from nemo_ext.serving.concurrency import Concurrency
 
-log = logging.getLogger(__name__)
-
+CONNECT_TIMEOUT_S = 30.0
 HEALTH_TIMEOUT_S = 10.0
-MAX_RECENT_ERRORS = 5
+TRIAL_TIMEOUT_S = 120.0
+NOT_OFFERED = (401, 403, 404, 405)  # hosted services have no /health, and some list no models
 
 
-@dataclass(eq=False)
 class Replica:
-    endpoint: Endpoint
-    headers: dict[str, str]
-    urls: dict[str, URL]
-    """By path."""
-    in_flight: int = 0
-    up: bool = True
+    """`in_flight` requests are open; `up`: it takes new ones; `stalled`: it left because it accepted and never answered."""
+
+    def __init__(self, endpoint: Endpoint, headers: dict[str, str], config: ClientConfig) -> None:
+        self.endpoint = endpoint
+        self.concurrency = Concurrency(endpoint.concurrency)
+        self.in_flight = 0
+        self.up = True
+        self.stalled = False
+        self.num_answered = 0
+        self.last_reply = time.monotonic()
+        """Or when the first of the open requests went out."""
+        self.reply_model: str | None = None
+        paths = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health")
+        self.urls = {path: URL(endpoint.url + path) for path in paths}
+        self._config = config
+        self._headers = headers
+        self.session = self._connect()
+
+    def _connect(self) -> aiohttp.ClientSession:
+        """Connections are this replica's alone: closing them ends what is open there and nothing else."""
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._config.keepalive_s, ttl_dns_cache=300)
+        timeout = aiohttp.ClientTimeout(total=self._config.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        proxied = self.endpoint.url.startswith("https://")  # not between nodes
+        return aiohttp.ClientSession(
+            connector=connector, timeout=timeout, trust_env=proxied, headers=self._headers, auto_decompress=True
+        )
+
+    @property
+    def free(self) -> bool:
+        return self.up and self.in_flight < int(self.concurrency.limit)
+
+    @property
+    def load(self) -> float:
+        return self.in_flight / self.concurrency.limit
+
+    def begin(self) -> None:
+        if self.in_flight == 0:
+            self.last_reply = time.monotonic()
+        self.in_flight += 1
+
+    def speaks_for(self, model: str | None) -> bool:
+        """Whether a reply may come from here: gateways name a model in their own way, but always in the same."""
+        if model is None or model == self.endpoint.model:
+            return True
+        self.reply_model = self.reply_model or model
+        return model == self.reply_model
+
+    async def hang_up(self) -> None:
+        """Close every connection: whatever is open here fails now and can go elsewhere."""
+        session, self.session = self.session, self._connect()
+        await session.close()
+
+    async def close(self) -> None:
+        await self.session.close()
+
+    async def why_not_healthy(self) -> str | None:
+        """None when /health answers, the model is (still) the one asked for and, after a stall, a request is answered."""
+        try:
+            health = await self._get("/health")
+            if health[0] >= 500:
+                return f"/health: HTTP {health[0]}"
+            status, body = await self._get("/v1/models")
+            if status == 200 and self.endpoint.model not in (listed := model_ids(body)):
+                return f"it has {', '.join(listed) or 'no model'} instead of {self.endpoint.model}"
+            return await self._why_no_answer() if self.stalled else None
+        except TimeoutError:
+            return f"no answer to /health in {HEALTH_TIMEOUT_S:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return f"/health: {type(error).__name__}: {error}"
+
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+        async with self.session.get(self.urls[path], timeout=timeout) as reply:
+            return reply.status, await reply.read()
+
+    async def _why_no_answer(self) -> str | None:
+        body = orjson.dumps({"model": self.endpoint.model, "prompt": "1", "max_tokens": 1})
+        timeout = aiohttp.ClientTimeout(total=TRIAL_TIMEOUT_S)
+        async with self.session.post(self.urls["/v1/completions"], data=body, timeout=timeout) as reply:
+            return f"a trial request: HTTP {reply.status}" if reply.status >= 500 else None
 
 
-def _replica(endpoint: Endpoint) -> Replica:
+def model_ids(body: bytes) -> list[str]:
+    """Of a /v1/models reply.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return [str(card["id"]) for card in orjson.loads(body)["data"]]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"/v1/models is no list of models: {body[:200]!r}") from error
+
+
+def headers_for(endpoint: Endpoint) -> dict[str, str]:
+    """Raises ValueError when the variable named by api_key_env is not set."""
     headers = {"Content-Type": "application/json"}
     if endpoint.api_key_env is not None:
         key = os.environ.get(endpoint.api_key_env)
@@ -38,84 +122,4 @@ def _replica(endpoint: Endpoint) -> Replica:
                 f"the environment variable {endpoint.api_key_env} is not set; it holds {endpoint.url}'s key"
             )
         headers["Authorization"] = f"Bearer {key}"
-    paths = ("/v1/completions", "/v1/chat/completions", "/health")
-    return Replica(endpoint, headers, {path: URL(endpoint.url + path) for path in paths})
-
-
-@dataclass
-class Pool:
-    """Hands out the replica with the fewest open requests; replicas that fail leave until /health answers again.
-
-    `all_down_s`: how long `acquire` waits with none up before it raises ServersDown with the last errors.
-    """
-
-    session: aiohttp.ClientSession
-    replicas: list[Replica]
-    all_down_s: float
-    probe_interval_s: float
-    recent_errors: list[str] = field(default_factory=list)
-    _down_since: float = 0.0
-    """time.monotonic() when the last replica went down."""
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _probes: dict[int, "asyncio.Task[None]"] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls, session: aiohttp.ClientSession, endpoints: list[Endpoint], all_down_s: float, probe_s: float
-    ) -> "Pool":
-        return cls(session, [_replica(endpoint) for endpoint in endpoints], all_down_s, probe_s)
-
-    async def acquire(self, avoid: Replica | None) -> Replica:
-        """The least busy replica that is up, not `avoid` if there is another."""
-        while not (up := [replica for replica in self.replicas if replica.up]):
-            await self._wait_for_one()
-        others = [replica for replica in up if replica is not avoid]
-        chosen = min(others or up, key=lambda replica: replica.in_flight)
-        chosen.in_flight += 1
-        return chosen
-
-    async def _wait_for_one(self) -> None:
-        left = self._down_since + self.all_down_s - time.monotonic()
-        if left <= 0:
-            errors = "\n  ".join(self.recent_errors)
-            raise ServersDown(f"no server has answered for {self.all_down_s:g} s; the last errors were\n  {errors}")
-        self._changed.clear()
-        try:
-            await asyncio.wait_for(self._changed.wait(), left)
-        except TimeoutError:
-            return
-
-    def failed(self, replica: Replica, failure: Failure) -> None:
-        """Remember the error; take a suspect replica out until its /health answers."""
-        self._note(replica, failure.message)
-        if not (failure.suspect and replica.up):
-            return
-        replica.up = False
-        if not any(other.up for other in self.replicas):
-            self._down_since = time.monotonic()
-        self._probes[id(replica)] = asyncio.create_task(self._probe(replica))
-
-    def _note(self, replica: Replica, message: str) -> None:
-        self.recent_errors.append(f"{replica.endpoint.url}: {message}")
-        del self.recent_errors[:-MAX_RECENT_ERRORS]
-
-    async def _probe(self, replica: Replica) -> None:
-        while not await self._healthy(replica):
-            await asyncio.sleep(self.probe_interval_s * random.uniform(0.8, 1.2))
-        replica.up = True
-        self._changed.set()
-
-    async def _healthy(self, replica: Replica) -> bool:
-        """Any answer but a server error counts: hosted services have no /health and say 404 or 401."""
-        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
-        try:
-            async with self.session.get(replica.urls["/health"], headers=replica.headers, timeout=timeout) as reply:
-                return reply.status < 500
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            self._note(replica, f"/health: {type(error).__name__}: {error}")
-            return False
-
-    async def close(self) -> None:
-        for probe in self._probes.values():
-            probe.cancel()
-        await asyncio.gather(*self._probes.values(), return_exceptions=True)
+    return headers

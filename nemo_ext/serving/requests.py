@@ -1,7 +1,7 @@
 """What is asked of a server and what comes back, independent of which server it is."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -30,6 +30,12 @@ class Request:
     sampling: Sampling
     rendered: bool = False
     """The prompt already holds every special token, BOS too: the server must add none."""
+    more_keys: tuple[str, ...] = ()
+    """Of further samples of the same prompt, asked for in the same request (the API's `n`)."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key, *self.more_keys)
 
     @property
     def path(self) -> str:
@@ -50,6 +56,8 @@ class Request:
             body["stop"] = list(sampling.stop)
         if sampling.seed is not None:
             body["seed"] = sampling.seed
+        if self.more_keys:
+            body["n"] = len(self.keys)
         if self.rendered:
             body["add_special_tokens"] = False
         return orjson.dumps(body)
@@ -63,20 +71,33 @@ class Completion:
     """stop or length; None with an error."""
     num_prompt_tokens: int
     num_generated_tokens: int
+    """Of a request for several samples servers count the sum only: it is then split by the length of the texts."""
     seconds: float
     """From the first attempt to the reply, waits included."""
     error: str | None
     """The server's message when it refused the request for good, or the last failure when attempts ran out."""
     attempts: int
+    error_kind: str | None = None
+    """With an error: the HTTP status, connect, timeout, ... as failures.py names them, or prompt_too_long."""
     retryable: bool = False
     """With an error: attempts ran out, so a later run may succeed; do not store it as an answer."""
     stop_reason: str | int | None = None
     """The stop string (or token id) that ended it, where the server says; None for end of sequence, or not said."""
+    seed: int | None = None
+    """The request's; the samples of one request share it and differ in `choice`."""
+    choice: int = 0
+    replica: str | None = None
+    """URL of the server that answered."""
     tools: dict[str, Any] | None = None
     """What a tool loop did: executions, errors by class, why it ended (nemo_ext/sandbox/tool_loop.py)."""
 
 
-def request_key(model: str, prompt: Prompt, sampling: Sampling, sample_index: int) -> str:
-    """32 hex digits that identify one sample: equal for equal content, whatever the order of rows or shards."""
-    content = {"model": model, "prompt": prompt, "sampling": asdict(sampling), "sample_index": sample_index}
+def request_key(model: str, prompt: Prompt, sampling: Sampling, sample_index: int, variant: str = "") -> str:
+    """32 hex digits that identify one sample: equal for equal content, whatever the order of rows or shards.
+
+    `variant`: what else decides the result, such as the settings of a tool loop.
+    """
+    content = {"model": model, "prompt": prompt, "sampling": sampling, "sample_index": sample_index}
+    if variant:
+        content["variant"] = variant
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]

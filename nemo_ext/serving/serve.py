@@ -3,24 +3,31 @@
     python -m nemo_ext.serving.serve run/teacher/config.yaml --address-file run/teacher/server-0.json
 
 The YAML's `server` mapping says which server, its `model` mapping what it serves. `embedded` runs in this process; the
-others are children, which get our signals, whose exit code we return, and which die with us.
+others are children, which get our signals, whose exit code we return, and which die with us. A server over several nodes
+is a job step each of whose tasks runs this same command.
+
+Beside server-0.json: server-0.served.json (kind, model, version; kept), server-0.metrics.json (its load, every 30 s),
+server-0.options.yaml and server-0.ports.json (what its processes read when they start).
 """
 
 import argparse
 import logging
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from nemo_ext.files import write_json_atomic
 from nemo_ext.model import Model
-from nemo_ext.serving import child, parent
-from nemo_ext.serving.server import Server, load, module_of
+from nemo_ext.serving import child, parent, ports, server_metrics
+from nemo_ext.serving.address import served_path
+from nemo_ext.serving.child import Serving
+from nemo_ext.serving.server import GpuServer, Server, load, module_of
+from nemo_ext.serving.tasks import this_step
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +47,6 @@ def read_stage(path: Path) -> tuple[Server, Model]:
     return load(OmegaConf.to_container(config.server, resolve=True)), model  # type: ignore[arg-type]
 
 
-def public_host(bind_host: str) -> str:
-    """The name clients use: a server on all interfaces is reached under this node's name."""
-    return socket.gethostname() if bind_host in ("0.0.0.0", "::") else bind_host  # noqa: S104
-
-
 @contextmanager
 def published(path: Path) -> Iterator[None]:
     """Remove the address file before, so that nobody reads an old one, and after."""
@@ -55,9 +57,18 @@ def published(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def publish(path: Path, host: str, port: int, model_id: str) -> None:
-    write_json_atomic(path, {"url": f"http://{host}:{port}", "model": model_id, "pid": os.getpid()})
-    log.info("serving %s on http://%s:%d", model_id, host, port)
+def announce(server: Server, address_file: Path, host: str, serving: Serving) -> None:
+    """Write the address, and from now on a line about the load every so often."""
+    public, about = ports.public(host), {"kind": server.kind, "model": serving.model, "version": serving.version}
+    write_json_atomic(served_path(address_file), about)
+    url = f"http://{public}:{serving.port}"
+    write_json_atomic(address_file, {"url": url, "host": public, "port": serving.port, **about, "pid": os.getpid()})
+    log.info("serving %s on %s, %s %s", serving.model, url, server.kind, serving.version or "of unknown version")
+    if server.metrics_interval_s > 0:
+        module = module_of(server.kind)
+        path = address_file.with_suffix(".metrics.json")
+        get = lambda: child.fetch(host, serving.port, module.METRICS)  # noqa: E731
+        server_metrics.watch(get, module.read_metrics, server.metrics_interval_s, path)
 
 
 def serve(server: Server, model: Model, address_file: Path, host: str, port: int) -> int:
@@ -65,18 +76,33 @@ def serve(server: Server, model: Model, address_file: Path, host: str, port: int
     module = module_of(server.kind)
     if hasattr(module, "endpoints"):
         raise ValueError(f"server.kind={server.kind!r} is run by somebody else; there is nothing to start")
-
-    def announce(bound: int, model_id: str) -> None:
-        publish(address_file, public_host(host), bound, model_id)
-
+    if isinstance(server, GpuServer):
+        step = this_step(server.tasks)
+        if step.task > 0:
+            return child.join(module, server, model, host, address_file, step)
+        with published(address_file):
+            tell = partial(announce, server, address_file, host)
+            return child.run(module, server, model, host, port, address_file, step, tell)
+    parent.exit_with_parent()
+    listener = ports.bind(host, port)
+    here = Serving(listener.getsockname()[1], model.name, module.version())
     with published(address_file):
-        if hasattr(module, "run"):
-            parent.exit_with_parent()
-            listener = child.bind(host, port)
-            bound = listener.getsockname()[1]
-            module.run(server, model, listener, lambda: announce(bound, model.name))
-            return 0
-        return child.run(module, server, model, host, port, address_file, announce)
+        module.run(server, model, listener, partial(announce, server, address_file, host, here))
+    return 0
+
+
+def use_gpus(positions: str) -> None:
+    """Of the GPUs this process may see, leave those at `positions` ("0,1"): replicas share a node."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = positions.split(",")
+    if visible:
+        devices = visible.split(",")
+        if max(map(int, chosen)) >= len(devices):
+            raise ValueError(
+                f"this replica uses GPUs {positions} of the node, and it may use {len(devices)} ({visible})"
+            )
+        chosen = [devices[int(position)] for position in chosen]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
 
 
 def main() -> None:
@@ -86,12 +112,18 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 when clients are on other nodes")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--replica", type=int, default=0, help="only to tell replicas apart in logs")
+    parser.add_argument("--gpus", default="", help="which of this node's GPUs, such as 2,3; default: all")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s server-{args.replica} %(levelname)s %(message)s")
     try:
+        if args.gpus:
+            use_gpus(args.gpus)
         server, model = read_stage(args.config)
         code = serve(server, model, args.address_file, args.host, args.port)
-    except (ValueError, TimeoutError) as error:
+    except ValueError as error:
+        write_json_atomic(args.address_file, {"error": str(error)})
+        raise SystemExit(str(error)) from error
+    except TimeoutError as error:
         raise SystemExit(str(error)) from error
     sys.exit(code)
 

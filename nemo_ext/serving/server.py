@@ -1,9 +1,15 @@
 """What every inference server has in common, and how a `server:` mapping becomes a typed one.
 
 A kind is a file: `kind: trtllm` is nemo_ext/serving/servers/trtllm.py. Such a file has
-    Config(Server)                                          its fields, documented
-    command(cfg, model, host, port, options_path)           the argv that starts it (not for external)
-    options(cfg, model)                                     what the YAML file at options_path holds; {}: no file
+    Config(Server)                      its fields, documented; Config(GpuServer) where it needs GPUs
+and, of a server that is a program of its own,
+    command(cfg, model, place)          the argv that starts it
+    options(cfg, model)                 what the YAML file at place.options_path holds; {}: no file
+    environment(cfg, environ)           what that program gets of our environment
+    READY                               the path that answers 200 once it serves
+    VERSION                             paths that may tell its version, as JSON with `version`
+    METRICS, read_metrics(body, before) the path of its metrics, and what they say (server_metrics.py)
+`embedded` runs in our own process, `external` runs elsewhere: those files say how.
 Light imports only: the login node reads this.
 """
 
@@ -17,7 +23,10 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_ext.model import Model
 from nemo_ext.serving.address import CONCURRENCY
+
+KV_CACHE_DTYPES = ("auto", "fp8")
 
 
 @dataclass(kw_only=True)
@@ -29,7 +38,96 @@ class Server:
     concurrency: int = CONCURRENCY
     """Requests open at once per replica, at most; keep it at or above the server's batch size."""
     startup_timeout_s: float = 600.0
-    """Give up when /health has not answered by then."""
+    """Give up when it is not ready by then: loading 405B from a busy file system takes 10 to 30 minutes."""
+    metrics_interval_s: float = 30.0
+    """Between lines about its load in the server's log; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"server.{name}={getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(kw_only=True)
+class GpuServer(Server):
+    """One replica uses tp_size * pp_size GPUs, on `nodes` nodes."""
+
+    tp_size: int = 1
+    """GPUs each layer is split over."""
+    pp_size: int = 1
+    """Groups of layers, one after another."""
+    nodes: int = 1
+    """Nodes of one replica."""
+    max_batch_size: int = 256
+    """Sequences decoded together."""
+    max_num_tokens: int = 8192
+    """Tokens of one step, prompts and decodes together."""
+    max_seq_len: int | None = None
+    """Tokens of prompt and completion; None: the model's context length."""
+    kv_cache_dtype: str = "auto"
+    """auto (the weights' 16 bit, or what the checkpoint says) or fp8."""
+    startup_timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("tp_size", "pp_size", "nodes", "max_batch_size", "max_num_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"server.{name}={getattr(self, name)}; it must be at least 1")
+        if self.gpus % self.nodes:
+            raise ValueError(f"server.nodes={self.nodes}; it must divide tp_size * pp_size = {self.gpus}")
+        if self.kv_cache_dtype not in KV_CACHE_DTYPES:
+            raise ValueError(f"server.kv_cache_dtype={self.kv_cache_dtype!r}; it may be one of {KV_CACHE_DTYPES}")
+
+    @property
+    def gpus(self) -> int:
+        return self.tp_size * self.pp_size
+
+    @property
+    def gpus_per_node(self) -> int:
+        return self.gpus // self.nodes
+
+    @property
+    def tasks(self) -> int:
+        """Processes that start one replica, spread evenly over its nodes; all run the same command."""
+        return self.nodes
+
+    @property
+    def launch_mpi(self) -> str | None:
+        """The kind of MPI that starts those processes; None: none does."""
+        return None
+
+    def kv_gib(self, total: float, weights: float, buffers: float) -> float:
+        """Of each GPU's memory, what this server gives to the key-value cache. All in GiB."""
+        raise NotImplementedError
+
+    def sequence_length(self, model: Model) -> int:
+        """Tokens of prompt and completion that one sequence may have.
+
+        Raises:
+            ValueError: more than the model can take.
+        """
+        if self.max_seq_len is None:
+            return model.context_length
+        if not 0 < self.max_seq_len <= model.context_length:
+            raise ValueError(
+                f"server.max_seq_len={self.max_seq_len}; {model.name} takes up to "
+                f"model.context_length={model.context_length}"
+            )
+        return self.max_seq_len
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where one process of a replica finds itself."""
+
+    host: str
+    """To listen on."""
+    port: int
+    options_path: Path | None = None
+    task: int = 0
+    """Which of the replica's `tasks` this is; 0 listens."""
+    rendezvous: str = ""
+    """host:port of task 0, where the tasks meet; empty when there is one."""
 
 
 def kinds() -> list[str]:
@@ -65,3 +163,9 @@ def load(mapping: Mapping[str, Any]) -> Server:
         raise ValueError(f"server.{error.key}: {str(error).splitlines()[0]}") from error
     assert isinstance(server, Server), "a plug-in's Config extends Server"
     return server
+
+
+def accepted_ids(model: Model) -> list[str]:
+    """The ids under which a server may list this model: its name, or where it was loaded from."""
+    path = model.hf_path.rstrip("/")
+    return list(dict.fromkeys([model.name, Path(path).name, path]))

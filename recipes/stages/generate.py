@@ -1,78 +1,91 @@
-"""Ask a served model for completions of every row's prompt, several of each if wanted.
+"""Ask a served model for completions of every row's prompt, several of each if wanted, with or without Python at hand.
 
 In:  rows with the keys their prompt names, such as {"id": "9c1e", "problem": "Ava has 7 pens. ...",
-     "problem_source": "gsm8k"}
+     "problem_source": "gsm8k"}; in a file of your own `id` and `problem_source` may be missing
 Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "sample_index": 0, "seed": 1790234,
-     "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order
+     "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order; samples that shared
+     a request also have "choice", their place in its reply, and tool-integrated ones "tools"
      completions.jsonl, what has been paid for, by the hash of model, prompt and sampling: a killed stage goes on from it
+Dropped: missing_<key>, prompt_too_long, refused_by_server, given_up (after client.max_attempts), malformed_json
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
-
+from nemo_ext.files import sha256_json
 from nemo_ext.manifest import Facts
-from nemo_ext.prompts import Prompt, prompt_hash
-from recipes.complete import COMPLETIONS, complete_all
-from recipes.served import SamplingConfig, ServedStage, describe_server, server_processes
+from nemo_ext.prompts import prompt_hash
+from nemo_ext.sandbox.config import SandboxConfig, ToolLoopConfig
+from recipes.complete import COMPLETIONS, Outcome, complete_all, connect, takes_any_model
+from recipes.sampling import Samples, SamplingStage, check_prompts
+from recipes.served import describe_server, server_processes
 from recipes.stage import Process
 
 if TYPE_CHECKING:
-    from nemo_ext.rows import Row
-    from nemo_ext.serving.requests import Request, Sampling
+    from nemo_ext.sandbox.tool_loop import ToolLoop
+    from nemo_ext.serving.requests import Completion, Request
+    from nemo_ext.serving.store import CompletionStore
+
+SANDBOX_TIMEOUT_S = 300.0
 
 
 @dataclass(kw_only=True)
-class PerSource:
-    prompt: Prompt = MISSING
-    num_samples: int = 1
-    """Completions of each row, each with a seed of its own."""
+class Config(SamplingStage):
+    samples_per_request: int = 1
+    """Up to so many samples of a row in one request, where the server honours `n`: the prompt is sent once. They then
+    share a seed, and their token counts are split by the length of the texts. With tools always 1."""
+    use_tools: bool = False
+    """Run the Python that the model writes, and let it go on from the result."""
+    tools: ToolLoopConfig = field(default_factory=ToolLoopConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
 
-@dataclass(kw_only=True)
-class Config(ServedStage):
-    input: str = MISSING
-    """An earlier stage's folder, or a file."""
-    by_source: dict[str, PerSource] = field(default_factory=dict)
-    """problem_source -> how its rows are asked."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    seed: int = 0
+def check(cfg: Config) -> None:
+    check_prompts(cfg)
+    if cfg.samples_per_request < 1:
+        raise ValueError(f"stages.{cfg.name}.samples_per_request={cfg.samples_per_request}: it must be at least 1")
 
 
 def processes(cfg: Config, config_path: str) -> list[Process]:
-    return server_processes(cfg, config_path)
+    processes = server_processes(cfg, config_path)
+    if not cfg.use_tools:
+        return processes
+    argv = ["python", "-m", "nemo_ext.sandbox.service", config_path, "--address-file", str(_sandbox_file(cfg))]
+    return [Process("sandbox", argv, service=True, ready_file=str(_sandbox_file(cfg))), *processes]
+
+
+def _sandbox_file(cfg: Config) -> Path:
+    return Path(cfg.output_dir) / "sandbox.json"
 
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.manifest import model_fingerprint
     from nemo_ext.rows import RowWriter, input_files, require_rows
+    from nemo_ext.serving.spending import Spending
     from nemo_ext.serving.store import CompletionStore
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    total = sum(1 for _ in samples(cfg, files))
+    samples, loop = _with_tools(cfg, files) if cfg.use_tools else (Samples(cfg, files, cfg.model.name), None)
+    total = samples.count()
     with CompletionStore(folder / COMPLETIONS) as store:
-        complete_all(cfg, store, lambda: (request for _, request in samples(cfg, files)), total, "completions")
-        tokens = {"prompt": 0, "generated": 0}
+        served = None
+        if takes_any_model(cfg):  # its name is part of every completion's key
+            served = connect(cfg, next(samples.requests(), None), cfg.samples_per_request)
+            samples.model = served.endpoints[0].model
+        outcome = complete_all(
+            cfg, store, samples.requests, total, "completions",
+            served=served, samples_per_request=1 if loop else cfg.samples_per_request, may_drop=True, loop=loop,
+        )  # fmt: skip
+        spending = Spending()
         with RowWriter(folder) as out:
-            for row, request in samples(cfg, files):
-                completion = store.get(request.key)
-                if completion.error is not None:
-                    out.drop(row | {"error": completion.error}, "refused_by_server")
-                    continue
-                out.keep(
-                    row
-                    | {
-                        "generation": completion.text,
-                        "finish_reason": completion.finish_reason,
-                        "num_prompt_tokens": completion.num_prompt_tokens,
-                        "num_generated_tokens": completion.num_generated_tokens,
-                    }
-                )
-                tokens["prompt"] += completion.num_prompt_tokens
-                tokens["generated"] += completion.num_generated_tokens
+            for row, request in samples.rows(dropped=out):
+                completion = _result(store, outcome, request)
+                if completion.error is None:
+                    spending.add(completion)
+                    out.keep(row | _answer(completion))
+                else:
+                    out.drop(row | {"error": completion.error}, _reason(completion))
             require_rows(out.kept, cfg.name, out.dropped)
     return Facts(
         inputs=files,
@@ -80,44 +93,55 @@ def run(cfg: Config) -> Facts:
         rows_in=out.total,
         rows_out=out.kept,
         dropped=out.dropped,
-        models={cfg.model.name: model_fingerprint(cfg.model.hf_path)},
+        models={samples.model: "as served" if takes_any_model(cfg) else model_fingerprint(cfg.model.hf_path)},
         prompts={each.prompt.name: prompt_hash(each.prompt) for each in cfg.by_source.values()},
-        server=describe_server(cfg),
+        server=describe_server(cfg) | outcome.notes,
         seeds={"sampling": cfg.seed},
-        tokens=tokens,
+        tokens=spending.tokens,
+        figures=spending.figures(cfg.client) | outcome.figures,
     )
 
 
-def samples(cfg: Config, files: list[Path]) -> Iterator[tuple["Row", "Request"]]:
-    """Every sample this shard is to make, in input order: the row with its sample_index and seed, and the request."""
-    from nemo_ext.prompts import render
-    from nemo_ext.rows import in_shard, read_rows
-    from nemo_ext.serving.requests import Request, request_key
+def _with_tools(cfg: Config, files: list[Path]) -> tuple[Samples, "ToolLoop"]:
+    """Samples whose prompts are text, which a trace can go on from, and what makes traces of them."""
+    from nemo_ext.chat_template import ChatTemplate
+    from nemo_ext.sandbox.tool_loop import ToolLoop
+    from nemo_ext.serving.address import wait_for
 
-    for file in files:
-        for row in read_rows(file):
-            if not in_shard(row["id"], cfg.shard, cfg.shards):
-                continue
-            source = cfg.by_source.get(row["problem_source"])
-            if source is None:
-                raise ValueError(
-                    f"stages.{cfg.name}.by_source has no {row['problem_source']!r}, the problem_source of a row; "
-                    f"it has {sorted(cfg.by_source)}"
-                )
-            prompt = render(source.prompt, row)
-            for index in range(source.num_samples):
-                sampling = _sampling(cfg, source.prompt, row["id"], index)
-                key = request_key(cfg.model.name, prompt, sampling, index)
-                yield row | {"sample_index": index, "seed": sampling.seed}, Request(key, prompt, sampling)
+    chats = any(each.prompt.template == "chat" for each in cfg.by_source.values())
+    template = ChatTemplate.of(cfg.model).render if chats else None
+    samples = Samples(cfg, files, cfg.model.name, template, variant=sha256_json(asdict(cfg.tools)))
+    (sandbox,) = wait_for([_sandbox_file(cfg)], SANDBOX_TIMEOUT_S)
+    return samples, ToolLoop([sandbox.url], cfg.tools)
 
 
-def _sampling(cfg: Config, prompt: Prompt, row_id: str, index: int) -> "Sampling":
-    from nemo_ext.rows import content_id
-    from nemo_ext.serving.requests import Sampling
+def _answer(completion: "Completion") -> dict[str, Any]:
+    """What a completion adds to its row."""
+    keys: dict[str, Any] = {
+        "generation": completion.text,
+        "finish_reason": completion.finish_reason,
+        "num_prompt_tokens": completion.num_prompt_tokens,
+        "num_generated_tokens": completion.num_generated_tokens,
+        "seed": completion.seed,
+    }
+    if completion.choice:
+        keys["choice"] = completion.choice
+    if completion.tools is not None:
+        keys["tools"] = completion.tools
+    return keys
 
-    settings = cfg.sampling
-    # from the row, not from its place, so that adding rows or samples changes none of the others
-    seed = int(content_id(str(cfg.seed), row_id, str(index))[:8], 16) >> 1
-    return Sampling(
-        settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, tuple(prompt.stop), seed
-    )
+
+def _result(store: "CompletionStore", outcome: Outcome, request: "Request") -> "Completion":
+    from nemo_ext.serving.requests import Completion
+
+    if request.key in outcome.given_up:
+        return Completion(request.key, "", None, 0, 0, 0.0, outcome.given_up[request.key], 0, retryable=True)
+    return store.get(request.key)
+
+
+def _reason(completion: "Completion") -> str:
+    from nemo_ext.serving.window import TOO_LONG
+
+    if completion.retryable:
+        return "given_up"
+    return TOO_LONG if completion.error_kind == TOO_LONG else "refused_by_server"

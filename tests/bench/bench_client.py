@@ -1,103 +1,102 @@
-"""Requests per second and CPU per request of our client, against a server that answers at once.
+"""The generate stage against a server that answers at once: requests per second, CPU and memory of its process.
 
-Peer, in the same run: a plain aiohttp loop, one task per request behind a semaphore, as most pipelines write it.
+Everything is on: rows read and rendered, keys, the resume index, one append per completion, output rows. 200,000
+requests of one process, 128 in flight, prompts of about 700 bytes.
+
+Peer, in the same run: a plain aiohttp loop, one task per request behind a semaphore, as most pipelines write it; it
+renders nothing and keeps nothing.
 """
 
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from nemo_ext.serving.address import Endpoint
-from nemo_ext.serving.client import complete
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.requests import Request, Sampling
+from tests.bench.canned_server import canned_server
 
-NUM_REQUESTS = 20_000
+ROOT = Path(__file__).resolve().parents[2]
+NUM_REQUESTS = 200_000
+NUM_PEER_REQUESTS = 20_000
 IN_FLIGHT = 128
-PROMPT = "Nadia has 12 coins and buys 7 more. " * 20  # about 700 bytes
-SAMPLING = Sampling(1.0, 0.95, 0, 256, (), 1)
-REPLY = json.dumps(
-    {
-        "choices": [{"index": 0, "text": "x" * 800, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 200, "completion_tokens": 200},
-    }
-).encode()
-SERVER = """
-import asyncio, sys, uvloop
-reply = sys.stdin.buffer.read()
-answer = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(reply) + reply
-class Canned(asyncio.Protocol):
-    def connection_made(self, transport): self.transport, self.data = transport, b""
-    def data_received(self, data):
-        self.data += data
-        head, end, body = self.data.partition(b"\\r\\n\\r\\n")
-        if end and len(body) >= int(head.lower().partition(b"content-length:")[2].split(None, 1)[0]):
-            self.data = b""
-            self.transport.write(answer)
-async def main():
-    server = await asyncio.get_running_loop().create_server(Canned, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-uvloop.run(main())
-"""
+PROBLEM = "Nadia has {i} coins and buys 7 more. " + "How many coins does she have now, all counted? " * 14
 
 
 def run() -> Iterator[dict[str, Any]]:
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(REPLY)
-    process.stdin.close()
-    url = f"http://127.0.0.1:{int(process.stdout.readline())}"
-    try:
-        peer_rate, peer_cpu = _measure(lambda: asyncio.run(_gather(url)))
-        our_rate, our_cpu = _measure(lambda: _ours(url))
-    finally:
-        process.kill()
-        process.wait()
-    yield _row("client req/s", our_rate, "requests/s", peer_rate)
-    yield _row("client CPU", our_cpu, "us/request", peer_cpu)
+    with canned_server() as url, tempfile.TemporaryDirectory() as folder:
+        peer_rate, peer_cpu = _peer(url)
+        config = _write_stage(Path(folder), url)
+        first = _stage(config)
+        again = _stage(config)
+    yield _row("client req/s", first["rate"], "requests/s", 4000, peer_rate)
+    yield _row("client CPU", first["cpu"] / NUM_REQUESTS * 1e6, "us/request", 250, peer_cpu)
+    yield _row("client memory", first["rss"] / 2**20, "MiB", 200, None)
+    yield _row("client resume", again["seconds"], "s for 200,000 done", None, first["seconds"])
 
 
-def _row(name: str, value: float, unit: str, peer: float) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "target": None, "peer": peer, "ratio": value / peer}
+def _row(name: str, value: float, unit: str, target: float | None, peer: float | None) -> dict[str, Any]:
+    ratio = value / peer if peer else None
+    return {"name": name, "value": value, "unit": unit, "target": target, "peer": peer, "ratio": ratio}
 
 
-def _measure(work: Callable[[], None]) -> tuple[float, float]:
-    """Requests per second and CPU microseconds of this process per request."""
+def _write_stage(folder: Path, url: str) -> Path:
+    with (folder / "rows.jsonl").open("w") as rows:
+        for i in range(NUM_REQUESTS):
+            rows.write(json.dumps({"id": f"r{i}", "problem": PROBLEM.format(i=i), "problem_source": "math"}) + "\n")
+    prompt = {"name": "p", "template": "base", "user": "Problem:\n{problem}\n\nSolution:\n"}
+    config = {
+        "uses": "generate", "name": "out", "output_dir": str(folder / "out"), "input": str(folder / "rows.jsonl"),
+        "model": {"name": "canned", "hf_path": "canned", "context_length": 8192}, "prompt": prompt, "seed": 1,
+        "server": {"kind": "external", "urls": [url], "concurrency": IN_FLIGHT, "model": "canned"},
+        "sampling": {"temperature": 1.0, "top_p": 0.95, "max_tokens": 256},
+    }  # fmt: skip
+    (folder / "out").mkdir()
+    (folder / "out" / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    return folder / "out" / "config.yaml"
+
+
+def _stage(config: Path) -> dict[str, float]:
+    """The whole process's wall seconds, CPU seconds and peak memory; requests per second of the part that asks."""
+    (config.parent / "output.jsonl").unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "recipes.run_stage", str(config)]
+    with (config.parent / "log").open("wb") as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, (config.parent / "log").read_text()
+    figures = json.loads((config.parent / "manifest.json").read_text())["figures"]
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "rss": usage.ru_maxrss * 1024,
+        "rate": figures.get("requests_per_s", 0.0),
+    }
+
+
+def _peer(url: str) -> tuple[float, float]:
+    """Requests per second and CPU microseconds per request."""
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    work()
+    asyncio.run(_gather(url))
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return NUM_REQUESTS / seconds, cpu / NUM_REQUESTS * 1e6
-
-
-def _ours(url: str) -> None:
-    done = 0
-
-    def count(completion: object) -> None:
-        nonlocal done
-        done += 1
-
-    requests = (Request(str(i), PROMPT, SAMPLING) for i in range(NUM_REQUESTS))
-    complete(requests, [Endpoint(url, "m", concurrency=IN_FLIGHT)], ClientConfig(), count)
-    assert done == NUM_REQUESTS
+    return NUM_PEER_REQUESTS / seconds, cpu / NUM_PEER_REQUESTS * 1e6
 
 
 async def _gather(url: str) -> None:
     semaphore = asyncio.Semaphore(IN_FLIGHT)
-    body = {"model": "m", "prompt": PROMPT, "temperature": 1.0, "top_p": 0.95, "max_tokens": 256, "seed": 1}
 
-    async def one(session: aiohttp.ClientSession) -> str:
+    async def one(session: aiohttp.ClientSession, i: int) -> str:
+        body = {"model": "canned", "prompt": PROBLEM.format(i=i), "temperature": 1.0, "max_tokens": 256, "seed": 1}
         async with semaphore, session.post(url + "/v1/completions", json=body) as reply:
             return (await reply.json())["choices"][0]["text"]
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(one(session) for _ in range(NUM_REQUESTS)))
+        await asyncio.gather(*(one(session, i) for i in range(NUM_PEER_REQUESTS)))

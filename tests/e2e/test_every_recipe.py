@@ -13,8 +13,8 @@ FEW = {
         "sizes.teacher_rows=400", "sizes.base_rows=400", "sizes.teacher_iters=3", "sizes.base_iters=3", "sizes.warmup_iters=1",
     ],
 }  # fmt: skip
-# what it evaluates is made by a test of its own: test_evaluating_while_training.py
-SEPARATE = {"openmathinstruct2", "evaluate_checkpoint"}
+# those with a test of their own: test_pipeline.py, test_evaluating_while_training.py, test_generate_alone.py
+SEPARATE = {"openmathinstruct2", "evaluate_checkpoint", "generate"}
 FEW["sft_full_release"] = FEW["sft_1m"] = FEW["sft_70b"] = FEW["sft_full"]
 
 

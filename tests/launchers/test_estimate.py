@@ -104,7 +104,7 @@ def test_synthesis_at_published_rates() -> None:
 
 def test_no_published_rate_is_unknown() -> None:
     evaluate = estimates("sft_70b")["evaluate"]
-    assert evaluate.gpu_hours is None and "no published rate for llama31_70b on 8 h100" in evaluate.summary
+    assert evaluate.gpu_hours is None and "no published rate for llama31_70b on 4 h100" in evaluate.summary
     assert estimates("sft_full", cluster=slurm.Config(gpu="a100"))["evaluate"].gpu_hours is None
 
 

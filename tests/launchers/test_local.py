@@ -166,6 +166,28 @@ def test_gpus_are_checked(tmp_path: Path) -> None:
             local.check(few, [needy])
 
 
+def test_several_nodes_are_refused_without_gpus_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs 2 node\(s\) x 0 GPUs.*cluster=.*\+scale=tiny"):
+        local.check(local.Config(), [stage(tmp_path, nodes=2)])
+
+
+def test_tasks_at_once_share_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    code = f"""
+import os, pathlib, time
+folder = pathlib.Path({str(tmp_path)!r})
+for device in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
+    (folder / f"gpu-{{device}}").touch(exist_ok=False)
+time.sleep(0.2)
+print("had", os.environ["CUDA_VISIBLE_DEVICES"])
+for device in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
+    (folder / f"gpu-{{device}}").unlink()
+"""
+    submit(stage(tmp_path, python("main", code), parts=4, gpus=1), parallel_tasks=4, gpus=3)
+    had = {(tmp_path / f"part{i}" / "logs" / "main.log").read_text().split()[-1] for i in range(4)}
+    assert had <= {"2", "5", "7"} and len(had) > 1
+
+
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     display = Display()
     display.console.file = output = io.StringIO()

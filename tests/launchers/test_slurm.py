@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,9 @@ from launchers.display import Display
 from launchers.executors import slurm
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import write_json_atomic
+from nemo_ext.model import Model
 from recipes import rank_env
+from recipes.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, Stage, main_process
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,6 +31,7 @@ RUN = Path("/runs/sft")
 @dataclass(kw_only=True)
 class FakeConfig(Stage):
     ranks: int = 0
+    server: dict[str, Any] = field(default_factory=dict)
 
 
 def stage(
@@ -72,7 +75,13 @@ def train() -> PlannedStage:
 
 def solve(tasks: int = 3) -> PlannedStage:
     servers = [
-        Process(f"server-{i}", ["python", "-m", "serve", f"--file=@/server-{i}.json"], 1, True, f"@/server-{i}.json")
+        Process(
+            f"server-{i}",
+            ["python", "-m", "serve", f"--file=@/server-{i}.json"],
+            service=True,
+            ready_file=f"@/server-{i}.json",
+            first_node=i,
+        )
         for i in range(2)
     ]
     return stage(
@@ -82,6 +91,21 @@ def solve(tasks: int = 3) -> PlannedStage:
         tasks=tasks,
         resources=Resources(nodes=2, gpus=8, image="trtllm"),
     )
+
+
+def teacher() -> PlannedStage:
+    """Two servers over two nodes each, as a stage with server=trtllm_405b_bf16 has them."""
+    resources = Resources(nodes=4, gpus=8, image="trtllm")
+    server = {"kind": "trtllm", "tp_size": 8, "pp_size": 2, "nodes": 2, "replicas": 2}
+    model = Model(name="teacher", hf_path="/models/teacher", context_length=8192)
+    cfg = ServedStage(uses="x", name="teacher", output_dir="@", model=model, server=server, resources=resources)
+    return stage("teacher", *server_processes(cfg, "@/config.yaml"), resources=resources)
+
+
+def other_image(kind: str) -> PlannedStage:
+    planned = solve(1)
+    planned.tasks[0].content["server"] = {"kind": kind}
+    return planned
 
 
 SITE = slurm.Config(
@@ -102,7 +126,10 @@ PYXIS = slurm.Config(
 )
 
 
-@pytest.mark.parametrize(("name", "config", "planned"), [("train", SITE, train()), ("solve_array", PYXIS, solve())])
+@pytest.mark.parametrize(
+    ("name", "config", "planned"),
+    [("train", SITE, train()), ("solve_array", PYXIS, solve()), ("teacher", PYXIS, teacher())],
+)
 def test_script_is_the_golden_one(name: str, config: slurm.Config, planned: PlannedStage) -> None:
     """After a wanted change: UPDATE_GOLDEN=1 pytest tests/launchers/test_slurm.py, and read the diff."""
     text = slurm.script(config, planned).replace(str(ROOT), "/repo")
@@ -133,6 +160,17 @@ def test_tasks_that_differ_in_more_than_their_folder_get_a_case() -> None:
             slurm.Config(container="pyxis"),
             stage("a", main_process("x"), resources=Resources(image="nope")),
             "there are: base",
+        ),
+        (PYXIS, other_image("vllm"), r"solve\.resources\.image=trtllm, and its server is vllm; use stages\.solve"),
+        (
+            slurm.Config(),
+            stage(
+                "a",
+                Process("s", ["x"], service=True, first_node=1, nodes=2),
+                main_process("x"),
+                resources=Resources(nodes=2),
+            ),
+            r"s needs 3 nodes, and the stage has resources\.nodes=2",
         ),
     ],
 )

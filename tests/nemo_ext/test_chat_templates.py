@@ -13,6 +13,10 @@ TEMPLATES = sorted(path.name for path in (Path(chat.__file__).parent / "chat_tem
 EXPECTED = {
     "deepseek.jinja": ("<|begin_of_text|>User: 1+1?\n\nAssistant:", " 2<|end_of_text|>"),
     "mistral.jinja": ("<|begin_of_text|>[INST] 1+1?[/INST]", "2<|end_of_text|>"),
+    "nemotron4_reward.jinja": (
+        "<extra_id_0>System\n\n<extra_id_1>User\n1+1?\n<extra_id_1>Assistant\n",
+        "2\n<extra_id_2>",
+    ),
 }
 
 
@@ -28,7 +32,7 @@ def test_the_answer_follows_the_prompt_and_ends(name, model) -> None:
     for messages in ([question], [{"role": "system", "content": ""}, question]):
         prompt, answer = tokenizer.chat_texts(messages, "2")
         assert "1+1?" in prompt
-        assert answer.strip().startswith("2<|")
+        assert answer.strip().startswith(("2<|", "2\n<extra_id_2>"))
         if name in EXPECTED:
             assert (prompt, answer) == EXPECTED[name]
     prompt, _ = tokenizer.chat_texts([{"role": "system", "content": "Be brief."}, question], "2")

@@ -1,12 +1,9 @@
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from launchers import resolvers
 from nemo_ext.prompts import Prompt, prompt_hash, render
 
 BASE = Prompt(
@@ -62,21 +59,3 @@ def test_an_unknown_template_is_named() -> None:
 )
 def test_the_hash_sees_every_field(change: dict) -> None:
     assert prompt_hash(replace(BASE, **change)) != prompt_hash(BASE) == prompt_hash(Prompt(**asdict(BASE)))
-
-
-@pytest.mark.parametrize("path", sorted((resolvers.CONF / "prompt").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_prompts_render(path: Path) -> None:
-    prompt = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Prompt), OmegaConf.load(path)))
-    assert isinstance(prompt, Prompt) and prompt.name == path.stem
-    text = str(render(prompt, {"problem": "How many?", "other_problem": "How much?"}))
-    assert "How many?" in text
-
-
-def test_solving_stops_where_the_next_example_would_start() -> None:
-    prompt = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(Prompt), resolvers.prompt("math_base", "math_text_detailed"))
-    )
-    assert isinstance(prompt, Prompt)
-    assert prompt.stop == [prompt.separator] == ["\n" * 6]
-    assert str(render(prompt, {"problem": "Last one."})).endswith("Problem:\nLast one.\n\nSolution:\n")
-    assert len(prompt.few_shot) >= 4

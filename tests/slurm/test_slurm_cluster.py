@@ -8,16 +8,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+from omegaconf import OmegaConf
 
 from launchers.display import Display
 from launchers.executors import slurm
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import write_json_atomic
+from nemo_ext.model import Model
+from recipes.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, Stage
 
 HERE = Path(__file__).resolve().parent
@@ -152,6 +157,65 @@ def test_a_dead_service_fails_the_job_with_its_last_words(cluster: Path) -> None
     found = ended(run)["solve"]
     assert (found["JobState"], found["ExitCode"]) == ("FAILED", "1:0"), logs(run)
     assert "service server ended before main did" in logs(run)
+
+
+def teacher(run: Path, what: str) -> PlannedStage:
+    """A stage whose server is four tasks on two nodes, TensorRT-LLM's programs being the stand-ins in bin/."""
+    folder = run / "teacher"
+    server = {"kind": "trtllm", "tp_size": 2, "pp_size": 2, "nodes": 2, "mpi": "none", "metrics_interval_s": 0.2}
+    model = Model(name="teacher", hf_path="/models/Llama-3.1-405B-Instruct", context_length=4096)
+    cfg = ServedStage(uses="toy", name="teacher", output_dir=str(folder), model=model, server=server)
+    cfg.resources = Resources(nodes=2, gpus=2)
+    OmegaConf.save(OmegaConf.create({"server": server, "model": asdict(model)}), _made(folder) / "config.yaml")
+    services = [each for each in server_processes(cfg, str(folder / "config.yaml")) if each.service]
+    return stage(run, "teacher", *services, toy(what, folder), nodes=2, gpus=2)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def serve_on_two_nodes(run: Path, what: str) -> tuple[dict[str, str], list[dict[str, Any]], int]:
+    """The ended job, what each of the server's four tasks found, and how many of their processes are still there."""
+    folder = run / "teacher"
+    env = {"PATH": f"{HERE / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}", "FAKE_FOLDER": str(folder)}
+    config = slurm.Config(python=sys.executable, gpus_per_node=2, env=env)
+    planned = teacher(run, what)
+    slurm.check(config, [planned])
+    slurm.submit(config, [planned], Display())
+    found = ended(run)["teacher"]
+    assert (folder / "task-3.json").exists(), logs(run)
+    tasks = [json.loads((folder / f"task-{task}.json").read_text()) for task in range(4)]
+    pids = [*(task["pid"] for task in tasks), int((folder / "server.pid").read_text())]
+    deadline = time.monotonic() + 20
+    while (left := sum(map(psutil.pid_exists, pids))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found, tasks, left
+
+
+def test_a_server_over_two_nodes_answers_and_leaves_nothing(cluster: Path) -> None:
+    run = cluster / "two_nodes"
+    found, tasks, left = serve_on_two_nodes(run, "ask")
+    assert found["JobState"] == "COMPLETED", logs(run)
+    assert [task["node"] for task in tasks] == ["node1", "node1", "node2", "node2"]
+    assert len({tuple(task["argv"]) for task in tasks}) == 1, "all run the same command"
+    done = json.loads((run / "teacher" / "done.json").read_text())
+    assert done["text"].endswith("says: hello") and done["asked_from"] == "node1"
+    address = done["address"]
+    assert (address["host"], address["model"]) == ("node1", "Llama-3.1-405B-Instruct")
+    assert (address["kind"], address["version"]) == ("trtllm", "1.2.1")
+    log = (run / "teacher" / "logs" / "server-0.log").read_text()
+    assert "0: " in log and "3: " in log and "load: 0 running, 0 waiting" in log and "Traceback" not in log
+    assert left == 0, logs(run)
+
+
+def test_a_server_that_loses_a_task_fails_the_job_and_leaves_nothing(cluster: Path) -> None:
+    run = cluster / "broken"
+    found, _, left = serve_on_two_nodes(run, "break")
+    assert (found["JobState"], found["ExitCode"]) == ("FAILED", "1:0"), logs(run)
+    assert "service server-0 ended before main did" in logs(run)
+    assert left == 0
 
 
 def test_an_array_runs_the_tasks_that_are_not_done(cluster: Path) -> None:

@@ -3,6 +3,8 @@
 toy_stage.py prepare <folder>          writes ready.json
 toy_stage.py serve <address file>      an HTTP server for anyone, its address in the file
 toy_stage.py train <folder>            every rank asks the service, the ranks meet on MASTER_ADDR, rank 0 writes done.json
+toy_stage.py ask <folder>              asks the server for a completion, done.json
+toy_stage.py break <folder>            kills the server's last task once it serves, and waits
 toy_stage.py preempt <folder>          ends with 85 on SIGUSR1, and with 0 when it is started again
 """
 
@@ -81,6 +83,21 @@ def train(folder: Path) -> None:
         write_json_atomic(folder / "done.json", {"said": said, "served_by": served_by, "env": env})
 
 
+def ask(folder: Path) -> None:
+    address = wait_for(folder / "server-0.json")
+    body = json.dumps({"model": address["model"], "prompt": "hello"}).encode()
+    request = urllib.request.Request(f"{address['url']}/v1/completions", body)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as reply:
+        text = json.loads(reply.read())["choices"][0]["text"]
+    write_json_atomic(folder / "done.json", {"text": text, "asked_from": socket.gethostname(), "address": address})
+
+
+def break_server(folder: Path) -> None:
+    wait_for(folder / "server-0.json")
+    os.kill(wait_for(folder / "task-3.json")["pid"], signal.SIGKILL)  # the nodes are one machine's
+    time.sleep(WAIT_S)
+
+
 def preempt(folder: Path) -> None:
     attempts = folder / "attempts"
     with attempts.open("a") as handle:
@@ -99,7 +116,7 @@ def main(what: str, path: Path) -> None:
     elif what == "fail":
         raise SystemExit(7)
     else:
-        {"serve": serve, "train": train, "preempt": preempt}[what](path)
+        {"serve": serve, "train": train, "ask": ask, "break": break_server, "preempt": preempt}[what](path)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from nemo_ext.serving.embedded.slots import Slots
 
 log = logging.getLogger(__name__)
 
-PREFILL_TOKENS = 8192  # padded tokens of one admission, so that no step keeps the event loop for long
+PREFILL_TOKENS = 8192  # prompt tokens of one admission, so that no step keeps the event loop for long
 
 
 class EngineError(RuntimeError):
@@ -84,22 +84,23 @@ class Engine:
                 self._free(slot)
 
     def _free(self, slot: int) -> None:
+        self.model.pages.release(slot)
         moved = self.slots.remove(slot)
         if moved != slot:
-            self.model.copy_slot(moved, slot, int(self.slots.table[slot]["position"]))
+            self.model.pages.rename(moved, slot)
 
     def _next_group(self) -> dict[tuple[int, ...], list[Sequence]]:
         """Waiting sequences to admit now, in arrival order, by prompt: equal prompts are computed once."""
         group: dict[tuple[int, ...], list[Sequence]] = {}
-        free, longest = self.slots.size - len(self.slots), 0
+        free, tokens = self.slots.size - len(self.slots), 0
         while self.waiting and free > 0:
             sequence = self.waiting[0]
             if sequence.done.done():
                 self.waiting.popleft()
                 continue
             if sequence.prompt not in group:
-                longest = max(longest, len(sequence.prompt))
-                if group and (len(group) == self.max_prefill or longest * (len(group) + 1) > PREFILL_TOKENS):
+                tokens += len(sequence.prompt)
+                if group and (len(group) == self.max_prefill or tokens > PREFILL_TOKENS):
                     break
                 group[sequence.prompt] = []
             group[sequence.prompt].append(self.waiting.popleft())
@@ -127,20 +128,16 @@ class Engine:
             firsts.append(slots[0])
             copies += [(slots[0], slot, len(prompt)) for slot in slots[1:]]
             members += [number] * len(slots)
-        lengths = [len(prompt) for prompt in prompts]
-        ids = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-        logits = self.model.prefill(ids, torch.tensor(lengths), torch.tensor(firsts))
+        logits = self.model.prefill([np.array(prompt) for prompt in prompts], np.array(firsts))
         for source, target, length in copies:
-            self.model.copy_slot(source, target, length)
-        self.counters.prompt_tokens += sum(lengths)
+            self.model.pages.copy(source, target, length)
+        self.counters.prompt_tokens += sum(len(prompt) for prompt in prompts)
         return logits[torch.tensor(members)]
 
     def _decode(self) -> None:
         count = len(self.slots)
         try:
-            logits = self.model.decode(self.slots.column("token", 0, count), self.slots.column("position", 0, count))
+            logits = self.model.decode(self.slots.column("token"), self.slots.column("position"))
             self.slots.table["position"][:count] += 1
             self._advance(logits, 0)
         except Exception as error:
@@ -150,6 +147,8 @@ class Engine:
     def _fail(self, sequences: list[Sequence], start: int, error: Exception) -> None:
         """Give the error to every sequence of the failed batch and empty its slots, which are the last ones."""
         self.counters.failed_steps += 1
+        for slot in range(start, len(self.slots)):
+            self.model.pages.release(slot)
         del self.slots.sequences[start:]
         for sequence in sequences:
             if not sequence.done.done():
@@ -194,6 +193,7 @@ class Engine:
         else:
             stream.finish()
             sequence.text = stream.text
+            sequence.stop_reason = stream.matched
             reason = "stop" if stream.stopped else reason
         sequence.finish_reason = reason
         sequence.send(final=True)
@@ -210,5 +210,9 @@ def token_logprob(logits: torch.Tensor, token: int, num_top: int) -> TokenLogpro
 
 
 def choice_key(seed: int | None, index: int) -> int:
-    """Choice `index` of seed s draws the numbers of choice 0 of seed s + index, as in vLLM; no seed: fresh numbers."""
+    """The key of the random numbers that choice `index` (0 .. n-1) of a request draws.
+
+    With a seed s, choice i is exactly the completion that a request of its own with seed s + i and n = 1 returns, as in
+    vLLM; without one every choice draws fresh numbers. Greedy choices draw none, so that all n of them are equal.
+    """
     return stream_key(seed + index) if seed is not None else random.SystemRandom().getrandbits(64)

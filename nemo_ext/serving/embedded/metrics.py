@@ -21,12 +21,14 @@ def _lines(engine: Engine, replies_by_status: Counter[int]) -> Iterator[str]:
         ("generated_tokens_total", counters.generated_tokens, "Sampled tokens."),
     ):
         yield from (f"# HELP {PREFIX}{name} {meaning}", f"# TYPE {PREFIX}{name} counter", f"{PREFIX}{name} {value}")
-    for name, value, meaning in (
+    gauges: tuple[tuple[str, float, str], ...] = (
         ("running", len(engine.slots), "Sequences in a slot."),
         ("waiting", len(engine.waiting), "Sequences waiting for a slot."),
         ("slots", engine.slots.size, "Slots."),
-    ):
-        yield from (f"# HELP {PREFIX}{name} {meaning}", f"# TYPE {PREFIX}{name} gauge", f"{PREFIX}{name} {value}")
+        ("kv_cache_usage", engine.model.pages.usage, "Share of the key-value cache's pages in use, 0 to 1."),
+    )
+    for name, gauge, meaning in gauges:
+        yield from (f"# HELP {PREFIX}{name} {meaning}", f"# TYPE {PREFIX}{name} gauge", f"{PREFIX}{name} {gauge}")
     yield f"# HELP {PREFIX}replies_total Replies to generation requests by status."
     yield f"# TYPE {PREFIX}replies_total counter"
     for status, count in sorted(replies_by_status.items()):

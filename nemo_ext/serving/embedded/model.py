@@ -1,43 +1,46 @@
-"""Llama forward passes over a slot cache: `prefill` for new prompts, `decode` for one token of every running slot.
+"""Llama forward passes: `prefill` for new prompts, `decode` for one token of every running slot.
 
-Arithmetic is float64 by default: a row's result then depends on what it is batched with only in the 16th digit, so a
-rerun that batches differently samples the same tokens. Keys and values are kept as float32 (decoding small models is
-bound by reading them); rounding hides the 16th digit instead of spreading it.
+A sequence gets the same bits whatever it is batched with, so that a seeded completion is the same alone and under load,
+in float32 too. Every operation keeps rows apart and adds up each of them in an order that does not depend on what stands
+beside it: matrix products of a limited number of rows (ROWS, SPARE), attention over pages of fixed size (pages.py), and
+over one prompt at a time. `Llama.batch_invariant` checks the products on the machine at hand.
 
 What makes it fast at sizes where one torch call costs as much as its arithmetic: q, k, v and gate, up are one matrix
 each, norm weights are folded into the matrix that follows, and rows of q and k are reordered so that rotary embedding
 is one complex multiplication.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from nemo_ext.serving.embedded.checkpoint import LlamaConfig
+from nemo_ext.serving.embedded.pages import Pages
 from nemo_ext.serving.embedded.rope import rotations
 
-SPAN_BYTES = 2 << 20  # keys and values widened at once: about what stays in a core's cache
+ROWS = (256, 128, 64, 32)
+"""Of one matrix product, at most; the first that passes rows_keep_their_bits. MKL cuts long sums for more."""
+SPARE = 3
+"""Rows that belong to nobody, put after the others: products of one to three rows go another way through MKL, and the
+last elements of an array go through scalar instead of vector code."""
+NOBODY = np.zeros(SPARE, dtype=np.int64)
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Layer:
-    qkv: Tensor  # [(heads + 2 kv_heads) * head_dim, hidden]
+    """Matrices as [in, out]: MKL treats all products of two or more rows alike for this layout, not for [out, in]."""
+
+    qkv: Tensor  # [hidden, (heads + 2 kv_heads) * head_dim]
     out: Tensor  # [heads * head_dim, hidden]
-    gate_up: Tensor  # [2 * intermediate, hidden]
+    gate_up: Tensor  # [hidden, 2 * intermediate]
     down: Tensor  # [intermediate, hidden]
-
-
-@dataclass(frozen=True)
-class Span:
-    """Neighbouring slots that attend together, up to the longest of them."""
-
-    start: int
-    stop: int
-    length: int
-    mask: Tensor  # [slots, 1, 1, length], 0 or -inf
 
 
 def _layer(weights: dict[str, Tensor], index: int, config: LlamaConfig) -> Layer:
@@ -50,12 +53,18 @@ def _layer(weights: dict[str, Tensor], index: int, config: LlamaConfig) -> Layer
         return halves.transpose(1, 2).reshape(matrix.shape)
 
     q, k = pairs_adjacent(get("self_attn.q_proj")), pairs_adjacent(get("self_attn.k_proj"))
-    gate_up = torch.cat([get("mlp.gate_proj"), get("mlp.up_proj")])
-    return Layer(
-        qkv=torch.cat([q, k, get("self_attn.v_proj")]) * get("input_layernorm"),
-        out=get("self_attn.o_proj").t().contiguous(),
-        gate_up=gate_up * get("post_attention_layernorm"),
-        down=get("mlp.down_proj").t().contiguous(),
+    qkv = torch.cat([q / math.sqrt(config.head_dim), k, get("self_attn.v_proj")]) * get("input_layernorm")
+    gate_up = torch.cat([get("mlp.gate_proj"), get("mlp.up_proj")]) * get("post_attention_layernorm")
+    return Layer(*(m.t().contiguous() for m in (qkv, get("self_attn.o_proj"), gate_up, get("mlp.down_proj"))))
+
+
+def rows_keep_their_bits(matrix: Tensor, limit: int) -> bool:
+    """Whether a row's product with `matrix` is the same to the last bit among SPARE + 1 to `limit` rows, anywhere."""
+    rows = torch.randn(limit, len(matrix), generator=torch.Generator().manual_seed(0), dtype=matrix.dtype)
+    whole = rows @ matrix
+    counts = sorted({SPARE + 1, SPARE + 2, 8, 17, 32, 33, limit // 2, limit - 1} & set(range(SPARE + 1, limit)))
+    return torch.equal(rows.flip(0) @ matrix, whole.flip(0)) and all(
+        torch.equal(rows[-count:] @ matrix, whole[-count:]) for count in counts
     )
 
 
@@ -69,117 +78,103 @@ class Llama:
     def __init__(self, config: LlamaConfig, weights: dict[str, Tensor], num_slots: int, context_length: int) -> None:
         self.config = config
         self.embedding = weights["model.embed_tokens.weight"]
-        self.dtype = self.embedding.dtype
         self.layers = [_layer(weights, i, config) for i in range(config.num_layers)]
         head = self.embedding if config.tied else weights["lm_head.weight"]
-        self.head = head * weights["model.norm.weight"]
+        self.head = (head * weights["model.norm.weight"]).t().contiguous()
         self.context_length = context_length
-        self.rotations = rotations(config.rope, config.head_dim, context_length, self.dtype)
-        shape = (num_slots, 2 * config.num_kv_heads, context_length, config.head_dim)
-        # numpy's zeros come from calloc: pages no sequence has reached take no memory, and none holds a stray NaN.
-        self.cache = [torch.from_numpy(np.zeros(shape, dtype=np.float32)) for _ in self.layers]
-        self._widened = torch.empty(0, dtype=self.dtype)
+        self.rotations = rotations(config.rope, config.head_dim, context_length, self.embedding.dtype)
+        self.pages = Pages(config, num_slots, context_length, self.embedding.dtype)
+        layer = self.layers[0]  # the others have the same shapes
+        matrices = (layer.qkv, layer.out, layer.gate_up, layer.down, self.head)
+        self._rows = next((n for n in ROWS if all(rows_keep_their_bits(matrix, n) for matrix in matrices)), None)
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether this machine's matrix products keep the promise at the top of this file."""
+        return self._rows is not None
+
+    def _product(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """`x` [rows, in] times `matrix` [in, out], in parts where there are too many rows for one product."""
+        parts = -(-len(x) // (self._rows or ROWS[0]))
+        return x @ matrix if parts == 1 else torch.cat([part @ matrix for part in x.tensor_split(parts)])
 
     def _norm(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (self.config.hidden_size,), None, self.config.rms_norm_eps)
+        """RMS norm without its weight, in fewer calls than torch's own."""
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        return x * squares.div_(self.config.hidden_size).add_(self.config.rms_norm_eps).rsqrt_()
 
-    def _mlp(self, x: Tensor, layer: Layer) -> Tensor:
-        gate, up = F.linear(self._norm(x), layer.gate_up).chunk(2, dim=-1)
-        return torch.addmm(x, F.silu(gate).mul_(up), layer.down)
+    def _add_mlp(self, x: Tensor, layer: Layer) -> None:
+        gate, up = self._product(self._norm(x), layer.gate_up).chunk(2, dim=-1)
+        x += self._product(F.silu(gate).mul_(up), layer.down)
 
     def _qkv(self, x: Tensor, layer: Layer, turn: Tensor) -> Tensor:
-        """[tokens, heads + 2 kv_heads, head_dim]; queries and keys are turned by `turn` [tokens, 1, head_dim / 2]."""
+        """[rows, heads + 2 kv_heads, head_dim]; queries and keys are turned by `turn` [rows, 1, head_dim / 2]."""
         config = self.config
         rotated = config.num_heads + config.num_kv_heads
-        qkv = F.linear(self._norm(x), layer.qkv).view(len(x), rotated + config.num_kv_heads, config.head_dim)
+        qkv = self._product(self._norm(x), layer.qkv).view(len(x), rotated + config.num_kv_heads, config.head_dim)
         pairs = qkv[:, :rotated].view(len(x), rotated, config.head_dim // 2, 2)
         torch.view_as_complex(pairs).mul_(turn)
         return qkv
 
-    def _prefill_hidden(self, ids: Tensor, slots: Tensor) -> Tensor:
-        """[prompts, length, hidden] before the last norm; fills the cache of `slots`."""
-        prompts, length = ids.shape
-        heads = self.config.num_heads
-        x = F.embedding(ids.reshape(-1), self.embedding)
-        turn = self.rotations[:length].repeat(prompts, 1).unsqueeze(1)
-        for layer, cache in zip(self.layers, self.cache, strict=True):
-            qkv = self._qkv(x, layer, turn).view(prompts, length, -1, self.config.head_dim).transpose(1, 2)
-            cache[slots, :, :length] = qkv[:, heads:].float()
-            q, k, v = qkv.split([heads, self.config.num_kv_heads, self.config.num_kv_heads], dim=1)
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            x = torch.addmm(x, attended.transpose(1, 2).reshape(len(x), -1), layer.out)
-            x = self._mlp(x, layer)
-        return x.view(prompts, length, -1)
+    def _embedded(self, ids: Ints, positions: Ints) -> tuple[Tensor, Tensor]:
+        """x [tokens + 1, hidden] and turn; the last row is nobody's."""
+        padded = torch.from_numpy(np.append(ids, NOBODY))
+        turn = self.rotations[torch.from_numpy(np.append(positions, NOBODY))].unsqueeze(1)
+        return F.embedding(padded, self.embedding), turn
 
-    def prefill(self, ids: Tensor, lengths: Tensor, slots: Tensor) -> Tensor:
-        """Logits [prompts, vocab] after each prompt; its keys and values go to its slot.
+    def _logits(self, x: Tensor) -> Tensor:
+        """[rows - 1, vocab] from the last hidden state with nobody's row."""
+        return self._product(self._norm(x), self.head)[:-SPARE]
 
-        Args:
-            ids: int64 [prompts, longest], padded on the right with any id.
-            lengths: int64 [prompts].
-            slots: int64 [prompts].
-        """
-        hidden = self._prefill_hidden(ids, slots)
-        last = hidden[torch.arange(len(ids)), lengths - 1]
-        return F.linear(self._norm(last), self.head)
-
-    def all_logits(self, ids: Tensor) -> Tensor:
-        """Logits [length, vocab] at every position of one prompt, int64 [length]. Overwrites slot 0."""
-        return F.linear(self._norm(self._prefill_hidden(ids.unsqueeze(0), torch.tensor([0]))[0]), self.head)
-
-    def decode(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Logits [slots, vocab] of slots 0, 1, ... given the token each holds at its position (both int64 [slots])."""
-        heads = self.config.num_heads
-        x = F.embedding(ids, self.embedding)
-        turn = self.rotations[positions].unsqueeze(1)
-        slots = torch.arange(len(ids))
-        spans = self._spans(positions)
-        for layer, cache in zip(self.layers, self.cache, strict=True):
+    def _prefill_hidden(self, prompts: list[Ints], slots: Ints) -> Tensor:
+        """[tokens of all prompts + 1, hidden] before the last norm; fills the slots' pages."""
+        lengths = np.array([len(prompt) for prompt in prompts])
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        self.pages.reserve(slots, lengths)
+        places = self.pages.places(np.repeat(slots, lengths), positions)
+        x, turn = self._embedded(np.concatenate(prompts), positions)
+        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        for index, layer in enumerate(self.layers):
             qkv = self._qkv(x, layer, turn)
-            cache.transpose(1, 2)[slots, positions] = qkv[:, heads:].float()
-            x = torch.addmm(x, self._attend(qkv[:, :heads], cache, spans), layer.out)
-            x = self._mlp(x, layer)
-        return F.linear(self._norm(x), self.head)
+            _, k, v = qkv[:-SPARE].split([heads, kv_heads, kv_heads], dim=1)
+            self.pages.write(index, places, k, v)
+            attended = torch.zeros(len(x), layer.out.shape[0], dtype=x.dtype)
+            for rows in np.split(np.arange(len(positions)), np.cumsum(lengths)[:-1]):  # a prompt at a time: see above
+                attended[rows[0] : rows[-1] + 1] = self._attend_causally(qkv[rows[0] : rows[-1] + 1])
+            x += self._product(attended, layer.out)
+            self._add_mlp(x, layer)
+        return x
 
-    def _spans(self, positions: Tensor) -> list[Span]:
-        """Cut the slots so that the widened keys and values of each piece stay in cache."""
-        counts = (positions + 1).tolist()
-        row_bytes = 2 * self.config.num_kv_heads * self.config.head_dim * self.dtype.itemsize
-        spans, start = [], 0
-        while start < len(counts):
-            stop, length = start + 1, counts[start]
-            while stop < len(counts):
-                longest = max(length, counts[stop])
-                if longest * (stop + 1 - start) * row_bytes > SPAN_BYTES:
-                    break
-                stop, length = stop + 1, longest
-            hidden = torch.arange(length) > positions[start:stop].unsqueeze(1)
-            mask = torch.zeros(hidden.shape, dtype=self.dtype).masked_fill_(hidden, -torch.inf)
-            spans.append(Span(start, stop, length, mask[:, None, None]))
-            start = stop
-        return spans
+    def _attend_causally(self, qkv: Tensor) -> Tensor:
+        """[length, heads * head_dim] of one prompt, every position over those up to it."""
+        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        q, k, v = qkv.transpose(0, 1).unsqueeze(0).split([heads, kv_heads, kv_heads], dim=1)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
+        return attended[0].transpose(0, 1).reshape(len(qkv), -1)
 
-    def _attend(self, q: Tensor, cache: Tensor, spans: list[Span]) -> Tensor:
-        """[slots, heads * head_dim]; the heads that share a key head stand where a sequence of queries would."""
-        kv_heads, head_dim = self.config.num_kv_heads, self.config.head_dim
-        q = q.reshape(len(q), kv_heads, -1, head_dim)
-        pieces = []
-        for span in spans:
-            kv = self._widen(cache[span.start : span.stop, :, : span.length])
-            k, v = kv[:, :kv_heads], kv[:, kv_heads:]
-            pieces.append(F.scaled_dot_product_attention(q[span.start : span.stop], k, v, attn_mask=span.mask))
-        attended = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        return attended.reshape(len(q), -1)
+    def prefill(self, prompts: list[Ints], slots: Ints) -> Tensor:
+        """Logits [prompts, vocab] after each prompt of token ids; its keys and values go to its slot, an empty one."""
+        hidden = self._prefill_hidden(prompts, slots)
+        last = np.cumsum([len(prompt) for prompt in prompts]) - 1
+        return self._logits(hidden[torch.from_numpy(np.append(last, NOBODY + len(hidden) - 1))])
 
-    def _widen(self, kv: Tensor) -> Tensor:
-        """`kv` in the computing dtype, in a buffer that is reused so that it stays in the core's cache."""
-        if kv.dtype == self.dtype:
-            return kv
-        if self._widened.numel() < kv.numel():
-            self._widened = torch.empty(kv.numel(), dtype=self.dtype)
-        return self._widened[: kv.numel()].view(kv.shape).copy_(kv)
+    def all_logits(self, ids: Ints) -> Tensor:
+        """Logits [length, vocab] at every position of one prompt, in slot 0."""
+        return self._logits(self._prefill_hidden([ids], np.array([0])))
 
-    def copy_slot(self, source: int, target: int, length: int) -> None:
-        """Give `target` the first `length` keys and values of `source`."""
-        for cache in self.cache:
-            cache[target, :, :length] = cache[source, :, :length]
+    def decode(self, ids: Ints, positions: Ints) -> Tensor:
+        """Logits [slots, vocab] of slots 0, 1, ..., all that are in use, given the token each holds at its position."""
+        count, heads = len(ids), self.config.num_heads
+        slots = np.arange(count)
+        self.pages.reserve(slots, positions + 1)
+        places, reading = self.pages.places(slots, positions), self.pages.reading(positions + 1)
+        x, turn = self._embedded(ids, positions)
+        attended = torch.zeros(count + SPARE, self.layers[0].out.shape[0], dtype=x.dtype)
+        for index, layer in enumerate(self.layers):
+            qkv = self._qkv(x, layer, turn)
+            q, k, v = qkv[:-SPARE].split([heads, self.config.num_kv_heads, self.config.num_kv_heads], dim=1)
+            self.pages.write(index, places, k, v)
+            attended[:-SPARE] = self.pages.attend(index, q, reading)
+            x += self._product(attended, layer.out)
+            self._add_mlp(x, layer)
+        return self._logits(x)

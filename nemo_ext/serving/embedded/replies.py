@@ -36,7 +36,11 @@ class Replies:
         return [self._chunk([{"index": s.index, "delta": delta, "finish_reason": None}]) for s in sequences]
 
     def chunk(self, delta: Delta) -> Json:
-        choice: Json = {"index": delta.index, "finish_reason": delta.finish_reason}
+        choice: Json = {
+            "index": delta.index,
+            "finish_reason": delta.finish_reason,
+            "stop_reason": delta.stop_reason,
+        }
         if self._request.chat:
             choice["delta"] = {"content": delta.text}
         else:
@@ -61,7 +65,11 @@ class Replies:
         }
 
     def _choice(self, sequence: Sequence) -> Json:
-        choice: Json = {"index": sequence.index, "finish_reason": sequence.finish_reason}
+        choice: Json = {
+            "index": sequence.index,
+            "finish_reason": sequence.finish_reason,
+            "stop_reason": sequence.stop_reason,
+        }
         if self._request.chat:
             choice["message"] = {"role": "assistant", "content": sequence.text}
         else:

@@ -13,10 +13,10 @@ import uvicorn
 import uvloop
 from tokenizers import Tokenizer
 
-from nemo_ext.model import Model, chat_template_path
+from nemo_ext.chat_template import ChatTemplate
+from nemo_ext.model import Model
 from nemo_ext.serving.embedded.app import Api
-from nemo_ext.serving.embedded.chat import ChatTemplate
-from nemo_ext.serving.embedded.checkpoint import read_config, read_eos_ids, read_weights
+from nemo_ext.serving.embedded.checkpoint import LlamaConfig, read_config, read_eos_ids, read_weights
 from nemo_ext.serving.embedded.engine import Engine
 from nemo_ext.serving.embedded.model import Llama
 from nemo_ext.serving.servers.embedded import Config
@@ -40,18 +40,27 @@ def load_engine(cfg: Config, model: Model) -> Engine:
     folder = Path(model.hf_path)
     config = read_config(folder)
     lengths = (cfg.context_length, model.context_length, config.max_position_embeddings)
-    weights = read_weights(folder, getattr(torch, cfg.compute_dtype))
-    llama = Llama(config, weights, cfg.max_batch_size, min(length for length in lengths if length is not None))
+    llama = _load(cfg, folder, config, min(length for length in lengths if length is not None))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return Engine(llama, tokenizer, read_eos_ids(folder), cfg.max_batch_size, cfg.max_prefill)
 
 
+def _load(cfg: Config, folder: Path, config: LlamaConfig, context_length: int) -> Llama:
+    """In cfg.compute_dtype, or in float64, whose sums differ in the 16th digit only, where that depends on batching."""
+    for dtype in dict.fromkeys((cfg.compute_dtype, "float64")):
+        llama = Llama(config, read_weights(folder, getattr(torch, dtype)), cfg.max_batch_size, context_length)
+        if llama.batch_invariant:
+            break
+        log.warning("on this CPU %s results depend, in the last digits, on what is batched together", dtype)
+    return llama
+
+
 def run(cfg: Config, model: Model, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve on a bound socket until SIGTERM or SIGINT, then finish what was accepted; a second one stops at once."""
     torch.set_num_threads(cfg.threads)
-    template = ChatTemplate(Path(model.hf_path), chat_template_path(model))
+    template = ChatTemplate.of(model)
     uvloop.run(_serve(cfg, model, template, listener, on_ready))
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Singles = NDArray[np.float32]
 GREEDY_BELOW = 1e-5  # temperatures under this are greedy, as in vLLM
-CANDIDATES = 64  # tokens looked at first; rows that need more are sorted whole
+CANDIDATES = 64  # tokens top_p looks at first
 
 
 def stream_key(seed: int | str) -> int:
@@ -33,60 +34,63 @@ def uniforms(keys: NDArray[np.uint64], counts: NDArray[np.uint64]) -> Floats:
 def choose(logits: Tensor, temperature: Floats, top_p: Floats, top_k: Ints, uniform: Floats) -> Ints:
     """int64 [rows]: the token each row's uniform number picks, or its best one where the temperature is 0.
 
-    Logits are rounded to float32 first: logits that are equal but for the order of a sum become equal, so that ties
-    go to the lowest id and the order of the cumulative distribution does not depend on batching.
+    Tokens are laid side by side in the order of their ids, each as wide as its probability among those kept. Tokens
+    exactly as likely as the last one kept are kept too; greedy takes the lowest id of the best.
 
     Args:
-        logits: [rows, vocab], float64 or float32.
+        logits: [rows, vocab], float64 or float32; rounded to float32 first.
         temperature: float64 [rows].
         top_p: float64 [rows] in (0, 1]; the smallest set of best tokens with at least this share of what top_k kept.
         top_k: int64 [rows]; 0 keeps all.
         uniform: float64 [rows] in [0, 1).
     """
     logits = logits.float()
-    greedy = temperature < GREEDY_BELOW
-    if greedy.all():
-        return logits.argmax(-1).numpy()
-    inverse = 1.0 / np.where(greedy, 1.0, temperature)
-    chosen, exact = _draw_from_best(logits, inverse, top_p, top_k, uniform)
-    hard = np.flatnonzero(~(exact | greedy))
-    if len(hard):
-        rows = logits[torch.from_numpy(hard)]
-        values, ids = torch.sort(rows, dim=-1, descending=True, stable=True)
-        cumulative = _cumulative(values, rows, inverse[hard])
-        chosen[hard] = _pick(cumulative, ids.numpy(), top_p[hard], top_k[hard], uniform[hard])
-    return np.where(greedy, logits.argmax(-1).numpy(), chosen) if greedy.any() else chosen
+    chosen = np.empty(len(logits), dtype=np.int64)
+    greedy, drawn = np.flatnonzero(temperature < GREEDY_BELOW), np.flatnonzero(temperature >= GREEDY_BELOW)
+    if len(greedy):
+        chosen[greedy] = logits[torch.from_numpy(greedy)].argmax(-1).numpy()
+    if len(drawn):
+        rows = logits[torch.from_numpy(drawn)] if len(greedy) else logits
+        chosen[drawn] = _draw(rows, 1.0 / temperature[drawn], top_p[drawn], top_k[drawn], uniform[drawn])
+    return chosen
 
 
-def _draw_from_best(
-    logits: Tensor, inverse: Floats, top_p: Floats, top_k: Ints, uniform: Floats
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """Draw among the CANDIDATES best tokens, and say for which rows that is the exact answer."""
-    count = min(CANDIDATES, logits.shape[-1])
-    values, ids = logits.topk(count)
-    cumulative = _cumulative(values, logits, inverse)
-    total, uncut = cumulative[:, -1], (top_k == 0) & (top_p >= 1)
-    exact = np.where(uncut, total > uniform, np.where(top_k > 0, top_k <= count, total >= top_p))
-    return _pick(cumulative, ids.numpy(), top_p, top_k, uniform), exact | (count == logits.shape[-1])
+def _draw(logits: Tensor, inverse: Floats, top_p: Floats, top_k: Ints, uniform: Floats) -> Ints:
+    """`inverse` is 1 / temperature."""
+    weights = (logits - logits.amax(-1, keepdim=True)).double()  # of the best token 1
+    weights.mul_(torch.from_numpy(inverse)[:, None]).exp_()
+    cut = np.flatnonzero((top_p < 1) | (top_k > 0))
+    if len(cut):
+        floor = np.full((len(logits), 1), -np.inf, dtype=np.float32)
+        total = weights.sum(-1).numpy()
+        floor[cut, 0] = _floor(logits.numpy()[cut], inverse[cut], top_p[cut], top_k[cut], total[cut], CANDIDATES)
+        weights.masked_fill_(logits < torch.from_numpy(floor), 0.0)
+    cumulative = weights.cumsum_(-1)
+    whole = cumulative[:, -1:].contiguous()
+    chosen = torch.searchsorted(cumulative, whole * torch.from_numpy(uniform)[:, None], right=True)
+    last = torch.searchsorted(cumulative, whole)  # the product may round up to the whole: the last token kept
+    return torch.minimum(chosen, last)[:, 0].numpy()
 
 
-def _cumulative(values: Tensor, logits: Tensor, inverse: Floats) -> Floats:
-    """Cumulative probability of the best logits `values`; `inverse` is 1 / temperature."""
-    scale = inverse[:, None]
-    normaliser = (logits * torch.from_numpy(scale)).logsumexp(-1, keepdim=True).numpy()
-    return np.exp(values.numpy() * scale - normaliser).cumsum(-1)
+def _floor(logits: Singles, inverse: Floats, top_p: Floats, top_k: Ints, total: Floats, width: int) -> Singles:
+    """float32 [rows]: the logit of the last token that top_k and then top_p keep.
 
+    Looks at the `width` best tokens first, found without their order, and sorts whole rows where that is too few.
 
-def _pick(cumulative: Floats, ids: Ints, top_p: Floats, top_k: Ints, uniform: Floats) -> Ints:
-    """The id whose share of the kept mass covers the uniform number.
-
-    numpy and not torch: on arrays this small a call costs more than its arithmetic, and numpy's cost less.
+    Args:
+        total: float64 [rows]: the sum of all weights.
     """
-    rows, width = np.arange(len(cumulative)), cumulative.shape[-1]
+    width = min(width, logits.shape[-1])
+    best = np.sort(np.partition(logits, logits.shape[-1] - width, axis=-1)[:, -width:], axis=-1)[:, ::-1]
+    weights = torch.from_numpy(best - best[:, :1]).double()  # torch: its exp and cumsum are four times numpy's
+    cumulative = weights.mul_(torch.from_numpy(inverse)[:, None]).exp_().cumsum_(-1).numpy()
+    rows = np.arange(len(best))
     last = np.where(top_k > 0, np.minimum(top_k, width), width) - 1
-    limit = top_p * np.where(top_k > 0, cumulative[rows, last], 1.0)
-    reaches = (cumulative < limit[:, None]).sum(-1)  # index of the token that reaches the limit
-    last = np.where(top_p < 1, np.minimum(reaches, last), last)
-    mass = np.where((top_k > 0) | (top_p < 1), cumulative[rows, last], 1.0)
-    index = np.minimum((cumulative <= (uniform * mass)[:, None]).sum(-1), last)
-    return ids[rows, index]
+    limit = top_p * np.where(top_k > 0, cumulative[rows, last], total)
+    reaches = (cumulative < limit[:, None]).sum(-1)
+    floor = best[rows, np.where(top_p < 1, np.minimum(reaches, last), last)]
+    unsure = np.where(top_k > 0, top_k > width, cumulative[:, -1] < limit)
+    if width < logits.shape[-1] and unsure.any():
+        u = unsure
+        floor[u] = _floor(logits[u], inverse[u], top_p[u], top_k[u], total[u], logits.shape[-1])
+    return floor

@@ -35,6 +35,7 @@ class Delta:
     text: str
     logprobs: list[TokenLogprob]
     finish_reason: str | None
+    stop_reason: str | None
 
 
 @dataclass(eq=False)
@@ -52,6 +53,9 @@ class Sequence:
     done: asyncio.Future[None]
     text: str = ""
     finish_reason: str | None = None
+    """"stop" (end of sequence or a stop string) or "length"; None while it runs."""
+    stop_reason: str | None = None
+    """The stop string that ended it, as in vLLM; None at the end of sequence and at the length."""
     num_generated: int = 0
     """Sampled tokens, the end-of-sequence one included, as in vLLM's usage."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -72,4 +76,4 @@ class Sequence:
             return
         fresh = self.logprobs[self.num_sent_logprobs :]
         self.num_sent_logprobs = len(self.logprobs)
-        self.listener(Delta(self.index, piece, fresh, self.finish_reason))
+        self.listener(Delta(self.index, piece, fresh, self.finish_reason, self.stop_reason))

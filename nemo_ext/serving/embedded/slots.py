@@ -56,8 +56,9 @@ class Slots:
             self.generated[slot, :produced] = self.generated[last, :produced]
         return last
 
-    def column(self, name: str, start: int, stop: int) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.table[name][start:stop]))
+    def column(self, name: str) -> NDArray[np.int64]:
+        """Of the running slots."""
+        return np.ascontiguousarray(self.table[name][: len(self)])
 
     def choose(self, logits: torch.Tensor, start: int) -> NDArray[np.int64]:
         """Sample for slots start, start+1, ... (one row of logits each) and record the tokens."""

@@ -1,5 +1,7 @@
 """Tokens to text while they arrive: complete characters only, cut at the first stop string."""
 
+from operator import itemgetter
+
 from tokenizers import Tokenizer, decoders
 
 
@@ -24,7 +26,7 @@ def token_bytes(tokenizer: Tokenizer, token: int) -> list[int]:
 
 
 class TextStream:
-    """The text of one choice. `text` grows with `push`; `stopped` once a stop string was found and trimmed.
+    """The text of one choice. `text` grows with `push`; `matched` is the stop string that was found and trimmed.
 
     Only the tokens since the last complete character are decoded again, and only the text that could hold a new stop
     string is searched, so the cost per token does not grow with the text.
@@ -39,7 +41,11 @@ class TextStream:
         self._pending: list[int] = []
         self._taken = 0
         self.text = ""
-        self.stopped = False
+        self.matched: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.matched is not None
 
     def push(self, token: int) -> None:
         self._pending.append(token)
@@ -67,7 +73,7 @@ class TextStream:
         self.text += decoded[len(self._context_text) :]
         self._context, self._pending = self._pending, []
         self._context_text = self._decode(self._context)
-        found = [at for at in (self.text.find(stop, start) for stop in self._stop) if at >= 0]
+        found = [(at, stop) for stop in self._stop if (at := self.text.find(stop, start)) >= 0]
         if found:
-            self.text = self.text[: min(found)]
-            self.stopped = True
+            end, self.matched = min(found, key=itemgetter(0))
+            self.text = self.text[:end]

@@ -1,8 +1,8 @@
 """A server somebody else runs: any OpenAI-compatible URL. Nothing is started."""
 
+import re
 from dataclasses import dataclass, field
-
-from omegaconf import MISSING
+from urllib.parse import urlsplit
 
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.server import Server
@@ -12,18 +12,44 @@ from nemo_ext.serving.server import Server
 class Config(Server):
     kind: str = "external"
     urls: list[str] = field(default_factory=list)
-    """Base addresses without /v1, for example http://node17:8000; requests are spread over them."""
-    model: str = MISSING
-    """The id the server lists under /v1/models."""
+    """Base addresses, for example http://node17:8000; a /v1 at the end is left out. Requests are spread over them."""
+    model: str | None = None
+    """The id the server lists under /v1/models; None: the only one it lists."""
     api_key_env: str | None = None
     """NAME of the environment variable that holds the key; the key itself never goes into a file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.replicas != 1:
+            raise ValueError(f"server.replicas={self.replicas}: nothing is started; give several server.urls instead")
+        # what was given is not shown: it may be the key
+        if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise ValueError(
+                "server.api_key_env: give the NAME of an environment variable in capitals, such as OPENAI_API_KEY, and "
+                "not the key itself"
+            )
 
 
 def endpoints(cfg: Config) -> list[Endpoint]:
     """Raises ValueError when there is no URL or one is malformed."""
     if not cfg.urls:
-        raise ValueError("server.urls is empty; give at least one, for example [http://localhost:8000]")
-    for url in cfg.urls:
-        if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
-            raise ValueError(f"server.urls: {url!r}; write http(s)://host:port without /v1")
-    return [Endpoint(url.rstrip("/"), cfg.model, cfg.api_key_env) for url in cfg.urls]
+        raise ValueError("server.urls is empty; give at least one, for example server.urls=[http://localhost:8000]")
+    return [Endpoint(_base(url), cfg.model or "", cfg.api_key_env, cfg.concurrency) for url in cfg.urls]
+
+
+def _base(url: str) -> str:
+    """Without the /v1 that people paste along."""
+    try:
+        parts = urlsplit(url)
+        port_is_one = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_one = False
+    if not port_is_one or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        shown = re.sub(r"^.*@", "...@", url.partition("?")[0])
+        raise ValueError(f"server.urls: {shown!r}; write http(s)://host:port, with or without /v1")
+    if parts.username or parts.password:
+        raise ValueError(
+            f"server.urls: the one of {parts.hostname} holds a user or password, and this file is kept; put the key in "
+            "an environment variable and its name in server.api_key_env"
+        )
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")

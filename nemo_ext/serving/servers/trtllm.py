@@ -3,34 +3,30 @@
 The 405B teacher in FP8 on one node of eight 80 GB GPUs: tp_size 8. In BF16 (810 GB of weights) on two: tp_size 8,
 pp_size 2, nodes 2. It has 8 key-value heads, so tp_size 16 would hold each of them twice.
 
-No key is in both the command line and the YAML file: which of the two wins differs between releases.
+Over several nodes there is one MPI task per GPU, and `trtllm-llmapi-launch` runs the command on the first and makes
+workers of the others. It expands the command without quoting: hence a YAML file for what is not a plain word. No key is in
+both the command line and that file: which of the two wins differs between releases.
 """
 
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nemo_ext.model import Model, chat_template_path
-from nemo_ext.serving.server import Server
+from nemo_ext.serving.server import GpuServer, Place
+from nemo_ext.serving.server_metrics import ServerMetrics
+
+READY = "/health"
+VERSION = ("/version",)
+METRICS = "/metrics"
+MPI_PREFIXES = ("SLURM_", "PMI_", "PMIX_", "OMPI_", "MPI_", "MPICH_", "I_MPI_", "HYDRA_")
 
 
 @dataclass(kw_only=True)
-class Config(Server):
+class Config(GpuServer):
     kind: str = "trtllm"
-    tp_size: int = 1
-    """GPUs each layer is split over."""
-    pp_size: int = 1
-    """Groups of layers, one after another; GPUs used are tp_size * pp_size."""
-    nodes: int = 1
-    """Nodes of one replica; above 1 it starts under srun, one task per GPU, behind `launch_prefix`."""
-    max_batch_size: int = 256
-    """Sequences decoded together."""
-    max_num_tokens: int = 8192
-    """Tokens of one step, prompts and decodes together."""
-    max_seq_len: int | None = None
-    """Tokens; None: the model's context length."""
-    kv_cache_dtype: str = "auto"
-    """auto or fp8."""
     kv_cache_free_gpu_memory_fraction: float = 0.9
     """Share of the memory left after the weights."""
     enable_chunked_prefill: bool = True
@@ -39,24 +35,27 @@ class Config(Server):
     """Reuse the cache of a shared prefix, such as few-shot examples."""
     cuda_graph_padding: bool = True
     """Round batches up to a captured size, up to max_batch_size."""
+    mpi: str = "pmix"
+    """srun's --mpi for a server over several nodes; `srun --mpi=list` shows what a cluster has."""
 
     def __post_init__(self) -> None:
-        if self.nodes < 1 or (self.tp_size * self.pp_size) % self.nodes:
-            gpus = self.tp_size * self.pp_size
-            raise ValueError(f"server.nodes={self.nodes}; it must divide tp_size * pp_size = {gpus}")
+        super().__post_init__()
+        fraction = self.kv_cache_free_gpu_memory_fraction
+        if not 0 < fraction < 1:
+            raise ValueError(f"server.kv_cache_free_gpu_memory_fraction={fraction}; it must be between 0 and 1")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.mpi):
+            raise ValueError(f"server.mpi={self.mpi!r}; it must be a name that `srun --mpi=list` shows")
 
+    @property
+    def tasks(self) -> int:
+        return self.gpus if self.nodes > 1 else 1
 
-def gpus_per_node(cfg: Config) -> int:
-    return cfg.tp_size * cfg.pp_size // cfg.nodes
+    @property
+    def launch_mpi(self) -> str | None:
+        return self.mpi if self.nodes > 1 else None
 
-
-def launch_prefix(cfg: Config) -> list[str]:
-    """What goes before the command that every one of the tp_size * pp_size srun tasks runs.
-
-    It starts that command on the first task only and makes workers of the others. It expands its arguments without
-    quoting, so none may hold a space.
-    """
-    return ["trtllm-llmapi-launch"] if cfg.nodes > 1 else []
+    def kv_gib(self, total: float, weights: float, buffers: float) -> float:
+        return (total - weights - buffers) * self.kv_cache_free_gpu_memory_fraction
 
 
 def options(cfg: Config, model: Model) -> dict[str, Any]:
@@ -70,29 +69,72 @@ def options(cfg: Config, model: Model) -> dict[str, Any]:
             "free_gpu_memory_fraction": cfg.kv_cache_free_gpu_memory_fraction,
         },
         "enable_iter_perf_stats": True,  # /metrics is empty without it
+        "iter_stats_max_iterations": 100_000,  # by default 1000 are kept, which a busy server makes between two looks
         "print_iter_log": False,
     }
 
 
-def command(cfg: Config, model: Model, host: str, port: int, options_path: Path | None = None) -> list[str]:
-    """Raises ValueError for an argument with a space, which the multi-node launcher would split."""
-    assert options_path is not None, "the wrapper writes options() first"
+def command(cfg: Config, model: Model, place: Place) -> list[str]:
+    """Raises ValueError for what a server over several nodes cannot take."""
+    assert place.options_path is not None, "the wrapper writes options() first"
     template = chat_template_path(model)
     argv = [
         "trtllm-serve", model.hf_path,
         "--backend", "pytorch",
-        "--host", host,
-        "--port", str(port),
+        "--host", place.host,
+        "--port", str(place.port),
         "--tp_size", str(cfg.tp_size),
         "--pp_size", str(cfg.pp_size),
-        "--gpus_per_node", str(gpus_per_node(cfg)),
+        "--gpus_per_node", str(cfg.gpus_per_node),
         "--max_batch_size", str(cfg.max_batch_size),
         "--max_num_tokens", str(cfg.max_num_tokens),
-        "--max_seq_len", str(cfg.max_seq_len or model.context_length),
-        "--extra_llm_api_options", str(options_path),
+        "--max_seq_len", str(cfg.sequence_length(model)),
+        "--extra_llm_api_options", str(place.options_path),
         *(["--chat_template", str(template)] if template else []),
     ]  # fmt: skip
+    if cfg.nodes == 1:
+        return argv
+    _check_for_launcher(argv, model)
+    return ["trtllm-llmapi-launch", *argv]
+
+
+def _check_for_launcher(argv: list[str], model: Model) -> None:
+    if not model.hf_path.startswith("/"):
+        raise ValueError(
+            f"model.hf_path={model.hf_path!r}: a server over several nodes loads a folder that all of them see; give "
+            "the whole path of one, beginning with /"
+        )
     for argument in argv:
-        if any(character.isspace() for character in argument):
-            raise ValueError(f"trtllm: {argument!r} holds a space, which trtllm-llmapi-launch would split; rename it")
-    return argv
+        if re.search(r"[\s*?\[\]]", argument) or not argument:
+            raise ValueError(
+                f"trtllm: {argument!r} holds a space or one of *?[], which trtllm-llmapi-launch would expand; rename it"
+            )
+
+
+def environment(cfg: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """On one node the server starts its own MPI workers, which fails where it finds itself in a Slurm step's MPI."""
+    if cfg.nodes > 1:
+        return dict(environ)
+    return {key: value for key, value in environ.items() if not key.startswith(MPI_PREFIXES)}
+
+
+def read_metrics(body: bytes, before: ServerMetrics | None) -> ServerMetrics:
+    """JSON, one entry per step since it was read last; with none, the server is idle.
+
+    Tokens are counted as one per decoding request and step: exact without speculative decoding.
+    """
+    steps = json.loads(body)
+    generated = before.generated_tokens or 0 if before else 0
+    if not steps:
+        usage = before.kv_cache_usage if before else None
+        return ServerMetrics(running=0, waiting=0, kv_cache_usage=usage, generated_tokens=generated)
+    generated += sum((step.get("inflightBatchingStats") or {}).get("numGenRequests", 0) for step in steps)
+    last = steps[-1]
+    cache = last.get("kvCacheStats") or {}
+    blocks = cache.get("maxNumBlocks")
+    return ServerMetrics(
+        running=last.get("numActiveRequests"),
+        waiting=last.get("numQueuedRequests"),
+        kv_cache_usage=cache.get("usedNumBlocks", 0) / blocks if blocks else None,
+        generated_tokens=generated,
+    )

@@ -28,9 +28,11 @@ step=(srun --overlap --export=ALL --input=none --open-mode=append --cpu-bind=non
 start_task() {
   rm -f -- "$folder"/server-0.json
   rm -f -- "$folder"/server-1.json
-  service 0 server-0 python -m serve --file="$folder"/server-0.json
-  service 1 server-1 python -m serve --file="$folder"/server-1.json
-  "${step[@]}" --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --output="$folder/logs/"main.log \
+  service server-0 0 1 --nodes=1 --ntasks=1 --ntasks-per-node=1 \
+    python -m serve --file="$folder"/server-0.json
+  service server-1 1 1 --nodes=1 --ntasks=1 --ntasks-per-node=1 \
+    python -m serve --file="$folder"/server-1.json
+  "${step[@]}" --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --nodelist="${hosts[0]}" --output="$folder/logs/"main.log \
     python -m recipes.rank_env -- python -m recipes.run_stage "$folder"/config.yaml &
   main=$!
 }
@@ -42,17 +44,22 @@ mapfile -t hosts < <(timeout 60 scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR=${hosts[0]} MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))
 main='' signalled='' dead='' services=() names=()
 
-stop_services() {
+stop_services() { # what does not end by itself, Slurm ends with the job
   [ ${#services[@]} = 0 ] || kill "${services[@]}" 2>/dev/null
-  wait
+  for _ in $(seq 300); do
+    [ -n "$(jobs -r)" ] || break
+    sleep 0.2
+  done
 }
 trap stop_services EXIT
 # the time limit is near: main saves what it has and ends with code 85
 trap 'signalled=1; [ -z "$main" ] || kill -USR1 "$main"' USR1
 
-service() { # <index of its node> <name> <command ...>
-  "${step[@]}" --nodes=1 --ntasks=1 --nodelist="${hosts[$1]}" --output="$folder/logs/$2.log" "${@:3}" &
-  services+=("$!") names+=("$2")
+service() { # <name> <index of its first node> <how many> <srun's options and the command ...>
+  local nodes
+  nodes=$(IFS=,; echo "${hosts[*]:$2:$3}")
+  "${step[@]}" --nodelist="$nodes" --output="$folder/logs/$1.log" "${@:4}" &
+  services+=("$!") names+=("$1")
 }
 
 start_task
@@ -70,7 +77,7 @@ code=$?
 
 if [ -n "$dead" ] && [ "$code" != 0 ] && [ "$code" != 85 ]; then
   echo "service $dead ended before main did; the last lines of $folder/logs/$dead.log:"
-  tail -n 12 "$folder/logs/$dead.log"
+  tail -n 30 "$folder/logs/$dead.log"
   exit 1
 fi
 # 85: saved, to be continued. Above 128: a rank ended by a signal, either our USR1, which its stage does not handle, or

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from nemo_ext.serving.address import Endpoint
+from nemo_ext.serving.probe import SEED
 
 
 class FakeServer:
@@ -24,6 +25,10 @@ class FakeServer:
         self.headers: list[dict[str, str]] = []
         self.open = self.most_open = 0
         self.health_status = 200
+        self.models: list[dict[str, Any]] = [{"id": "fake"}]
+        self.honours_n = self.honours_seed = True
+        self.probes = 0
+        """Requests of nemo_ext.serving.probe, which are answered here and not counted elsewhere."""
         self.port = 0
         self.start()
 
@@ -39,6 +44,7 @@ class FakeServer:
             app = web.Application()
             app.router.add_post("/v1/{kind:.*}", self._answer)
             app.router.add_get("/health", self._health)
+            app.router.add_get("/v1/models", self._models)
             self.runner = web.AppRunner(app, shutdown_timeout=0.1)
             await self.runner.setup()
             site = web.TCPSite(self.runner, "127.0.0.1", self.port)
@@ -63,7 +69,12 @@ class FakeServer:
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=self.health_status)
 
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": self.models})
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if (await request.json()).get("seed") == SEED:
+            return self._probed(await request.json())
         self.bodies.append(await request.json())
         self.headers.append(dict(request.headers))
         self.paths[request.path] += 1
@@ -75,12 +86,21 @@ class FakeServer:
         finally:
             self.open -= 1
 
+    def _probed(self, body: dict[str, Any]) -> web.Response:
+        self.probes += 1
+        text = "11" if self.honours_seed else str(self.probes)
+        return reply_to(body, text, body.get("n", 1) if self.honours_n else 1)
 
-def reply_to(body: dict[str, Any]) -> web.Response:
-    text = f"re: {body.get('prompt') or body['messages'][-1]['content']}"
-    message = {"text": text} if "prompt" in body else {"message": {"role": "assistant", "content": text}}
-    choice = {"index": 0, "finish_reason": "stop", **message}
-    return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+def reply_to(body: dict[str, Any], text: str | None = None, count: int | None = None) -> web.Response:
+    text = text or f"re: {body.get('prompt') or body['messages'][-1]['content']}"
+    choices = []
+    for index in range(count or body.get("n", 1)):
+        said = text if index == 0 else f"{text} #{index}"
+        message = {"text": said} if "prompt" in body else {"message": {"role": "assistant", "content": said}}
+        choices.append({"index": index, "finish_reason": "stop", **message})
+    usage = {"prompt_tokens": 3, "completion_tokens": 2 * len(choices)}
+    return web.json_response({"choices": choices, "usage": usage})
 
 
 @pytest.fixture

@@ -19,6 +19,12 @@ def test_waits_for_every_file_and_keeps_the_order(tmp_path: Path) -> None:
     assert wait_for(paths, 30) == [Endpoint("http://a:1", "m"), Endpoint("http://b:2", "m")]
 
 
+def test_a_service_that_gives_up_ends_the_waiting(tmp_path: Path) -> None:
+    (tmp_path / "server-1.json").write_text('{"error": "the wrong model"}')
+    with pytest.raises(ValueError, match="server-1 did not start: the wrong model"):
+        wait_for([tmp_path / "server-0.json", tmp_path / "server-1.json"], 60)
+
+
 def test_says_what_is_missing(tmp_path: Path) -> None:
     there, missing = tmp_path / "there.json", tmp_path / "missing.json"
     there.write_text("{}")

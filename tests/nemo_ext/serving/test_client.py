@@ -33,7 +33,7 @@ def _config(**fields: Any) -> ClientConfig:
 
 def _run(servers: list[FakeServer], count: int = 20, **fields: Any) -> tuple[dict[str, Completion], Stats]:
     results: list[Completion] = []
-    stats = complete(_requests(count), [server.endpoint for server in servers], _config(**fields), results.append)
+    stats = complete(_requests(count), [server.endpoint for server in servers], _config(**fields), results.extend)
     by_key = {completion.key: completion for completion in results}
     assert len(results) == len(by_key) == count == stats.done
     return by_key, stats
@@ -51,7 +51,7 @@ def test_text_and_messages_and_what_is_sent(fake: Callable[..., FakeServer], mon
     requests = [Request("text", "hello", SAMPLING), Request("chat", messages, full)]
     results: dict[str, Completion] = {}
     endpoint = Endpoint(server.endpoint.url, "fake", "FAKE_KEY", concurrency=1)
-    stats = complete(requests, [endpoint], _config(), lambda c: results.update({c.key: c}))
+    stats = complete(requests, [endpoint], _config(), lambda done: results.update({c.key: c for c in done}))
     text, chat = server.bodies
     assert text == {"model": "fake", "prompt": "hello", "temperature": 1.0, "top_p": 0.95, "max_tokens": 8}
     sampling = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 9, "top_k": 5, "stop": ["a", "b"], "seed": 4}
@@ -88,9 +88,9 @@ def test_requests_are_taken_only_when_a_worker_is_free(fake: Callable[..., FakeS
             assert taken - done <= 8
             yield request
 
-    def count(completion: Completion) -> None:
+    def count(completions: list[Completion]) -> None:
         nonlocal done
-        done += 1
+        done += len(completions)
 
     complete(requests(), [server.endpoint], _config(), count)
     assert taken == done == 200
@@ -198,7 +198,7 @@ def test_too_many_refusals_in_a_row_stop_the_run(fake: Callable[..., FakeServer]
 
     server, results = fake(behave), []
     with pytest.raises(TooManyFailures, match=r"5 requests in a row failed(.|\n)*HTTP 404: no such model"):
-        complete(_requests(1000), [server.endpoint], _config(max_permanent_in_a_row=5), results.append)
+        complete(_requests(1000), [server.endpoint], _config(max_permanent_in_a_row=5), results.extend)
     assert len(server.bodies) < 40
     assert sum(c.error is None for c in results) == 10
 
@@ -228,9 +228,9 @@ def test_a_draining_server_is_left_and_taken_back(fake: Callable[..., FakeServer
     servers[0].health_status = 503
     refused_when_back = 0
 
-    def on_result(completion: Completion) -> None:
+    def on_result(completions: list[Completion]) -> None:
         nonlocal draining, refused_when_back
-        if completion.key == "k60":
+        if completions[0].key == "k60":
             refused_when_back = len(servers[0].bodies)
             draining, servers[0].health_status = False, 200
 
@@ -243,8 +243,8 @@ def test_a_server_that_dies_and_comes_back(fake: Callable[..., FakeServer]) -> N
     server = fake()
     results: list[Completion] = []
 
-    def on_result(completion: Completion) -> None:
-        results.append(completion)
+    def on_result(completions: list[Completion]) -> None:
+        results.extend(completions)
         if len(results) == 20:
             server.stop()
             threading.Timer(0.7, server.start).start()
@@ -292,7 +292,7 @@ def test_connections_closed_at_keep_alive_do_not_lose_requests() -> None:
     threading.Thread(target=serve, daemon=True).start()
     results: list[Completion] = []
     endpoint = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", "m")
-    complete(_requests(100), [endpoint], _config(), results.append)
+    complete(_requests(100), [endpoint], _config(), results.extend)
     listener.close()
     assert [c.error for c in results] == [None] * 100
 
@@ -300,8 +300,8 @@ def test_connections_closed_at_keep_alive_do_not_lose_requests() -> None:
 def test_what_a_callback_raises_stops_the_run(fake: Callable[..., FakeServer]) -> None:
     calls: list[Completion] = []
 
-    def full(completion: Completion) -> None:
-        calls.append(completion)
+    def full(completions: list[Completion]) -> None:
+        calls.extend(completions)
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):

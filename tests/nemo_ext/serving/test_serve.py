@@ -34,9 +34,24 @@ if mode == "taken" and not (here / "again").exists():
         os.setsid(); time.sleep(60); os._exit(0)
     (here / "squatter").write_text(str(pid))
     sys.exit(1)
+if mode == "worker":  # as vLLM's and TensorRT-LLM's: of the same process group, and deaf
+    import subprocess
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    worker = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    worker.stdout.readline()
+    (here / "worker").write_text(str(worker.pid))
+steps = [{{"numActiveRequests": 3, "numQueuedRequests": 1, "inflightBatchingStats": {{"numGenRequests": 2}}}}]
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({{"data": [{{"id": "listed-id"}}]}}).encode()
+        model = "/models/other" if mode == "wrong" else argv[argv[0] == "serve"]
+        replies = {{
+            "/v1/models": {{"data": [{{"id": model.rpartition("/")[2]}}]}},
+            "/version": {{"version": "1.2.3"}},
+            "/metrics": steps,
+        }}
+        body = b"<html>" if mode == "garbage" else json.dumps(replies.get(self.path, {{}})).encode()
+        if self.path == "/metrics":
+            steps.clear()
         self.send_response(503 if mode == "never" and self.path == "/health" else 200)
         self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
     def log_message(self, *args): pass
@@ -73,6 +88,9 @@ def start_wrapper(tmp_path: Path) -> Iterator[StartWrapper]:
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "STAND_IN_FOLDER": str(tmp_path),
             "STAND_IN_MODE": mode,
+            "CUDA_VISIBLE_DEVICES": "4,5,6,7",
+            "SLURM_JOB_ID": "4711",
+            "PMIX_RANK": "0",
             "http_proxy": "http://127.0.0.1:9",  # health checks must not go through a proxy
         }
         with (tmp_path / "log").open("wb") as log:
@@ -99,14 +117,21 @@ def test_publishes_the_address_and_passes_sigterm_and_the_exit_code(
     (endpoint,) = wait_for([tmp_path / "a.json"], 60)
     argv = json.loads((tmp_path / "argv.json").read_text())
     assert endpoint.url == f"http://127.0.0.1:{argv[argv.index('--port') + 1]}"
-    assert endpoint.model == "listed-id"
-    assert json.loads((tmp_path / "a.json").read_text())["pid"] == wrapper.pid
+    assert endpoint.model == "m"
+    port = int(argv[argv.index("--port") + 1])
+    assert json.loads((tmp_path / "a.json").read_text()) == {
+        "url": f"http://127.0.0.1:{port}", "host": "127.0.0.1", "port": port, "kind": "vllm", "model": "m",
+        "version": "1.2.3", "pid": wrapper.pid,
+    }  # fmt: skip
+    assert port < 32768, "no port that an outgoing connection could take while the server loads"
     child = _child(tmp_path)
     assert os.getpgid(child.pid) != os.getpgid(wrapper.pid)
     wrapper.send_signal(signal.SIGTERM)
     assert wrapper.wait(30) == 5
     assert (tmp_path / "got").read_text() == str(int(signal.SIGTERM))
     assert not (tmp_path / "a.json").exists()
+    served = json.loads((tmp_path / "a.served.json").read_text())
+    assert served == {"kind": "vllm", "model": "m", "version": "1.2.3"}, "kept for the manifest"
 
 
 def test_a_server_that_crashes_ends_the_wrapper_with_its_code(tmp_path: Path, start_wrapper: StartWrapper) -> None:
@@ -128,6 +153,46 @@ def test_a_server_that_never_gets_healthy_is_stopped(tmp_path: Path, start_wrapp
     assert "startup_timeout_s=1.5" in (tmp_path / "log").read_text()
     assert not (tmp_path / "a.json").exists()
     wait_until(lambda: not psutil.pid_exists(int((tmp_path / "pid").read_text())))
+
+
+def test_another_model_is_refused_and_the_client_hears_of_it(tmp_path: Path, start_wrapper: StartWrapper) -> None:
+    wrapper = start_wrapper("wrong")
+    with pytest.raises(ValueError, match="a did not start: the server has other, and this stage's is m or /models/m"):
+        wait_for([tmp_path / "a.json"], 60)
+    assert wrapper.wait(30) == 1
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    wait_until(lambda: not psutil.pid_exists(int((tmp_path / "pid").read_text())))
+
+
+def test_a_server_that_talks_nonsense_is_one_line(tmp_path: Path, start_wrapper: StartWrapper) -> None:
+    assert start_wrapper("garbage", metrics_interval_s=0.01).wait(60) == 1
+    log = (tmp_path / "log").read_text()
+    assert "the server is ready, but lists no models: JSONDecodeError" in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize("kill_server", [False, True])
+def test_no_worker_outlives_its_server(tmp_path: Path, start_wrapper: StartWrapper, kill_server: bool) -> None:
+    wrapper = start_wrapper("worker")
+    wait_for([tmp_path / "a.json"], 60)
+    worker = psutil.Process(int((tmp_path / "worker").read_text()))
+    (_child(tmp_path) if kill_server else wrapper).send_signal(signal.SIGTERM)
+    assert wrapper.wait(30) == 5
+    wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_its_load_is_logged_and_kept(tmp_path: Path, start_wrapper: StartWrapper) -> None:
+    start_wrapper(kind="trtllm", metrics_interval_s=0.1)
+    wait_for([tmp_path / "a.json"], 60)
+    wait_until(lambda: "0 running, 0 waiting" in (tmp_path / "log").read_text())
+    assert "load: 3 running, 1 waiting\n" in (tmp_path / "log").read_text()
+    metrics = json.loads((tmp_path / "a.metrics.json").read_text())
+    assert (metrics["running"], metrics["generated_tokens"]) == (0, 2), "read once, added up"
+
+
+def test_an_image_without_the_server_is_one_line(tmp_path: Path, start_wrapper: StartWrapper) -> None:
+    (tmp_path / "vllm").unlink()
+    assert start_wrapper().wait(60) == 1
+    assert "no vllm on PATH here; run the stage in an image that has it" in (tmp_path / "log").read_text()
 
 
 def test_the_server_does_not_outlive_a_killed_wrapper(tmp_path: Path, start_wrapper: StartWrapper) -> None:
@@ -156,13 +221,16 @@ def test_a_port_taken_between_look_and_bind_is_replaced(tmp_path: Path, start_wr
     assert "starting again on another" in (tmp_path / "log").read_text()
 
 
-def test_trtllm_gets_its_options_file(tmp_path: Path, start_wrapper: StartWrapper) -> None:
-    start_wrapper(kind="trtllm", kv_cache_dtype="fp8", max_batch_size=32)
+def test_trtllm_gets_its_options_file_and_its_gpus(tmp_path: Path, start_wrapper: StartWrapper) -> None:
+    start_wrapper("", "--gpus", "2,3", kind="trtllm", tp_size=2, kv_cache_dtype="fp8", max_batch_size=32)
     wait_for([tmp_path / "a.json"], 60)
     argv = json.loads((tmp_path / "argv.json").read_text())
     options = yaml.safe_load(Path(argv[argv.index("--extra_llm_api_options") + 1]).read_text())
     assert options["kv_cache_config"]["dtype"] == "fp8"
     assert options["cuda_graph_config"] == {"enable_padding": True, "max_batch_size": 32}
+    environment = _child(tmp_path).environ()
+    assert environment["CUDA_VISIBLE_DEVICES"] == "6,7"
+    assert not [key for key in environment if key.startswith(("SLURM_", "PMIX_"))], "its own MPI would join Slurm's"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +238,7 @@ def test_trtllm_gets_its_options_file(tmp_path: Path, start_wrapper: StartWrappe
     [
         ({"kind": "external", "urls": ["http://h:1"], "model": "m"}, "run by somebody else"),
         ({"kind": "nope"}, "server.kind='nope': unknown"),
+        ({"kind": "trtllm", "tp_size": 8, "nodes": 2}, "SLURM_PROCID, SLURM_NTASKS, SLURM_STEP_ID is not set here"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -23,20 +23,20 @@ def _completion(key: str, text: str = 'one\ntwo \u2028 "three"') -> Completion:
 def _fill(path: Path, count: int) -> None:
     with CompletionStore(path) as store:
         for i in range(count):
-            store.append(_completion(f"k{i}", f"text {i}"))
+            store.append([_completion(f"k{i}", f"text {i}")])
 
 
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "store.jsonl"
     with CompletionStore(path) as store:
         assert "a" not in store
-        store.append(_completion("a"))
-        store.append(_completion("b", ""))
+        store.append([_completion("a")])
+        store.append([_completion("b", "")])
         assert store.get("a") == _completion("a")
     with CompletionStore(path) as store:
         assert len(store) == 2
         assert store.get("a") == _completion("a")
-        store.append(_completion("a", "again"))
+        store.append([_completion("a", "again")])
         assert store.get("a").text == "again"
         with pytest.raises(KeyError):
             store.get("c")
@@ -57,7 +57,7 @@ def test_any_cut_loses_only_the_rows_it_touched(tmp_path: Path, cut: int) -> Non
         assert len(store) == complete
         assert store.num_corrupt == 0
         assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:complete])
-        store.append(_completion("new"))
+        store.append([_completion("new")])
         assert all(store.get(f"k{i}").text == f"text {i}" for i in range(complete))
     with CompletionStore(path) as store:
         assert store.get("new") == _completion("new")
@@ -93,16 +93,16 @@ def test_a_full_disk_says_so_and_leaves_the_store_usable(tmp_path: Path, monkeyp
 
     path = tmp_path / "store.jsonl"
     with CompletionStore(path) as store:
-        store.append(_completion("a"))
+        store.append([_completion("a")])
         for write in (half_then_full, full):
             with monkeypatch.context() as patch:
                 patch.setattr("nemo_ext.serving.store.os.write", write)
                 with pytest.raises(OSError, match=r"No space left.*free some space.*1 completions") as raised:
-                    store.append(_completion("b"))
+                    store.append([_completion("b")])
             assert raised.value.errno == errno.ENOSPC
             assert raised.value.filename == str(path)
             assert "b" not in store
-        store.append(_completion("c"))
+        store.append([_completion("c")])
         assert store.get("c") == _completion("c")
     with CompletionStore(path) as store:
         assert len(store) == 2
@@ -114,10 +114,10 @@ def test_fsync_by_rows_by_time_and_at_close(tmp_path: Path, monkeypatch: pytest.
     store = CompletionStore(tmp_path / "store.jsonl", fsync_rows=3, fsync_s=1000)
     monkeypatch.setattr("nemo_ext.serving.store.os.fsync", calls.append)
     for i in range(7):
-        store.append(_completion(f"k{i}"))
+        store.append([_completion(f"k{i}")])
     assert len(calls) == 2
     store._last_sync -= 2000
-    store.append(_completion("late"))
+    store.append([_completion("late")])
     assert len(calls) == 3
     store.close()
     assert len(calls) == 4
@@ -130,7 +130,7 @@ from nemo_ext.serving.requests import Completion
 from nemo_ext.serving.store import CompletionStore
 with CompletionStore(Path(sys.argv[1])) as store:
     for i in range(10**9):
-        store.append(Completion(f"k{i}", "x" * (i % 500), "stop", 1, 1, 0.1, None, 1))
+        store.append([Completion(f"k{i}", "x" * (i % 500), "stop", 1, 1, 0.1, None, 1)])
 """
 
 

@@ -95,6 +95,21 @@ def test_a_refused_row_is_dropped_and_counted(run, rows, model, fake) -> None:
     assert (len(ran.output), ran.manifest["rows_in"]) == (22, 24)
 
 
+def test_refusals_of_a_run_that_was_stopped_are_asked_again(run, rows, model, fake) -> None:
+    """A wrong key or path refuses every row; what is right the next time must not find them refused."""
+    wrong = True
+
+    async def behave(request: web.Request, index: int) -> web.Response:
+        return web.json_response({"message": "bad key"}, status=401) if wrong else answer(await request.json())
+
+    server, source = fake(behave), rows(SEEDS)
+    settings = config(model, external(server), source) | {"client": QUICK | {"max_permanent_in_a_row": 8}}
+    with pytest.raises(RuntimeError, match="8 requests in a row failed"):
+        run("generate", **settings)
+    wrong = False
+    assert len(run("generate", **settings).output) == 24
+
+
 def test_an_unknown_source_is_named(run, rows, model, fake) -> None:
     row = {"id": "x", "problem": "p", "problem_source": "aops"}
     with pytest.raises(ValueError, match=r"by_source has no 'aops'.*\['math'\]"):
@@ -127,6 +142,105 @@ def test_a_killed_stage_goes_on_and_ends_as_if_it_had_not_been(run, rows, model,
     resumed: Ran = run("generate", folder="killed", **config(model, external(server), source))
     assert len(server.bodies) == 24 - stored, "what was paid for is not asked again"
     assert resumed.output == run("generate", folder="whole", **config(model, external(server), source)).output
+
+
+def test_prompts_that_cannot_fit(run, rows, model, fake) -> None:
+    """The model's window is 512 tokens: one row alone is dropped; when none fits, nothing is sent."""
+    server = fake(always)
+    server.models = [{"id": "fake", "max_model_len": 512}]
+    long = {"id": "long", "problem": "Nadia has 12 coins. " * 200, "problem_source": "math"}
+    ran: Ran = run("generate", **config(model, external(server), rows([*SEEDS, long])))
+    assert ran.reasons == ["prompt_too_long"] * 2 and "exceeds the window of" in ran.dropped[0]["error"]
+    assert (len(ran.output), len(server.bodies)) == (24, 24)
+    many = [long | {"id": f"l{i}"} for i in range(60)]
+    with pytest.raises(ValueError, match=r"none of the first 50 prompts fits.*Lower sampling\.max_tokens"):
+        run("generate", folder="none", **config(model, external(server), rows(many)))
+    assert len(server.bodies) == 24
+
+
+def test_rows_without_id_or_key_or_json(run, model, fake, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"problem": "a"}\n{"question": "b"}\nnonsense\n{"problem": "c", "id": 7}\n{"problem": null}\n')
+    by_source = {"*": {"prompt": PROMPT, "num_samples": 1}}
+    ran: Ran = run("generate", **config(model, external(fake(always)), str(path), by_source=by_source))
+    assert [row["problem"] for row in ran.output] == ["a", "c"] and ran.output[1]["id"] == 7
+    assert sorted(ran.reasons) == ["malformed_json", "missing_problem", "missing_problem"]
+    assert ran.manifest["rows_in"] == 5
+
+
+def test_no_row_has_what_the_prompt_needs(run, rows, model, fake) -> None:
+    server = fake(always)
+    with pytest.raises(
+        ValueError, match=r"no row has 'problem', which prompt p needs; rows have \['id', 'problem_source', 'question'"
+    ):
+        run(
+            "generate",
+            **config(model, external(server), rows([{"id": "1", "question": "?", "problem_source": "math"}])),
+        )
+    assert not server.bodies
+
+
+def test_samples_that_share_a_request(run, rows, model, fake) -> None:
+    server = fake()
+    few = {"math": {"prompt": PROMPT, "num_samples": 5}}
+    ran: Ran = run("generate", **config(model, external(server), rows(SEEDS), by_source=few, samples_per_request=3))
+    assert [body.get("n", 1) for body in server.bodies].count(3) == 12 and len(server.bodies) == 24
+    assert [row.get("choice", 0) for row in ran.output[:5]] == [0, 1, 2, 0, 1]
+    assert ran.output[0]["seed"] == ran.output[2]["seed"] != ran.output[3]["seed"]
+    assert ran.manifest["tokens"] == {"prompt": 24 * 3, "generated": 12 * 5 * 2}
+
+
+def test_a_server_that_ignores_n_or_seed_is_found_out(run, rows, model, fake, caplog) -> None:
+    server = fake()
+    server.honours_n = server.honours_seed = False
+    few = {"math": {"prompt": PROMPT, "num_samples": 3}}
+    ran: Ran = run("generate", **config(model, external(server), rows(SEEDS), by_source=few, samples_per_request=3))
+    assert [body.get("n") for body in server.bodies] == [None] * 36 and len(ran.output) == 36
+    assert "the server ignores `n`: each sample is a request of its own" in caplog.text
+    assert "the server ignores `seed`: a rerun will sample other texts" in caplog.text
+    assert (ran.manifest["server"]["honours_n"], ran.manifest["server"]["honours_seed"]) == (False, False)
+
+
+def test_the_wrong_teacher_is_refused(run, rows, model, fake) -> None:
+    server = fake(always)
+    server.models = [{"id": "some-8b"}]
+    with pytest.raises(ValueError, match="has some-8b and not fake: the wrong model"):
+        run("generate", **config(model, external(server), rows(SEEDS)))
+    unnamed = {key: value for key, value in external(server).items() if key != "model"}
+    with pytest.raises(ValueError, match=r"has some-8b and not .*server\.model=some-8b"):
+        run("generate", folder="unnamed", **config(model, unnamed, rows(SEEDS)))
+    assert not server.bodies
+
+
+def test_flawed_completions_are_kept_and_counted(run, rows, model, fake) -> None:
+    texts = {"0": ("", "stop"), "1": ("and so on " * 100, "length"), "2": ("half a sol", "length")}
+
+    async def flawed(request: web.Request, index: int) -> web.Response:
+        text, reason = texts.get((await request.json())["prompt"].split()[-1], ("fine", "stop"))
+        choice = {"index": 0, "finish_reason": reason, "text": text}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+    prices = {"price_per_million_prompt_tokens": 1e6, "price_per_million_generated_tokens": 2e6}
+    settings = config(model, external(fake(flawed)), rows(SEEDS))
+    ran: Ran = run("generate", **settings | {"client": QUICK | prices})
+    assert len(ran.output) == 24
+    assert ran.manifest["figures"]["completions"] == {"empty": 2, "length": 2, "ok": 18, "repetition": 2}
+    parts = {"generated_empty": 4, "generated_length": 4, "generated_repetition": 4}
+    assert ran.manifest["tokens"] == {"prompt": 72, "generated": 48, **parts}
+    assert ran.manifest["figures"]["cost"] == 72 + 2 * 48
+    assert sum(ran.manifest["figures"]["by_server"].values()) == 24
+
+
+def test_a_row_that_always_fails_costs_one_row(run, rows, model, fake) -> None:
+    async def poisoned(request: web.Request, index: int) -> web.Response:
+        body = await request.json()
+        return web.Response(status=500, text="boom") if body["prompt"].endswith("problem 3") else answer(body)
+
+    settings = config(model, external(fake(poisoned)), rows(SEEDS))
+    ran: Ran = run("generate", **settings | {"client": QUICK | {"max_given_up": 0.1}})
+    assert ran.reasons == ["given_up"] * 2 and ran.dropped[0]["error"] == "HTTP 500: boom"
+    with pytest.raises(ValueError, match=r"2 of 24 requests failed; the last: HTTP 500: boom\. Rerun"):
+        run("generate", folder="strict", **settings | {"client": QUICK | {"max_given_up": 0.01}})
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from nemo_ext.chat_template import ChatTemplate
 from tests.nemo_ext.serving.conftest import Running, StartServer, wait_until
 
 
@@ -21,10 +22,14 @@ def _completion(prompt: object = "Ann has 5", **fields: Any) -> dict[str, Any]:
     return {"prompt": prompt, "max_tokens": 8, "seed": 1, "ignore_eos": True, **fields}
 
 
-def _texts(server: Running, body: dict[str, Any]) -> list[str]:
+def _choices(server: Running, body: dict[str, Any]) -> list[dict[str, Any]]:
     status, reply = server.post("/v1/completions", body)
     assert status == 200, reply
-    return [choice["text"] for choice in reply["choices"]]
+    return reply["choices"]
+
+
+def _texts(server: Running, body: dict[str, Any]) -> list[str]:
+    return [choice["text"] for choice in _choices(server, body)]
 
 
 def _stream(server: Running, path: str, body: dict[str, Any]) -> list[Any]:
@@ -39,21 +44,25 @@ def _stream(server: Running, path: str, body: dict[str, Any]) -> list[Any]:
     return [json.loads(event) for event in events]
 
 
-def test_seeded_samples_are_the_same_alone_and_under_load(shared_server: Running) -> None:
-    """40 requests one by one, then all at once and in another order amid 60 others."""
+def test_seeded_samples_are_the_same_alone_and_under_load(start_server: StartServer) -> None:
+    """20 requests one by one, then amid 128 others: prompts of 3 to 400 tokens, several choices, one prompt shared by
+    many, stop strings, every sampling. Equal to the last bit: the log-probabilities of the tokens are compared too."""
+    server = start_server()
+    kinds = [{"top_p": 0.95}, {"temperature": 0.8}, {"top_k": 20}, {"n": 3}, {"stop": ["zz"]}]
+    prompts = ["Bo has {} coins", "Ann has 5", "Zoe buys {} tickets" + " and 17 more" * 30]
     bodies = [
-        _completion(f"Bo has {i} coins" + " and more" * (i % 7), seed=i, max_tokens=60, temperature=1.0, top_p=0.95)
-        for i in range(40)
+        _completion(prompts[i % 3].format(i), seed=i, max_tokens=40 + i, logprobs=0, **kinds[i % 5]) for i in range(20)
     ]
-    alone = [_texts(shared_server, body) for body in bodies]
-    others = [_completion(f"Nadia {'x' * i}", seed=None, max_tokens=5 + i, n=1 + i % 3) for i in range(60)]
+    alone = [_choices(server, body) for body in bodies]
+    others = [_completion("Nadia has 12" + " x" * (3 * i), seed=None, max_tokens=5 + i) for i in range(64)]
+    others += [_completion("Ann has 5", n=1 + i % 3, seed=i, max_tokens=20 + i) for i in range(64)]
     everything = list(enumerate(bodies)) + [(-1, body) for body in others]
     random.Random(0).shuffle(everything)
     with ThreadPoolExecutor(len(everything)) as pool:
-        replies = list(pool.map(lambda item: (item[0], _texts(shared_server, item[1])), everything))
+        replies = list(pool.map(lambda item: (item[0], _choices(server, item[1])), everything))
     crowded = dict(reply for reply in replies if reply[0] >= 0)
-    assert [crowded[i] for i in range(40)] == alone
-    assert len({text for (text,) in alone}) == 40
+    assert [crowded[i] == alone[i] for i in range(20)] == [True] * 20
+    assert len({choice["text"] for choices in alone for choice in choices}) == 28
 
 
 def test_choices_of_a_seed(shared_server: Running) -> None:
@@ -90,6 +99,23 @@ def test_beginning_of_sequence_is_added_once(shared_server: Running, tiny_checkp
     assert completion == [reply["choices"][0]["message"]["content"]]
 
 
+def test_rendered_text_is_what_the_chat_endpoint_sees(shared_server: Running, tiny_checkpoint: Path) -> None:
+    """A trace that goes on as plain text starts from the very tokens of the chat request."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Ann has 5 coins"}]
+    text = ChatTemplate(tiny_checkpoint, None).render(messages)
+    ids = AutoTokenizer.from_pretrained(tiny_checkpoint)(text, add_special_tokens=False)["input_ids"]
+    greedy = {"max_tokens": 12, "temperature": 0, "ignore_eos": True}
+    _, chat = shared_server.post("/v1/chat/completions", {"messages": messages, **greedy})
+    assert chat["usage"]["prompt_tokens"] == len(ids)
+    expected = chat["choices"][0]["message"]["content"]
+    for prompt in (text, ids):
+        _, reply = shared_server.post("/v1/completions", {"prompt": prompt, "add_special_tokens": False, **greedy})
+        assert reply["choices"][0]["text"] == expected
+        assert reply["usage"] == chat["usage"]
+    _, twice = shared_server.post("/v1/completions", {"prompt": text, **greedy})
+    assert twice["usage"]["prompt_tokens"] == len(ids) + 1, "the default adds BOS in front of the template's"
+
+
 def test_greedy_ignores_the_seed_and_top_k_1_is_greedy(shared_server: Running) -> None:
     greedy = _texts(shared_server, _completion(temperature=0, max_tokens=20))
     assert _texts(shared_server, _completion(temperature=0, max_tokens=20, seed=5)) == greedy
@@ -102,7 +128,7 @@ def test_stop_strings_are_trimmed(shared_server: Running) -> None:
     middle = text[len(text) // 2 : len(text) // 2 + 2]
     _, reply = shared_server.post("/v1/completions", _completion(max_tokens=40, stop=[middle, "never to be seen"]))
     choice = reply["choices"][0]
-    assert choice["finish_reason"] == "stop"
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", middle)
     assert choice["text"] == text[: text.find(middle)]
     assert reply["usage"]["completion_tokens"] < 40
 
@@ -113,6 +139,7 @@ def test_end_of_sequence_ends_the_text(shared_server: Running) -> None:
     replies = [shared_server.post("/v1/completions", body)[1] for body in bodies]
     stopped = [reply for reply in replies if reply["choices"][0]["finish_reason"] == "stop"]
     assert stopped
+    assert {reply["choices"][0]["stop_reason"] for reply in replies} == {None}
     assert all("<|end|>" not in reply["choices"][0]["text"] for reply in stopped)
     assert all(reply["usage"]["completion_tokens"] < 400 for reply in stopped)
 
@@ -151,6 +178,7 @@ def test_streams_join_to_the_whole_reply(shared_server: Running, stop: list[str]
         chunks = [e["choices"][0] for e in events[:-1] if e["choices"][0]["index"] == choice["index"]]
         assert "".join(chunk["text"] for chunk in chunks) == choice["text"]
         assert [c["finish_reason"] for c in chunks if c["finish_reason"]] == [choice["finish_reason"]]
+        assert [c["stop_reason"] for c in chunks] == [None] * (len(chunks) - 1) + [choice["stop_reason"]]
         for part in ("tokens", "text_offset", "token_logprobs"):
             assert [value for chunk in chunks for value in chunk["logprobs"][part]] == choice["logprobs"][part]
 
@@ -226,6 +254,7 @@ def test_models_health_and_metrics(shared_server: Running) -> None:
     before = shared_server.gauge("generated_tokens_total")
     _texts(shared_server, _completion(max_tokens=5))
     assert shared_server.gauge("generated_tokens_total") == before + 5
+    assert shared_server.gauge("kv_cache_usage") == 0
     kinds = {line.split()[-1] for line in shared_server.get("/metrics")[1].splitlines() if line.startswith("# TYPE")}
     assert kinds == {"counter", "gauge"}
 
@@ -270,8 +299,8 @@ def test_sigterm_finishes_work_in_flight_and_refuses_more(start_server: StartSer
     assert not server.address_file.exists()
 
 
-def test_float32_and_a_shorter_context(start_server: StartServer) -> None:
-    server = start_server(compute_dtype="float32", context_length=16)
+def test_float64_and_a_shorter_context(start_server: StartServer) -> None:
+    server = start_server(compute_dtype="float64", context_length=16)
     assert server.post("/v1/completions", _completion("Ann has 5"))[0] == 200
     status, reply = server.post("/v1/completions", _completion("Ann has 5 " * 10))
     assert status == 400
@@ -283,6 +312,7 @@ def test_health_answers_while_the_engine_is_busy(start_server: StartServer) -> N
     thread = threading.Thread(target=server.post, args=("/v1/completions", _completion(n=64, max_tokens=300)))
     thread.start()
     wait_until(lambda: server.gauge("running") == 64)
+    assert 0 < server.gauge("kv_cache_usage") < 1
     started = time.monotonic()
     assert server.get("/health")[0] == 200
     assert time.monotonic() - started < 5

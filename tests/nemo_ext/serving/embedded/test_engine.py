@@ -55,6 +55,7 @@ def test_more_sequences_than_slots_with_slots_moving(tiny_checkpoint: Path) -> N
         got = _run(narrow, [_sequence(p, i, max_tokens=n) for i, (p, n) in enumerate(zip(prompts, lengths))])
         assert got == expected
         assert len(narrow.slots) == len(wide.slots) == 0
+        assert narrow.model.pages.num_used == wide.model.pages.num_used == 0
 
     asyncio.run(main())
 
@@ -77,7 +78,7 @@ def test_a_failing_step_fails_its_batch_and_the_engine_lives_on(
         for sequence in failed:
             with pytest.raises(EngineError, match="RuntimeError: no memory"):
                 sequence.done.result()
-        assert len(engine.slots) == 0
+        assert len(engine.slots) == engine.model.pages.num_used == 0
         assert engine.counters.failed_steps == 1
         assert _run(engine, [_sequence((5, 6, 7), seed=9)]) == expected
 
@@ -99,6 +100,19 @@ def test_a_failing_prefill_leaves_running_sequences_alone(
             engine.step()
         assert isinstance(doomed.done.exception(), EngineError)
         assert _run(engine, [running]) == expected or running.text == expected[0]
+
+    asyncio.run(main())
+
+
+def test_where_float32_depends_on_the_batch_the_engine_takes_float64(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        assert _engine(tiny_checkpoint).model.embedding.dtype == torch.float32
+        check = "nemo_ext.serving.embedded.model.rows_keep_their_bits"
+        monkeypatch.setattr(check, lambda matrix, limit: matrix.dtype == torch.float64)
+        assert _engine(tiny_checkpoint).model.embedding.dtype == torch.float64
+        assert "float32 results depend" in caplog.text
 
     asyncio.run(main())
 

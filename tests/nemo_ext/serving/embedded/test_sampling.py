@@ -12,27 +12,24 @@ from nemo_ext.serving.embedded.sampling import choose, stream_key, uniforms
 
 
 def _reference(logits: list[float], temperature: float, top_p: float, top_k: int, uniform: float) -> int:
-    """The definition: sort, keep top_k, keep the smallest set reaching top_p of that, walk to the uniform number."""
+    """The definition: keep the top_k best, of those the smallest set reaching top_p, walk in the order of the ids."""
     order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
     if temperature == 0:
         return order[0]
     best = max(logits)
-    weights = [math.exp((logits[i] - best) / temperature) for i in order]
-    if top_k:
-        order, weights = order[:top_k], weights[:top_k]
-    total = math.fsum(weights)
-    kept, mass = 0, 0.0
+    weights = {i: math.exp((logits[i] - best) / temperature) for i in order}
+    order = order[: top_k or None]
+    total, kept, mass = math.fsum(weights[i] for i in order), 0, 0.0
     while kept < len(order) and (kept == 0 or mass < top_p * total):
-        mass += weights[kept]
+        mass += weights[order[kept]]
         kept += 1
-    if top_p >= 1:
-        kept, mass = len(order), total
-    walked = 0.0
-    for i in range(kept):
+    ids = sorted(order if top_p >= 1 else order[:kept])
+    mass, walked = math.fsum(weights[i] for i in ids), 0.0
+    for i in ids:
         walked += weights[i]
         if walked > uniform * mass:
-            return order[i]
-    return order[kept - 1]
+            return i
+    return ids[-1]
 
 
 @settings(max_examples=150, deadline=None)

@@ -64,8 +64,14 @@ def test_stops_at_the_first_stop_string(tokenizer: Tokenizer, words: list[str], 
 def test_a_stop_string_across_tokens_never_reaches_a_streaming_client(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("Ann has\n\nProblem: more", add_special_tokens=False).ids
     stream, pieces = _run(tokenizer, tokens, ("\n\nProblem:",))
-    assert stream.stopped
+    assert stream.matched == "\n\nProblem:"
     assert "".join(pieces) == "Ann has"
+
+
+def test_of_two_stop_strings_the_one_that_starts_first_is_reported(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode("Ann has\n\nmore", add_special_tokens=False).ids
+    assert _run(tokenizer, tokens, ("\nmore", "\n\nmore"))[0].matched == "\n\nmore"
+    assert _run(tokenizer, tokens, ("never",))[0].matched is None
 
 
 def test_bytes_of_a_split_character(tokenizer: Tokenizer) -> None:

@@ -1,0 +1,75 @@
+"""Completions that were paid for in other folders: of the same stage before it had more samples or other shards."""
+
+import logging
+from math import gcd
+from pathlib import Path
+from typing import IO
+
+import orjson
+from omegaconf import OmegaConf
+
+from nemo_ext.serving.requests import Completion
+from nemo_ext.serving.store import FIELDS
+
+log = logging.getLogger(__name__)
+
+
+def earlier_files(output_dir: Path, shard: int, shards: int, name: str) -> list[Path]:
+    """Files called `name` in what was set aside of this stage, as far as they may hold rows of this shard.
+
+    Rows go to shards by a hash: of N shards, row h is in shard h mod N. So shard i of N and j of M have rows in common
+    only if i = j modulo the greatest common divisor of N and M; of 64 shards made 128, each needs one.
+    """
+    stage = output_dir.parent if shards > 1 else output_dir
+    found = []
+    for folder in sorted(stage.parent.glob(f"{stage.name}.old*")):
+        for path in sorted([*folder.glob(name), *folder.glob(f"*/{name}")]):
+            their_shard, their_shards = _place(path.parent / "config.yaml")
+            common = gcd(their_shards, shards)
+            if their_shard % common == shard % common:
+                found.append(path)
+    return found
+
+
+def _place(config: Path) -> tuple[int, int]:
+    """Which shard of how many; without a config it may hold any row."""
+    if not config.is_file():
+        return 0, 1
+    loaded = OmegaConf.to_container(OmegaConf.load(config))
+    assert isinstance(loaded, dict), "a stage's config is a mapping"
+    return int(loaded.get("shard", 0)), int(loaded.get("shards", 1))
+
+
+class EarlierCompletions:
+    """Read-only, by request key; completions that are errors are not found. Memory: an index as the store's."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._handles: list[IO[bytes]] = [path.open("rb") for path in files]
+        self._index: dict[str, tuple[int, int]] = {}
+        for number, handle in enumerate(self._handles):
+            self._read(number, handle)
+        if self._index:
+            log.info("%d completions of earlier runs of this stage may be used again", len(self._index))
+
+    def _read(self, number: int, handle: IO[bytes]) -> None:
+        offset = 0
+        for line in handle:
+            try:
+                row = orjson.loads(line)
+                if row["error"] is None:
+                    self._index[row["key"]] = (number, offset)
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                log.warning("%s: a line at byte %d cannot be read; skipped", handle.name, offset)
+            offset += len(line)
+
+    def find(self, key: str) -> Completion | None:
+        if key not in self._index:
+            return None
+        number, offset = self._index[key]
+        self._handles[number].seek(offset)
+        row = orjson.loads(self._handles[number].readline())
+        return Completion(**{name: value for name, value in row.items() if name in FIELDS})
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.close()

@@ -1,0 +1,128 @@
+"""What a server's GPUs hold: weights, buffers, and the tokens that the rest of the memory caches. Light imports only.
+
+Per GPU, of the pipeline stage that holds most:
+    weights  layers/pp * (linear layers' bytes)/tp, + the embeddings or the output layer, 2 bytes * vocabulary * hidden / tp.
+             With fp8 the linear layers of the blocks take 1 byte and everything else 2, as in NVIDIA's FP8 checkpoints:
+             Llama-3.1-405B is 410 GB, and 812 in bf16. Where the checkpoint is here, the size of its files counts.
+    buffers  RUNTIME_GIB (CUDA context, NCCL, cuBLAS, CUDA graphs) + the activations of a step of max_num_tokens + logits.
+             Assumed, not measured.
+    cache    2 * layers/pp * (key-value heads)/tp, at least one of them, * head size * bytes, for each token. With tp above
+             the number of heads each is held several times.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo_ext.megatron.published_shapes import SHAPES, shape_of
+from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.model import WEIGHTS_DTYPES, Model
+from nemo_ext.serving.server import GpuServer
+
+GIB = 2**30
+RUNTIME_GIB = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingMemory:
+    """Of one GPU of one replica."""
+
+    weights_gib: float
+    buffers_gib: float
+    kv_bytes_per_token: int
+    kv_gib: float | None
+    """What the cache gets; None: the kind of GPU is not known."""
+
+    @property
+    def kv_tokens(self) -> int | None:
+        """Tokens that the replica caches: each GPU has its part of every token."""
+        return None if self.kv_gib is None else max(0, int(self.kv_gib * GIB / self.kv_bytes_per_token))
+
+    def sequences(self, length: int) -> int | None:
+        """Of `length` tokens that are cached at once."""
+        return None if self.kv_tokens is None else self.kv_tokens // length
+
+
+def shape_for(model: Model) -> ModelShape | None:
+    """The checkpoint's shape, also of a quantised one, which the trainer would not take; None: not known."""
+    try:
+        return shape_of(model.hf_path)
+    except ValueError:
+        name = Path(model.hf_path).name.removeprefix("Meta-").lower()
+        return next((shape for known, shape in SHAPES.items() if f"{name}-".startswith(f"{known.lower()}-")), None)
+
+
+def serving_memory(shape: ModelShape, model: Model, server: GpuServer, gpu_gib: float | None) -> ServingMemory:
+    """Of one replica on GPUs with `gpu_gib` each.
+
+    Raises:
+        ValueError: tp_size does not divide the heads, or there are more pp_size than layers; or an unknown weights_dtype.
+    """
+    _check(shape, model, server)
+    weights, buffers = _weights(shape, model, server) / GIB, RUNTIME_GIB + _activations(shape, server) / GIB
+    layers = math.ceil(shape.num_layers / server.pp_size)
+    per_token = (
+        2 * layers * _kv_heads(shape, server.tp_size) * shape.head_dim * (1 if server.kv_cache_dtype == "fp8" else 2)
+    )
+    return ServingMemory(
+        weights_gib=weights,
+        buffers_gib=buffers,
+        kv_bytes_per_token=per_token,
+        kv_gib=None if gpu_gib is None else server.kv_gib(gpu_gib, weights, buffers),
+    )
+
+
+def _check(shape: ModelShape, model: Model, server: GpuServer) -> None:
+    if model.weights_dtype not in WEIGHTS_DTYPES:
+        raise ValueError(f"model.weights_dtype={model.weights_dtype!r}; it may be one of {WEIGHTS_DTYPES}")
+    heads, groups, tp = shape.num_heads, shape.num_kv_heads, server.tp_size
+    if heads % tp or (groups % tp and tp % groups):
+        raise ValueError(
+            f"server.tp_size={tp}: {model.name} has {heads} heads and {groups} key-value heads, which that does not divide"
+        )
+    if server.pp_size > shape.num_layers:
+        raise ValueError(f"server.pp_size={server.pp_size}: {model.name} has {shape.num_layers} layers")
+
+
+def _kv_heads(shape: ModelShape, tp_size: int) -> int:
+    """Key-value heads on one GPU."""
+    return math.ceil(shape.num_kv_heads / tp_size)
+
+
+def _weights(shape: ModelShape, model: Model, server: GpuServer) -> float:
+    """Bytes on one GPU."""
+    tp, pp = server.tp_size, server.pp_size
+    embedding = 2 * shape.vocab_size * shape.hidden_size / tp
+    both = embedding * (1 if shape.tied_embeddings else 2)
+    queries, keys = shape.num_heads * shape.head_dim / tp, _kv_heads(shape, tp) * shape.head_dim
+    linear = 2 * shape.hidden_size * (queries + keys) + 3 * shape.hidden_size * shape.ffn_size / tp
+    layer = linear * (1 if model.weights_dtype == "fp8" else 2) + 4 * shape.hidden_size
+    computed = math.ceil(shape.num_layers / pp) * layer + (both if pp == 1 else embedding)
+    on_disk = checkpoint_bytes(Path(model.hf_path))
+    if on_disk is None:
+        return computed
+    # the files' size, shared out as the arithmetic shares the model out
+    per_byte = _whole(shape, model.weights_dtype)
+    return on_disk * computed / per_byte
+
+
+def _whole(shape: ModelShape, dtype: str) -> float:
+    """Bytes of the whole model."""
+    embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tied_embeddings else 2)
+    return 2 * embeddings + (shape.num_parameters - embeddings) * (1 if dtype == "fp8" else 2)
+
+
+def checkpoint_bytes(folder: Path) -> int | None:
+    """Of a checkpoint's tensors; None where it is not here."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return int(json.loads(index.read_text())["metadata"]["total_size"])
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    return sum(sizes) or None
+
+
+def _activations(shape: ModelShape, server: GpuServer) -> float:
+    """Bytes of one step: a few hidden states and one block's intermediates per token, and fp32 logits per sequence."""
+    per_token = 2 * (6 * shape.hidden_size + 3 * shape.ffn_size / server.tp_size)
+    return server.max_num_tokens * per_token + server.max_batch_size * 2 * 4 * shape.vocab_size
