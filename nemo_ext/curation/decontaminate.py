@@ -1,4 +1,4 @@
-"""Is a new problem one of a benchmark's in other words? A rule, and the reading of an LLM judge's reply.
+"""Is a new problem one of a benchmark's in other words? By a rule, or by an LLM judge's replies.
 
 As in OpenMathInstruct-2 a candidate comes from retrieval and is judged in both orders; one "same" is enough.
 """
@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+from nemo_ext.grading.judge import parse_verdict
 
 _TOKEN = re.compile(r"\\?[A-Za-z]+|\d+(?:,\d{3})*(?:\.\d+)?|[+*/^=<>]|(?<=\w)\s?-\s?(?=\d)")
 _NUMBER_OF_WORD = {
@@ -128,29 +130,9 @@ def _canonical(number: str) -> str:
     return (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
 
 
-_REPLY = re.compile(r"^\W*(?:(?:answer|judge?ment)\W+)?(true|false|yes|no)\b(.*)", re.IGNORECASE | re.DOTALL)
-_TRUE, _FALSE = frozenset(("true", "yes")), frozenset(("false", "no"))
-
-
 def number_signature(text: str) -> tuple[str, ...]:
     """The numbers of a text, sorted: equal for a problem and its rewordings, whatever the words."""
     return tuple(sorted(_features(text).number_sequence))
-
-
-def parse_judgement(text: str) -> bool | None:
-    """Read "True", "true.", "**Yes**", "Judgement: False"; None when the reply is something else.
-
-    A reply may go on after the verdict unless that names the opposite one or the verdict is part of a sentence
-    ("No two problems ..."). NeMo-Skills accepts exactly "True" and takes "True." for clean.
-    """
-    match = _REPLY.match(text.strip())
-    if match is None:
-        return None
-    verdict, rest = match.group(1).lower() in _TRUE, match.group(2)
-    if re.match(r"[*_`'\")\]]*\s*[\w]", rest) and not re.match(r"[*_`'\")\]]*\s*\n", rest):
-        return None
-    opposite = _FALSE if verdict else _TRUE
-    return None if opposite & set(re.findall(r"[a-z]+", rest.lower())) else verdict
 
 
 @dataclass(frozen=True)
@@ -177,7 +159,7 @@ def contaminated(
 ) -> Evidence | None:
     """The first candidate that `judge` calls the same problem in either order, or None.
 
-    `judge(first, second)` gives a bool (rule_judge) or a model's reply, which parse_judgement reads.
+    `judge(first, second)` gives a bool (rule_judge) or a model's reply, which parse_verdict reads.
     """
     for candidate in candidates:
         for order, first, second in (
@@ -185,7 +167,7 @@ def contaminated(
             ("benchmark_first", candidate.problem, problem),
         ):
             reply = judge(first, second)
-            same = reply if isinstance(reply, bool) else parse_judgement(reply)
+            same = reply if isinstance(reply, bool) else parse_verdict(reply)
             if same:
                 return Evidence(candidate, order, str(reply))
     return None

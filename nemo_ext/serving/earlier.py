@@ -9,9 +9,11 @@ import orjson
 from omegaconf import OmegaConf
 
 from nemo_ext.serving.requests import Completion
-from nemo_ext.serving.store import FIELDS
+from nemo_ext.serving.store import FIELDS, packed
 
 log = logging.getLogger(__name__)
+
+OFFSET_BITS = 48
 
 
 def earlier_files(output_dir: Path, shard: int, shards: int, name: str) -> list[Path]:
@@ -45,7 +47,7 @@ class EarlierCompletions:
 
     def __init__(self, files: list[Path]) -> None:
         self._handles: list[IO[bytes]] = [path.open("rb") for path in files]
-        self._index: dict[str, tuple[int, int]] = {}
+        self._index: dict[bytes, int] = {}  # the key's bytes -> number of the file and offset in one number
         for number, handle in enumerate(self._handles):
             self._read(number, handle)
         if self._index:
@@ -57,17 +59,18 @@ class EarlierCompletions:
             try:
                 row = orjson.loads(line)
                 if row["error"] is None:
-                    self._index[row["key"]] = (number, offset)
+                    self._index[packed(row["key"])] = number << OFFSET_BITS | offset
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 log.warning("%s: a line at byte %d cannot be read; skipped", handle.name, offset)
             offset += len(line)
 
     def find(self, key: str) -> Completion | None:
-        if key not in self._index:
+        place = self._index.get(packed(key))
+        if place is None:
             return None
-        number, offset = self._index[key]
-        self._handles[number].seek(offset)
-        row = orjson.loads(self._handles[number].readline())
+        handle = self._handles[place >> OFFSET_BITS]
+        handle.seek(place & (1 << OFFSET_BITS) - 1)
+        row = orjson.loads(handle.readline())
         return Completion(**{name: value for name, value in row.items() if name in FIELDS})
 
     def close(self) -> None:

@@ -132,7 +132,7 @@ class Pool:
             await asyncio.sleep(self.config.backoff_s * random.uniform(0.8, 1.2))
         replica.up, replica.stalled, replica.last_reply = True, False, time.monotonic()
         log.warning("%s answers again", replica.endpoint.url)
-        self._wake(int(replica.concurrency.limit) - replica.in_flight)
+        self._wake(max(0, int(replica.concurrency.limit) - replica.in_flight))
 
     async def _watch(self) -> None:
         """A server may hang without dying: its connections stay open and nothing comes."""

@@ -26,7 +26,7 @@ LENGTH_BITS = 32
 MAX_LINE = (1 << LENGTH_BITS) - 1
 
 
-def _packed(key: str) -> bytes:
+def packed(key: str) -> bytes:
     """A third of the memory of the text for keys made of hex digits, as request_key makes them."""
     try:
         return bytes.fromhex(key)
@@ -93,7 +93,7 @@ class CompletionStore:
 
     def _index_line(self, line: bytes, offset: int) -> None:
         try:
-            self._index[_packed(orjson.loads(line)["key"])] = _place(offset, len(line))
+            self._index[packed(orjson.loads(line)["key"])] = _place(offset, len(line))
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             self.num_corrupt += 1
 
@@ -101,11 +101,11 @@ class CompletionStore:
         return len(self._index)
 
     def __contains__(self, key: str) -> bool:
-        return _packed(key) in self._index
+        return packed(key) in self._index
 
     def get(self, key: str) -> Completion:
         """Raises KeyError when the key has no completion."""
-        place = self._index[_packed(key)]
+        place = self._index[packed(key)]
         row = orjson.loads(os.pread(self._descriptor, place & MAX_LINE, place >> LENGTH_BITS))
         return Completion(**{name: value for name, value in row.items() if name in FIELDS})
 
@@ -118,7 +118,7 @@ class CompletionStore:
         lines = [orjson.dumps(completion) + b"\n" for completion in completions]
         self._write(b"".join(lines))
         for completion, line in zip(completions, lines, strict=True):
-            self._index[_packed(completion.key)] = _place(self._end, len(line))
+            self._index[packed(completion.key)] = _place(self._end, len(line))
             self._end += len(line)
         self._unsynced += len(lines)
         if self._unsynced >= self._fsync_rows or time.monotonic() - self._last_sync >= self._fsync_s:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.curation.decontaminate import Candidate, contaminated, parse_judgement, rule_judge
+from nemo_ext.curation.decontaminate import Candidate, contaminated, rule_judge
 from nemo_ext.curation.retrieve import Retriever
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -45,36 +45,6 @@ def test_rule_judge(problem: str, same: bool) -> None:
 def test_rule_judge_needs_more_than_numbers(first: str, second: str, same: bool) -> None:
     assert rule_judge(first, second) is same
     assert rule_judge(second, first) is same
-
-
-@pytest.mark.parametrize(
-    ("reply", "verdict"),
-    [
-        ("True", True),
-        ("True.", True),
-        ("true", True),
-        (" **True** ", True),
-        ("'Yes'", True),
-        ("Yes, they ask the same.", True),
-        ("Judgement: True", True),
-        ("**Answer:** False", False),
-        ("True\n\nBoth ask for the sum.", True),
-        ("False", False),
-        ("False.", False),
-        ("no", False),
-        ("No, the numbers differ.", False),
-        ("", None),
-        ("Maybe", None),
-        ("Not the same", None),
-        ("No two problems are the same", None),
-        ("True or False?", None),
-        ("True/False", None),
-        ("True. Wait, False.", None),
-        ("The problems are the same: True", None),
-    ],
-)
-def test_parse_judgement(reply: str, verdict: bool | None) -> None:
-    assert parse_judgement(reply) is verdict
 
 
 def test_contaminated_asks_both_orders_and_keeps_the_evidence() -> None:
