@@ -54,7 +54,7 @@ def _write_stage(folder: Path, url: str) -> Path:
     prompt = {"name": "p", "template": "base", "user": "Problem:\n{problem}\n\nSolution:\n"}
     config = {
         "uses": "generate", "name": "out", "output_dir": str(folder / "out"), "input": str(folder / "rows.jsonl"),
-        "model": {"name": "canned", "hf_path": "canned", "context_length": 8192}, "prompt": prompt, "seed": 1,
+        "model": {"name": "canned", "hf_path": "canned", "context_length": 8192}, "by_source": {"*": {"prompt": prompt}}, "seed": 1,
         "server": {"kind": "external", "urls": [url], "concurrency": IN_FLIGHT, "model": "canned"},
         "sampling": {"temperature": 1.0, "top_p": 0.95, "max_tokens": 256},
     }  # fmt: skip

@@ -57,7 +57,7 @@ def test_here_on_the_cpu(finish: Finish, rows: Path, tmp_path: Path) -> None:
         (["server.model=teacher"], 1, "has faulty and not teacher: the wrong model"),
         (["prompt=no_such"], 2, "Available options in 'prompt': generic_math"),
         (["prompt.few_shot=no_such"], 2, "no conf/few_shot/no_such.yaml; conf/few_shot has: gsm8k"),
-        (["prompt=math_base"], 2, "`user` has {examples}, but few_shot is empty"),
+        (["prompt=math_base", "prompt.few_shot=[]"], 2, "`user` has {examples}, but few_shot is empty"),
         (["prompt=math_base", "prompt.few_shot=toy_new_math"], 2, "example 1 of conf/few_shot/toy_new_math.yaml"),
         (["prompt=judge_same_problem"], 1, "no row has 'other_problem', which prompt judge_same_problem needs"),
         (["num_samples=2"], 2, "at temperature 0 are the same one"),
