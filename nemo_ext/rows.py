@@ -146,14 +146,17 @@ class RowWriter:
         return self.kept + sum(self.dropped.values())
 
 
-def require_rows(count: int, stage: str, dropped: Counter[str]) -> None:
+def require_rows(count: int, stage: str, dropped: Counter[str], example: str = "") -> None:
     """Stop a run whose data set has become empty, where it became so.
 
     Raises:
-        ValueError: with what was dropped and why.
+        ValueError: with what was dropped and why; `example` is one row's own reason.
     """
     if count == 0:
-        raise ValueError(f"{stage}: no row is left. Dropped here: {dict(dropped) or 'nothing; the input was empty'}")
+        last = f"; of the last, {example}" if example else ""
+        raise ValueError(
+            f"{stage}: no row is left. Dropped here: {dict(dropped) or 'nothing; the input was empty'}{last}"
+        )
 
 
 def describe_files(paths: Iterable[Path]) -> list[dict[str, Any]]:

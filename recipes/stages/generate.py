@@ -77,7 +77,7 @@ def run(cfg: Config) -> Facts:
             cfg, store, samples.requests, total, "completions",
             served=served, samples_per_request=1 if loop else cfg.samples_per_request, may_drop=True, loop=loop,
         )  # fmt: skip
-        spending = Spending()
+        spending, error = Spending(), ""
         with RowWriter(folder) as out:
             for row, request in samples.rows(dropped=out):
                 completion = _result(store, outcome, request)
@@ -85,8 +85,9 @@ def run(cfg: Config) -> Facts:
                     spending.add(completion)
                     out.keep(row | _answer(completion))
                 else:
-                    out.drop(row | {"error": completion.error}, _reason(completion))
-            require_rows(out.kept, cfg.name, out.dropped)
+                    error = completion.error
+                    out.drop(row | {"error": error}, _reason(completion))
+            require_rows(out.kept, cfg.name, out.dropped, error)
     return Facts(
         inputs=files,
         outputs=[folder / "output.jsonl"],

@@ -101,6 +101,40 @@ def test_resources_may_change(tmp_path: Path) -> None:
     assert "09:00:00" in task.config_path.read_text()
 
 
+def sharded(run_dir: Path, *words: str) -> plan.PlannedStage:
+    return resolve_recipe("openmathinstruct2", "+scale=tiny", *words, run_dir=run_dir)["solve_new"]
+
+
+def test_limits_of_servers_and_clients_may_change(tmp_path: Path) -> None:
+    """A half-done synthesis goes on with another time-out, fewer requests at once, or more servers; not another window."""
+    stage = sharded(tmp_path)
+    plan.write_configs([stage], redo=False)
+    for task in stage.tasks:
+        finish(task)
+    place = "stages.solve_new"
+    limits = [f"{place}.client.timeout_s=7", "server.concurrency=3", "server.replicas=1", "server.startup_timeout_s=9"]
+    changed = sharded(tmp_path, *limits)
+    plan.write_configs([changed], redo=False)
+    assert changed.why_not_done() is None
+    with pytest.raises(ValueError, match="server.context_length: unset -> 512"):
+        plan.write_configs([sharded(tmp_path, "+server.context_length=512")], redo=False)
+
+
+def test_results_of_other_shards_are_refused_or_set_aside(tmp_path: Path) -> None:
+    """Later stages read every folder below the stage's: none may be left of another number of shards."""
+    two = sharded(tmp_path)
+    plan.write_configs([two], redo=False)
+    for task in two.tasks:
+        (task.folder / "output.jsonl").touch()
+    for words in (["sizes.new_shards=16"], ["sizes.new_shards=1"]):
+        with pytest.raises(ValueError, match=r"has results of other tasks: shard_0, shard_1\. .*redo=true"):
+            plan.write_configs([sharded(tmp_path, *words)], redo=False)
+    plan.write_configs([sharded(tmp_path, "sizes.new_shards=16")], redo=True)
+    assert [path.name for path in sorted((tmp_path / "solve_new").iterdir())] == [f"shard_{i:02d}" for i in range(16)]
+    kept = sorted(path.name for path in (tmp_path / "solve_new.old1").iterdir())
+    assert kept == ["shard_0", "shard_1"]
+
+
 def test_redo_sets_results_aside(tmp_path: Path) -> None:
     stages = list(planned(tmp_path).values())
     folder = tmp_path / "prepare_problems"

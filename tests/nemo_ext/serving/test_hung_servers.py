@@ -51,7 +51,7 @@ def _by(server: Server, results: list[Completion]) -> list[int]:
 
 def test_one_dies(three: list[Server]) -> None:
     results, stats = _run(three, _once(100, three[0].stop))
-    assert max(_by(three[0], results)) < 110
+    assert max(_by(three[0], results)) < 140
     assert stats.retries.total() > 0 and stats.up == 2
 
 
@@ -62,7 +62,7 @@ def test_one_hangs_and_its_requests_go_elsewhere(three: list[Server]) -> None:
         started = time.monotonic()
         results, stats = _run(three, _once(100, lambda: victim.process.send_signal(signal.SIGSTOP)), _impatient())
         assert time.monotonic() - started < CONFIG.timeout_s
-    assert max(_by(victim, results)) < 110
+    assert max(_by(victim, results)) < 140
     assert stats.up == 2
 
 

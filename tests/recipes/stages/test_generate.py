@@ -155,6 +155,8 @@ def test_prompts_that_cannot_fit(run, rows, model, fake) -> None:
     many = [long | {"id": f"l{i}"} for i in range(60)]
     with pytest.raises(ValueError, match=r"none of the first 50 prompts fits.*Lower sampling\.max_tokens"):
         run("generate", folder="none", **config(model, external(server), rows(many)))
+    with pytest.raises(ValueError, match=r"no row is left\. Dropped here: .*of the last, the prompt has"):
+        run("generate", folder="few", **config(model, external(server), rows([long])))
     assert len(server.bodies) == 24
 
 
