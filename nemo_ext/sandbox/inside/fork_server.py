@@ -90,7 +90,7 @@ def _isolate(settings: dict[str, Any]) -> None:
     address_space = settings["memory_mb"] * isolate.MIB + isolate.own_address_space()
     isolated = settings["isolation"] != "none"
     if isolated:
-        isolate.enter_session(settings["scratch_mb"])
+        isolate.enter_session(settings["scratch_mb"], settings["readable"])
     else:
         isolate.die_with_parent()
     os.setsid()

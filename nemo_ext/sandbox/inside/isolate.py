@@ -114,16 +114,36 @@ def _show(path: str, root: str) -> None:
         mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | kept)
 
 
-def enter_session(scratch_mb: int) -> None:
+SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108  the session's own
+
+
+def enter_session(scratch_mb: int, readable: list[str]) -> None:
     """Returns in a process that is number 1 of its own namespaces, with all capabilities there still."""
     _new_user_namespace(ISOLATING, SESSION_UID)
     if os.fork():
         os._exit(0)
-    for target in ("/tmp", "/dev/shm"):  # noqa: S108  the session's own
+    # a Python installed below /tmp, as job-local environments are, must not vanish under the session's own
+    hidden = [path for path in readable if path.startswith(tuple(f"{place}/" for place in SCRATCH))]
+    held = {path: os.open(path, os.O_PATH) for path in hidden}
+    for target in SCRATCH:
         mount("none", target, "tmpfs", MS_NOSUID | MS_NODEV, f"size={scratch_mb}m,nr_inodes=4096,mode=0700")
+    for path, descriptor in held.items():
+        _show_again(path, descriptor)
     _try_write("/proc/self/oom_score_adj", "1000")  # when memory runs out, a session goes before the service
     _try_write("/proc/sys/user/max_user_namespaces", "0")
     mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
+
+
+def _show_again(path: str, descriptor: int) -> None:
+    """Bind what `descriptor` holds at `path`, which a mount has hidden; read-only as it was."""
+    source = f"/proc/self/fd/{descriptor}"
+    if os.path.isdir(source):
+        os.makedirs(path, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(path).touch()
+    mount(source, path, "", MS_BIND | MS_REC)
+    os.close(descriptor)
 
 
 def _try_write(path: str, text: str) -> None:

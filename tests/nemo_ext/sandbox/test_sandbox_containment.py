@@ -1,14 +1,18 @@
 """What must be contained, in every isolation, with the real kernel."""
 
 import json
+import os
+import shutil
+import sys
 import time
 import uuid
+from pathlib import Path
 
 import psutil
 import pytest
 
 from nemo_ext.sandbox.launch import CODE
-from tests.nemo_ext.sandbox.conftest import SECRET, SMALL, Service, sleeping, wait_until
+from tests.nemo_ext.sandbox.conftest import SECRET, SMALL, Service, possible, sleeping, start_service, stop, wait_until
 
 
 def still_works(sandbox: Service, session: str) -> None:
@@ -128,11 +132,35 @@ def test_read_outside_the_scratch(sandbox: Service) -> None:
         assert "FileNotFoundError" in reply["output"], path
 
 
+@pytest.mark.parametrize("isolation", ["bubblewrap", "namespaces"])
+def test_readable_folders_below_tmp(tmp_path: Path, isolation: str) -> None:
+    """As a Python installed there is: a session's own /tmp lies over the host's, and must not hide it."""
+    if isolation not in possible():
+        pytest.skip(f"no {isolation} here")
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    (folder / "data.txt").write_text("shown")
+    (tmp_path / "other.txt").write_text("not shown")
+    place = Path("/tmp") / f"readable-{os.getpid()}-{isolation}"
+    shutil.copytree(folder, place)
+    service = start_service(tmp_path, isolation=isolation, readable=[str(place)], preload=[])
+    try:
+        assert service.execute(f"open('{place}/data.txt').read()")["output"] == "'shown'\n"
+        assert "Read-only file system" in service.execute(f"open('{place}/new', 'w')")["output"]
+        assert service.execute("open('/tmp/own', 'w').write('x')")["class"] == "ok"
+        assert "FileNotFoundError" in service.execute(f"open('{tmp_path}/other.txt')")["output"]
+    finally:
+        stop(service)
+        shutil.rmtree(place)
+
+
 def test_sees_nothing_of_the_host(sandbox: Service) -> None:
     code = "import os\nprint(os.environ, os.listdir('/proc'), os.listdir('/tmp'), os.listdir('/dev/shm'), os.getpid())"
     seen = sandbox.execute(code)["output"]
     assert SECRET not in seen
-    assert seen.endswith("[] [] [] 1\n")
+    # but the folders on the way to a Python that is installed below /tmp
+    shown = sorted({Path(p).parts[2] for p in (sys.prefix, sys.base_prefix, str(CODE)) if p.startswith("/tmp/")})
+    assert seen.endswith(f"[] {shown} [] 1\n")
     assert sandbox.execute("import os\nos.listdir('/var')")["class"] == "error"
     root = sandbox.execute("import os\nos.getuid(), os.geteuid(), os.getgroups()")["output"]
     assert root.startswith("(1000, 1000, [")
