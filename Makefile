@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONLY ?=
 
-.PHONY: install quickstart test check format bench clean
+.PHONY: install quickstart test test-long test-short check format bench clean
 
 install: $(VENV)/.installed
 
@@ -18,8 +18,17 @@ $(VENV)/.installed: requirements.lock
 quickstart: install
 	$(BIN)/python launchers/run.py +recipe=openmathinstruct2 +scale=tiny
 
+# the runs end to end and the trainer take half of the time, mostly waiting: the other half of the suite runs beside them
+LONG := tests/e2e tests/gpu tests/nemo_ext/megatron tests/nemo_ext/megatron_data tests/nemo_ext/megatron_plan
+
 test: install
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory -j2 test-long test-short
+
+test-long: install
+	$(BIN)/python -m pytest $(LONG)
+
+test-short: install
+	$(BIN)/python -m pytest tests $(LONG:%=--ignore=%)
 
 check: install
 	$(BIN)/ruff format --check .
