@@ -5,6 +5,7 @@ The lines are those in the presets' comments, which name the models (tests/launc
     3,548 tokens, ...
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -61,12 +62,21 @@ def row(server: GpuServer, model_name: str, gpu_name: str) -> str:
     )
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str]) -> int:
     register()
-    for name in names or sorted(path.stem for path in (CONF / "server").glob("*.yaml")):
-        for model_name, gpu_name in pairs(name):
-            print(f"{name:<18} {row(preset(name), model_name, gpu_name)}")
+    presets = {path.stem: pairs(path.stem) for path in sorted((CONF / "server").glob("*.yaml"))}
+    sized = [name for name, named in presets.items() if named]
+    if unknown := sorted(set(names) - set(sized)):
+        print(f"error: no figures for {', '.join(unknown)}; there are for: {', '.join(sized)}", file=sys.stderr)
+        return 2
+    try:
+        for name in names or sized:
+            for model_name, gpu_name in presets[name]:
+                print(f"{name:<18} {row(preset(name), model_name, gpu_name)}")
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
