@@ -16,6 +16,7 @@ SMALL = [
     "sizes.seed_solutions_math=2", "sizes.seed_solutions_gsm8k=2", "sizes.new_problems_math=1",
     "sizes.new_problems_gsm8k=1", "sizes.new_solutions=2", "sizes.train_iters=12", "sizes.global_batch_size=4",
     "sizes.eval_interval=6", "sizes.answer_tokens=48", "benchmarks=[toy_math]",
+    "server.replicas=1", "student_server.replicas=1",
 ]  # fmt: skip
 DATA_STAGES = "only=[prepare_problems,prepare_benchmarks,solve_seeds,grade_seeds,write_problems,collect_problems,solve_new,vote,decontaminate,filter,downsample]"
 
