@@ -22,8 +22,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,19 +38,11 @@ from nemo_ext.sandbox.forks import ForkServer
 from nemo_ext.sandbox.sessions import Sessions
 from nemo_ext.serving import parent, ports
 from nemo_ext.serving.serve import published
+from nemo_ext.serving.web_server import web_server
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 300
 POLL_S = 0.02
-
-
-class _Uvicorn(uvicorn.Server):
-    """Leaves signals to us: the sessions must end before the process does."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def read_config(path: Path) -> SandboxConfig:
@@ -91,16 +82,7 @@ async def serve(config: SandboxConfig, listener: socket.socket, address_file: Pa
 
 
 async def _serve_http(api: Api, listener: socket.socket, address_file: Path, host: str) -> None:
-    web = _Uvicorn(
-        uvicorn.Config(
-            api.application(),
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=1,
-            backlog=4096,
-        )
-    )
+    web = web_server(api.application(), grace_s=1)
 
     def stop() -> None:
         web.should_exit = True

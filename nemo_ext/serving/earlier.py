@@ -8,8 +8,8 @@ from typing import IO
 import orjson
 from omegaconf import OmegaConf
 
-from nemo_ext.serving.requests import Completion
-from nemo_ext.serving.store import FIELDS, packed
+from nemo_ext.serving.requests import Completion, completion_of
+from nemo_ext.serving.store import packed
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,7 @@ class EarlierCompletions:
             return None
         handle = self._handles[place >> OFFSET_BITS]
         handle.seek(place & (1 << OFFSET_BITS) - 1)
-        row = orjson.loads(handle.readline())
-        return Completion(**{name: value for name, value in row.items() if name in FIELDS})
+        return completion_of(handle.readline())
 
     def close(self) -> None:
         for handle in self._handles:

@@ -17,7 +17,7 @@ import uvloop
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.client_config import ClientConfig
 from nemo_ext.serving.failures import ServersDown, WrongModel
-from nemo_ext.serving.replica import headers_for, model_ids
+from nemo_ext.serving.replica import headers_for, model_cards
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +121,7 @@ async def _ask(
         body = await reply.read()
         if reply.status >= 500 or reply.status in (408, 429):
             raise OSError(f"/v1/models: HTTP {reply.status}")
-    cards = (
-        {card["id"]: card for card in orjson.loads(body)["data"]} if reply.status == 200 and model_ids(body) else {}
-    )
+    cards = model_cards(body) if reply.status == 200 else {}
     if not cards:
         log.warning("%s lists no models (HTTP %d); its model cannot be checked", endpoint.url, reply.status)
     model = _choose(endpoint, list(cards), expected)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 import aiohttp
 import orjson
@@ -14,7 +15,6 @@ from nemo_ext.serving.concurrency import Concurrency
 CONNECT_TIMEOUT_S = 30.0
 HEALTH_TIMEOUT_S = 10.0
 TRIAL_TIMEOUT_S = 120.0
-NOT_OFFERED = (401, 403, 404, 405)  # hosted services have no /health, and some list no models
 
 
 class Replica:
@@ -41,9 +41,7 @@ class Replica:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._config.keepalive_s, ttl_dns_cache=300)
         timeout = aiohttp.ClientTimeout(total=self._config.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         proxied = self.endpoint.url.startswith("https://")  # not between nodes
-        return aiohttp.ClientSession(
-            connector=connector, timeout=timeout, trust_env=proxied, headers=self._headers, auto_decompress=True
-        )
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=proxied, headers=self._headers)
 
     @property
     def free(self) -> bool:
@@ -80,7 +78,7 @@ class Replica:
             if health[0] >= 500:
                 return f"/health: HTTP {health[0]}"
             status, body = await self._get("/v1/models")
-            if status == 200 and self.endpoint.model not in (listed := model_ids(body)):
+            if status == 200 and self.endpoint.model not in (listed := model_cards(body)):
                 return f"it has {', '.join(listed) or 'no model'} instead of {self.endpoint.model}"
             return await self._why_no_answer() if self.stalled else None
         except TimeoutError:
@@ -100,14 +98,14 @@ class Replica:
             return f"a trial request: HTTP {reply.status}" if reply.status >= 500 else None
 
 
-def model_ids(body: bytes) -> list[str]:
-    """Of a /v1/models reply.
+def model_cards(body: bytes) -> dict[str, dict[str, Any]]:
+    """Of a /v1/models reply, by id.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        return [str(card["id"]) for card in orjson.loads(body)["data"]]
+        return {str(card["id"]): card for card in orjson.loads(body)["data"]}
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"/v1/models is no list of models: {body[:200]!r}") from error
 

@@ -1,7 +1,7 @@
 """What is asked of a server and what comes back, independent of which server it is."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
@@ -90,6 +90,25 @@ class Completion:
     """URL of the server that answered."""
     tools: dict[str, Any] | None = None
     """What a tool loop did: executions, errors by class, why it ended (nemo_ext/sandbox/tool_loop.py)."""
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The keys that every row gets with its answer."""
+        return {
+            "generation": self.text,
+            "finish_reason": self.finish_reason,
+            "num_prompt_tokens": self.num_prompt_tokens,
+            "num_generated_tokens": self.num_generated_tokens,
+        }
+
+
+FIELDS = {each.name for each in fields(Completion)}
+
+
+def completion_of(line: bytes) -> Completion:
+    """What a line of completions.jsonl holds; keys that are no fields of ours are left out."""
+    row = orjson.loads(line)
+    return Completion(**{name: value for name, value in row.items() if name in FIELDS})
 
 
 def request_key(model: str, prompt: Prompt, sampling: Sampling, sample_index: int, variant: str = "") -> str:

@@ -10,18 +10,16 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 
 import orjson
 
 from nemo_ext.files import fsync_dir
-from nemo_ext.serving.requests import Completion
+from nemo_ext.serving.requests import Completion, completion_of
 
 log = logging.getLogger(__name__)
 
-FIELDS = {field.name for field in fields(Completion)}
 LENGTH_BITS = 32
 MAX_LINE = (1 << LENGTH_BITS) - 1
 
@@ -106,8 +104,7 @@ class CompletionStore:
     def get(self, key: str) -> Completion:
         """Raises KeyError when the key has no completion."""
         place = self._index[packed(key)]
-        row = orjson.loads(os.pread(self._descriptor, place & MAX_LINE, place >> LENGTH_BITS))
-        return Completion(**{name: value for name, value in row.items() if name in FIELDS})
+        return completion_of(os.pread(self._descriptor, place & MAX_LINE, place >> LENGTH_BITS))
 
     def append(self, completions: Sequence[Completion]) -> None:
         """With one write. A later completion of the same key replaces the earlier one.

@@ -80,12 +80,7 @@ def _answered(cfg: Config, files: list[Path]) -> Iterator["Row"]:
             completion = store.get(request.key)
             if completion.error is not None:
                 raise ValueError(f"{cfg.name}: the server refused {row['benchmark']} {row['id']}: {completion.error}")
-            yield row | {
-                "generation": completion.text,
-                "finish_reason": completion.finish_reason,
-                "num_prompt_tokens": completion.num_prompt_tokens,
-                "num_generated_tokens": completion.num_generated_tokens,
-            }
+            yield row | completion.answer
 
 
 def _requests(cfg: Config, files: list[Path]) -> Iterator[tuple["Row", "Request"]]:

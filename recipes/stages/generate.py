@@ -118,13 +118,7 @@ def _with_tools(cfg: Config, files: list[Path]) -> tuple[Samples, "ToolLoop"]:
 
 def _answer(completion: "Completion") -> dict[str, Any]:
     """What a completion adds to its row."""
-    keys: dict[str, Any] = {
-        "generation": completion.text,
-        "finish_reason": completion.finish_reason,
-        "num_prompt_tokens": completion.num_prompt_tokens,
-        "num_generated_tokens": completion.num_generated_tokens,
-        "seed": completion.seed,
-    }
+    keys = completion.answer | {"seed": completion.seed}
     if completion.choice:
         keys["choice"] = completion.choice
     if completion.tools is not None:

@@ -4,8 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,19 +19,11 @@ from nemo_ext.serving.embedded.checkpoint import LlamaConfig, read_config, read_
 from nemo_ext.serving.embedded.engine import Engine
 from nemo_ext.serving.embedded.model import Llama
 from nemo_ext.serving.servers.embedded import Config
+from nemo_ext.serving.web_server import web_server
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 300
 POLL_S = 0.02
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn closes its sockets at the first SIGTERM; ours keeps answering 503 until the work in flight is done."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def load_engine(cfg: Config, model: Model) -> Engine:
@@ -68,16 +59,7 @@ async def _serve(
     cfg: Config, model: Model, template: ChatTemplate, listener: socket.socket, on_ready: Callable[[], None]
 ) -> None:
     api = Api(load_engine(cfg, model), template, model.name, cfg.max_queue)
-    web = _Uvicorn(
-        uvicorn.Config(
-            api.application(),
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=5,
-            backlog=4096,
-        )
-    )
+    web = web_server(api.application(), grace_s=5)
 
     def stop() -> None:
         if api.draining:
