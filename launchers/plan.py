@@ -143,6 +143,8 @@ def _tasks(config: DictConfig, stage: str, module: ModuleType) -> list[Task]:
     """One task per variant or shard, or one for the whole stage."""
     if config.variants and config.shards > 1:
         raise ValueError(f"stages.{stage} has both shards and variants; it can have one of them")
+    if config.shards > 1 and not module.Config.splits_rows:
+        raise ValueError(f"stages.{stage}.shards={config.shards}, but {config.uses} is one task: leave shards at 1")
     whole = OmegaConf.to_container(config)
     assert isinstance(whole, dict), "a stage is a mapping"
     content = {str(key): value for key, value in whole.items()}

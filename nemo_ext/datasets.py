@@ -44,6 +44,39 @@ def normalise(raw: Row, source: str) -> Row:
     return row | {key: value for key, value in raw.items() if key not in taken}
 
 
+GENERATIONS = ("generation", "generated_solution", "solution", "response", "completion", "output")
+
+
+def adopt(raw: Row) -> Row:
+    """A person's own row under the pipeline's names, so that a curation stage can take it up; other keys are kept.
+
+    `problem` (or question), `generation` where the row has a text of GENERATIONS, `expected_answer` (or answer; of
+    GSM8K's answer, what follows ####) and `id`, its own or a hash of the problem, so that samples of a problem share it.
+
+    Raises:
+        BadRow: no_problem.
+    """
+    problem = raw.get("problem") if isinstance(raw.get("problem"), str) else raw.get("question")
+    if not isinstance(problem, str) or not problem.strip():
+        raise BadRow("no_problem")
+    row: Row = {
+        "id": raw["id"] if raw.get("id") not in (None, "") else content_id(problem.strip()),
+        "problem": problem,
+    }
+    row |= {key: value for key, value in raw.items() if key not in ("id", "problem", "question")}
+    if not isinstance(row.get("generation"), str):
+        text = next((row[key] for key in GENERATIONS if isinstance(row.get(key), str)), None)
+        row |= {} if text is None else {"generation": text}
+    if "expected_answer" not in row and "answer" in row:
+        row["expected_answer"] = _final_answer(row.pop("answer"))
+    return row
+
+
+def _final_answer(answer: Any) -> str | None:
+    found = FINAL.search(answer) if isinstance(answer, str) else None
+    return found[1].replace(",", "") if found else _answer(answer) or None
+
+
 def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 

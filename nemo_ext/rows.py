@@ -7,6 +7,7 @@ of them, so a stage that was killed leaves nothing that a later one could mistak
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -17,12 +18,16 @@ from nemo_ext.files import atomic_open, sha256_file
 
 Row = dict[str, Any]
 
-MALFORMED = "malformed_json"
+MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
+MAX_ROW_BYTES = 8 << 20
+"""A longer line is no row of a data set to train on, but a file without newlines, say."""
+SHOWN_BYTES = 200
+ROW_FILES = (".jsonl", ".json", ".jsonl.zst", ".parquet")
 
 
 def dumps(row: Row) -> bytes:
-    """One line, without the newline. Keys keep their order."""
-    return orjson.dumps(row)
+    """One line, without the newline. Keys keep their order; what JSON has no type for, as parquet may hold, is a string."""
+    return orjson.dumps(row, default=str)
 
 
 def content_id(*parts: str) -> str:
@@ -58,27 +63,52 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def read_any(path: Path) -> Iterator[Row | str]:
-    """Rows of a JSONL or parquet file from outside; a `str` stands for a line that could not be read and says why.
+    """Rows of a .jsonl, .jsonl.zst or .parquet file from outside; a `str` stands for a line that could not be read and
+    says why.
 
     Raises:
-        ValueError: the file is missing or of another kind.
+        ValueError: the file is missing, of another kind, or damaged as a whole.
     """
+    require_row_file(path)
+    if path.suffix == ".parquet":
+        yield from parquet_rows(path)
+        return
+    with open_lines(path) as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.strip():
+                row = parse_line(line) if len(line) <= MAX_ROW_BYTES else None
+                yield f"{path.name}:{number}: {shown(line)}" if row is None else row
+
+
+def require_row_file(path: Path) -> None:
+    """Raises ValueError when it is not there or not of a kind that rows are read from."""
     if not path.is_file():
         raise ValueError(f"no such file: {path} (looked from {Path.cwd()})")
-    if path.suffix == ".parquet":
-        yield from _read_parquet(path)
-    elif path.suffix in {".jsonl", ".json"}:
-        with path.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    row = parse_line(line)
-                    wrong = f"{path.name}:{number}: {line[:200].decode(errors='replace').rstrip()}"
-                    yield wrong if row is None else row
-    else:
-        raise ValueError(f"{path}: expected a .jsonl or .parquet file")
+    if not path.name.endswith(ROW_FILES):
+        raise ValueError(f"{path}: expected a file that ends in {', '.join(ROW_FILES)}")
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def shown(line: bytes) -> str:
+    """The beginning of a line that could not be read."""
+    return line[:SHOWN_BYTES].decode(errors="replace").rstrip()
+
+
+def open_lines(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """The bytes of a .jsonl, or of a .jsonl.zst as if it were not compressed."""
+    if path.suffix != ".zst":
+        return path.open("rb")
+    import io
+
+    import pyarrow as pa
+
+    try:
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 20)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path}: not a readable zstd file: {error}") from error
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Raises ValueError when the file is no parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -91,20 +121,26 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def input_files(folder_or_file: str | Path) -> list[Path]:
-    """The row files a stage's `input` names: one file, or every output of an earlier stage's tasks, in order.
+    """The row files a stage's `input` names, in order: one file; every output of an earlier stage's tasks; or, of any
+    other folder, its row files and those in its data/.
 
     Raises:
         ValueError: nothing there.
     """
     path = Path(folder_or_file)
-    if path.is_dir():
-        found = sorted([*path.glob("output*.jsonl"), *path.glob("*/output*.jsonl")])
-        if not found:
-            raise ValueError(f"{path} holds no output*.jsonl: has that stage run?")
-        return found
-    if not path.is_file():
-        raise ValueError(f"no such file: {path}. Rows of your own are given with data=<path>")
-    return [path]
+    if not path.is_dir():
+        require_row_file(path)
+        return [path]
+    found = sorted([*path.glob("output*.jsonl"), *path.glob("*/output*.jsonl")])
+    if not found and not (path / "config.yaml").is_file():  # which every stage's folder has
+        found = sorted(
+            file for pattern in ("*", "data/*") for file in path.glob(pattern) if file.name.endswith(ROW_FILES)
+        )
+    if not found:
+        raise ValueError(
+            f"{path} holds no output*.jsonl: has that stage run? (A folder of your own: {', '.join(ROW_FILES)})"
+        )
+    return found
 
 
 class RowWriter:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
@@ -28,6 +28,7 @@ class PerSource:
 class SamplingStage(ServedStage):
     """A stage that asks for samples of rows."""
 
+    splits_rows: ClassVar[bool] = True
     input: str = MISSING
     """An earlier stage's folder, or a file."""
     by_source: dict[str, PerSource] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """What every stage has, and what a stage asks of the place it runs in. Light imports only."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -23,6 +23,8 @@ class Resources:
 class Stage:
     """Base of every stage's Config."""
 
+    splits_rows: ClassVar[bool] = False
+    """Whether `shards` may be more than 1: each then does its share of the rows."""
     uses: str = MISSING
     """The file in recipes/stages/; filled by the launcher."""
     name: str = MISSING
@@ -40,7 +42,16 @@ class Stage:
     """Tasks that differ in config: name -> the keys that differ."""
 
 
-LIMITS = {"resources", "client"}
+@dataclass(kw_only=True)
+class RowStage(Stage):
+    """A stage that passes rows through a function, in parts: its shards share the parts of the input."""
+
+    splits_rows: ClassVar[bool] = True
+    workers: int | None = None
+    """Processes; the result does not depend on it. None: the cores there are, and one where the input is small."""
+
+
+LIMITS = {"resources", "client", "workers"}
 SERVER_LIMITS = {"urls", "api_key_env", "replicas", "concurrency", "startup_timeout_s", "metrics_interval_s"}
 
 

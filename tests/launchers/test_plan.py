@@ -184,3 +184,9 @@ def test_a_stage_without_processes_has_a_main_one(tmp_path: Path) -> None:
     assert [process.argv for process in task.processes] == [
         ["python", "-m", "recipes.run_stage", str(tmp_path / "config.yaml")]
     ]
+
+
+def test_shards_of_a_stage_that_is_one_task_are_refused() -> None:
+    cfg = compose_recipe("sft_full", "+scale=tiny", "stages.average.shards=2")
+    with pytest.raises(ValueError, match=r"stages\.average\.shards=2, but average is one task"):
+        plan.resolve(cfg, Path("runs/x"))

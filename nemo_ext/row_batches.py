@@ -1,0 +1,140 @@
+"""Files of rows cut into parts, and parts into batches of whole lines, the same way every time.
+
+Parts are what a killed stage need not do again, batches what a worker process gets. Where they are cut depends on the
+files alone, so neither the number of workers nor a restart changes what a stage writes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from nemo_ext.rows import MAX_ROW_BYTES, dumps, open_lines, parquet_rows
+
+PART_BYTES = 256 << 20
+BATCH_BYTES = 1 << 20
+PARQUET_ROWS = 512  # of one batch
+
+Key = Callable[[bytes], Any]
+"""A line's group; lines next to each other with the same key stay in one batch."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The lines of a file that start in [start, end) bytes; a file that cannot be entered in the middle is one part."""
+
+    path: Path
+    start: int
+    end: int
+
+    @property
+    def is_range(self) -> bool:
+        return self.path.suffix not in {".zst", ".parquet"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole lines, newline-terminated, and where they begin in the file (in bytes, as if it were uncompressed JSONL)."""
+
+    part: int
+    path: Path
+    offset: int
+    lines: bytes
+
+
+def parts(files: Iterable[Path], part_bytes: int = PART_BYTES, key: Key | None = None) -> list[Part]:
+    """Every file in order, cut at the first line after each multiple of `part_bytes` that begins another group."""
+    found: list[Part] = []
+    for path in files:
+        size = path.stat().st_size
+        edges = [0]
+        if Part(path, 0, size).is_range:
+            with path.open("rb") as handle:
+                for nominal in range(part_bytes, size, part_bytes):
+                    edge = _next_group(handle, max(nominal, edges[-1]), key)
+                    if edges[-1] < edge < size:
+                        edges.append(edge)
+        found += [Part(path, start, end) for start, end in zip(edges, [*edges[1:], size], strict=True)]
+    return found
+
+
+def _next_group(handle: IO[bytes], nominal: int, key: Key | None) -> int:
+    """Where the first line after byte `nominal` begins whose group the line before it does not belong to."""
+    handle.seek(nominal)
+    handle.readline()
+    edge = handle.tell()
+    if key is None:
+        return edge
+    group: Any = None
+    for number, line in enumerate(iter(handle.readline, b"")):
+        if number and key(line) != group:
+            return edge
+        group = key(line)
+        edge = handle.tell()
+    return edge
+
+
+def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
+    """The part's lines in batches of about a MiB."""
+    held, start = b"", part.start
+    chunks = _parquet_chunks(part.path) if part.path.suffix == ".parquet" else _chunks(part)
+    for offset, chunk in chunks:
+        if held and offset != start + len(held):  # behind a line that was cut short
+            yield Batch(index, part.path, start, held)
+            held = b""
+        start = start if held else offset
+        whole, held = _hold_back(held + chunk, key)
+        if whole:
+            yield Batch(index, part.path, start, whole)
+            start += len(whole)
+    if held:
+        yield Batch(index, part.path, start, held)
+
+
+def _chunks(part: Part) -> Iterator[tuple[int, bytes]]:
+    """(where they begin, whole lines), about BATCH_BYTES at a time.
+
+    A line beyond MAX_ROW_BYTES comes alone, and only so much of it as shows its length.
+    """
+    with open_lines(part.path) as handle:
+        if part.is_range:
+            handle.seek(part.start)
+        left = part.end - part.start if part.is_range else None
+        offset, torn, torn_length = part.start, b"", 0
+        while data := handle.read(BATCH_BYTES if left is None else min(BATCH_BYTES, left)):
+            left = None if left is None else left - len(data)
+            if torn_length > MAX_ROW_BYTES and (end := data.find(b"\n") + 1):
+                yield offset, torn + b"\n"
+                offset, torn, torn_length, data = offset + torn_length + end, b"", 0, data[end:]
+            end = data.rfind(b"\n") + 1
+            if end:
+                yield offset, torn + data[:end]
+                offset, torn, torn_length = offset + torn_length + end, data[end:], len(data) - end
+            else:
+                torn, torn_length = (torn + data)[: MAX_ROW_BYTES + 1], torn_length + len(data)
+        if torn:
+            yield offset, torn + b"\n"
+
+
+def _parquet_chunks(path: Path) -> Iterator[tuple[int, bytes]]:
+    rows, offset = parquet_rows(path), 0
+    while group := list(islice(rows, PARQUET_ROWS)):
+        lines = b"".join(dumps(row) + b"\n" for row in group)
+        yield offset, lines
+        offset += len(lines)
+
+
+def _hold_back(lines: bytes, key: Key | None) -> tuple[bytes, bytes]:
+    """(lines whose groups are complete, lines of the last group), the second empty where groups do not matter."""
+    if key is None:
+        return lines, b""
+    end = len(lines)
+    start = lines.rfind(b"\n", 0, end - 1) + 1
+    group = key(lines[start:end])
+    while start > 0:
+        before = lines.rfind(b"\n", 0, start - 1) + 1
+        if key(lines[before:start]) != group:
+            break
+        start = before
+    return lines[:start], lines[start:]
