@@ -6,7 +6,8 @@ files alone, so neither the number of workers nor a restart changes what a stage
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,39 +36,63 @@ class Part:
 
 @dataclass(frozen=True)
 class Batch:
-    """Whole lines, newline-terminated, and where they begin in the file (in bytes, as if it were uncompressed JSONL)."""
+    """Some of a part's lines: a range of the file, which is read where it is worked on, or the lines themselves."""
 
     part: int
     path: Path
-    offset: int
-    lines: bytes
+    start: int
+    """Where they begin, in bytes, as if the file were uncompressed JSONL."""
+    end: int
+    lines: bytes | None = None
+
+    def pieces(self) -> Iterator[tuple[int, bytes]]:
+        """(where they begin, whole newline-terminated lines). A line beyond MAX_ROW_BYTES is cut to show its length."""
+        if self.lines is None:
+            return _chunks(Part(self.path, self.start, self.end))
+        return iter([(self.start, self.lines)])
 
 
 def parts(files: Iterable[Path], part_bytes: int = PART_BYTES, key: Key | None = None) -> list[Part]:
     """Every file in order, cut at the first line after each multiple of `part_bytes` that begins another group."""
     found: list[Part] = []
     for path in files:
-        size = path.stat().st_size
-        edges = [0]
-        if Part(path, 0, size).is_range:
-            with path.open("rb") as handle:
-                for nominal in range(part_bytes, size, part_bytes):
-                    edge = _next_group(handle, max(nominal, edges[-1]), key)
-                    if edges[-1] < edge < size:
-                        edges.append(edge)
-        found += [Part(path, start, end) for start, end in zip(edges, [*edges[1:], size], strict=True)]
+        whole = Part(path, 0, path.stat().st_size)
+        edges = list(_edges(whole, part_bytes, key)) if whole.is_range else [0, whole.end]
+        found += [Part(path, start, end) for start, end in pairwise(edges)]
     return found
+
+
+def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
+    """The part's lines in batches of about a MiB."""
+    if part.is_range:
+        for start, end in pairwise(_edges(part, BATCH_BYTES, key)):
+            yield Batch(index, part.path, start, end)
+    else:
+        yield from _read_batches(part, index, key)
+
+
+def _edges(part: Part, step: int, key: Key | None) -> Iterator[int]:
+    """Where to cut: the part's start, the first new group after every `step` bytes, its end."""
+    yield part.start
+    last = part.start
+    with part.path.open("rb") as handle:
+        for nominal in range(part.start + step, part.end, step):
+            edge = _next_group(handle, nominal, key) if nominal > last else last
+            if last < edge < part.end:
+                yield edge
+                last = edge
+    yield part.end
 
 
 def _next_group(handle: IO[bytes], nominal: int, key: Key | None) -> int:
     """Where the first line after byte `nominal` begins whose group the line before it does not belong to."""
     handle.seek(nominal)
-    handle.readline()
+    _read_line(handle)
     edge = handle.tell()
     if key is None:
         return edge
     group: Any = None
-    for number, line in enumerate(iter(handle.readline, b"")):
+    for number, line in enumerate(iter(partial(_read_line, handle), b"")):
         if number and key(line) != group:
             return edge
         group = key(line)
@@ -75,21 +100,30 @@ def _next_group(handle: IO[bytes], nominal: int, key: Key | None) -> int:
     return edge
 
 
-def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
-    """The part's lines in batches of about a MiB."""
+def _read_line(handle: IO[bytes]) -> bytes:
+    """The next line, of a very long one only the beginning."""
+    line = handle.readline(MAX_ROW_BYTES)
+    rest = line
+    while rest and not rest.endswith(b"\n"):
+        rest = handle.readline(MAX_ROW_BYTES)
+    return line
+
+
+def _read_batches(part: Part, index: int, key: Key | None) -> Iterator[Batch]:
+    """Of a file that cannot be entered in the middle."""
     held, start = b"", part.start
     chunks = _parquet_chunks(part.path) if part.path.suffix == ".parquet" else _chunks(part)
     for offset, chunk in chunks:
         if held and offset != start + len(held):  # behind a line that was cut short
-            yield Batch(index, part.path, start, held)
+            yield Batch(index, part.path, start, start + len(held), held)
             held = b""
         start = start if held else offset
         whole, held = _hold_back(held + chunk, key)
         if whole:
-            yield Batch(index, part.path, start, whole)
+            yield Batch(index, part.path, start, start + len(whole), whole)
             start += len(whole)
     if held:
-        yield Batch(index, part.path, start, held)
+        yield Batch(index, part.path, start, start + len(held), held)
 
 
 def _chunks(part: Part) -> Iterator[tuple[int, bytes]]:

@@ -7,6 +7,7 @@ depend on the number of workers. A rerun does the parts again that were not fini
 """
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,13 +26,16 @@ from nemo_ext.ordered_pool import available_cores, ordered_map
 from nemo_ext.progress import Progress
 from nemo_ext.row_batches import PART_BYTES, Batch, Part, batches, parts
 from nemo_ext.rows import Row, dumps
-from nemo_ext.usable_rows import Unusable, group_key, is_own, usable_rows
+from nemo_ext.usable_rows import Unusable, count_usable, group_key, is_own, usable_rows
 
 RowFunction = Callable[[list[Row], Counter[str]], Iterable[tuple[Row, str | None]]]
 """A batch -> in its order each row as it leaves and the reason to drop it, or None; the counter takes figures to add up."""
 SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it needs
 KEEP = 0
 PARTS = "parts"
+# A quotation mark inside a JSON string is escaped, so that these find keys alone.
+_ID = re.compile(rb'\{"id":(?:"[^"\\]*"|-?\d+)')
+_SAMPLE = re.compile(rb',"sample_index":\d+')
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -112,6 +116,7 @@ def select_rows(
     workers: int | None = None,
     compact: bool = False,
     notes: Callable[[int], Row] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> Mapped:
     """Copy the rows whose code is 0, drop the others as `reasons[code - 1]`.
 
@@ -119,13 +124,14 @@ def select_rows(
         codes: [rows] of small integers, one per usable row in the order of `scan_rows`.
         compact: of a dropped row only id, sample_index and reason are written; the row itself is in the input.
         notes: row number -> keys added to a row that is dropped.
+        lengths: rows of each batch, where `scan_rows` has found them; else they are counted.
 
     Raises:
         AssertionError: not one code per row.
     """
     cut = parts(files)
     writer = _PartWriter(folder, cut, 0, 1)
-    source = _with_codes(cut, set(writer.open), np.asarray(codes), notes)
+    source = _with_codes(cut, set(writer.open), np.asarray(codes), notes, lengths)
     return writer.write(run_batches(partial(_Selector, tuple(reasons), compact), source, worker_count(workers, files)))
 
 
@@ -143,19 +149,22 @@ class _Coded:
 
 
 def _with_codes(
-    cut: list[Part], wanted: set[int], codes: "np.ndarray[Any, Any]", notes: Callable[[int], Row] | None
+    cut: list[Part],
+    wanted: set[int],
+    codes: "np.ndarray[Any, Any]",
+    notes: Callable[[int], Row] | None,
+    lengths: Sequence[int] | None,
 ) -> Iterator[_Coded]:
     first = 0
-    for index, part in enumerate(cut):
-        own = is_own(part.path)
-        for batch in batches(part, index):
-            count = batch.lines.count(b"\n") if own else sum(isinstance(r, dict) for r in usable_rows(batch))
-            here = codes[first : first + count]
-            assert len(here) == count, f"{len(codes)} codes for more rows"
-            if index in wanted:
-                noted = {int(i): notes(first + int(i)) for i in np.flatnonzero(here)} if notes else {}
-                yield _Coded(batch, here.astype(np.uint8).tobytes(), noted)
-            first += count
+    every = (batch for index, part in enumerate(cut) for batch in batches(part, index))
+    for number, batch in enumerate(every):
+        count = lengths[number] if lengths is not None else count_usable(batch)
+        here = codes[first : first + count]
+        assert len(here) == count, f"{len(codes)} codes for more rows"
+        if batch.part in wanted:
+            noted = {int(i): notes(first + int(i)) for i in np.flatnonzero(here)} if notes else {}
+            yield _Coded(batch, here.astype(np.uint8).tobytes(), noted)
+        first += count
     assert first == len(codes), f"{len(codes)} codes for {first} rows"
 
 
@@ -213,34 +222,41 @@ def _scanner(make: Callable[[], Callable[[list[Row]], T]]) -> Callable[[Batch], 
 class _Selector:
     def __init__(self, reasons: tuple[str, ...], compact: bool) -> None:
         self.reasons, self.compact = reasons, compact
+        self._endings = [b"," + dumps({"reason": reason})[1:] for reason in reasons]
 
     def __call__(self, coded: _Coded) -> Piece:
-        own = is_own(coded.batch.path)
-        lines: list[Any] = coded.batch.lines[:-1].split(b"\n") if own else list(usable_rows(coded.batch))
-        kept: list[bytes] = []
-        dropped: list[bytes] = []
-        reasons: Counter[str] = Counter()
-        position = 0
-        for line in lines:
-            if isinstance(line, Unusable):
-                reasons[line.reason] += 1
-                dropped.append(dumps(line.row | {"reason": line.reason}))
-                continue
-            code = coded.codes[position]
-            if code == KEEP:
-                kept.append(line if own else dumps(line))
-            else:
-                reason = self.reasons[code - 1]
-                reasons[reason] += 1
-                row = orjson.loads(line) if own else line
-                noted = coded.notes.get(position, {})
-                dropped.append(dumps((self._compact(row) if self.compact else row) | noted | {"reason": reason}))
-            position += 1
+        if is_own(coded.batch.path):
+            lines, unusable = _own_lines(coded.batch), []
+        else:
+            found = list(usable_rows(coded.batch))
+            lines = [dumps(each) for each in found if isinstance(each, dict)]
+            unusable = [each for each in found if isinstance(each, Unusable)]
+        kept = [line for line, code in zip(lines, coded.codes, strict=True) if code == KEEP]
+        dropped = [
+            self._dropped(line, code - 1, coded.notes.get(place))
+            for place, (line, code) in enumerate(zip(lines, coded.codes, strict=True))
+            if code != KEEP
+        ]
+        counts = np.bincount(np.frombuffer(coded.codes, np.uint8), minlength=len(self.reasons) + 1)
+        reasons = Counter(
+            {reason: int(counts[code]) for code, reason in enumerate(self.reasons, start=1) if counts[code]}
+        )
+        reasons.update(each.reason for each in unusable)
+        dropped += [dumps(each.row | {"reason": each.reason}) for each in unusable]
         return Piece(_lines(kept), len(kept), _lines(dropped), reasons, Counter())
 
-    @staticmethod
-    def _compact(row: Row) -> Row:
-        return {key: row[key] for key in ("id", "sample_index") if key in row}
+    def _dropped(self, line: bytes, reason: int, more: Row | None) -> bytes:
+        # Most rows of a large set are dropped when it is thinned: reading each would take twice as long as all else.
+        if more is None and self.compact and (found := _ID.match(line)):
+            index = _SAMPLE.search(line, found.end())
+            return found[0] + (index[0] if index else b"") + self._endings[reason]
+        row = orjson.loads(line)
+        short = {key: row[key] for key in ("id", "sample_index") if key in row} if self.compact else row
+        return dumps(short | (more or {}) | {"reason": self.reasons[reason]})
+
+
+def _own_lines(batch: Batch) -> list[bytes]:
+    return [line for _, lines in batch.pieces() for line in lines[:-1].split(b"\n")]
 
 
 class _PartWriter:
@@ -290,7 +306,7 @@ class _PartWriter:
         whole = batch.batch if isinstance(batch, _Coded) else batch
         before = sum(self.cut[index].end - self.cut[index].start for index in self.mine if index < whole.part)
         total = sum(self.cut[index].end - self.cut[index].start for index in self.mine)
-        here = whole.offset - self.cut[whole.part].start if self.cut[whole.part].is_range else 0
+        here = whole.start - self.cut[whole.part].start if self.cut[whole.part].is_range else 0
         self.progress.update((before + here) >> 20, max(1, total >> 20), rows=kept)
 
     def _total(self) -> Mapped:

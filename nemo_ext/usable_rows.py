@@ -26,17 +26,25 @@ def is_own(path: Path) -> bool:
     return (path.parent / MANIFEST).is_file()
 
 
+def count_usable(batch: Batch) -> int:
+    """How many rows `usable_rows` finds in it."""
+    if is_own(batch.path):
+        return sum(lines.count(b"\n") for _, lines in batch.pieces())
+    return sum(isinstance(each, dict) for each in usable_rows(batch))
+
+
 def usable_rows(batch: Batch) -> Iterator[Row | Unusable]:
     """Each line of the batch that is not blank.
 
     Raises:
         ValueError: a line of a stage's own file that is no row, with file and line.
     """
-    own, offset = is_own(batch.path), batch.offset
-    for line in batch.lines.split(b"\n"):
-        if line.strip():
-            yield _own_row(batch.path, offset, line) if own else _row(batch.path, offset, line)
-        offset += len(line) + 1
+    own = is_own(batch.path)
+    for offset, lines in batch.pieces():
+        for line in lines.split(b"\n"):
+            if line.strip():
+                yield _own_row(batch.path, offset, line) if own else _row(batch.path, offset, line)
+            offset += len(line) + 1
 
 
 def _own_row(path: Path, offset: int, line: bytes) -> Row:

@@ -1,0 +1,70 @@
+"""Of two sets of solutions, as many of each problem as the other has: what is left differs in who wrote it, or how.
+
+In:  rows of two pools
+Out: the chosen rows of one of them (`keep`); a stage has a variant for each pool
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from nemo_ext.manifest import Facts
+from nemo_ext.rows import input_files, require_rows
+from recipes.stage import Stage
+
+POOLS = ("first", "second")
+REASONS = ("not_matched", "not_correct")
+
+
+@dataclass(kw_only=True)
+class Config(Stage):
+    first: str = MISSING
+    second: str = MISSING
+    keep: str = "first"
+    """first or second: whose rows are written."""
+    num_rows: int | None = None
+    """Of each pool, chosen fairly over the problems both have; None: as many as match."""
+    only_correct: bool = True
+    """Rows whose is_correct is not true are no candidates."""
+    seed: int = 42
+    workers: int | None = None
+
+
+def check(cfg: Config) -> None:
+    if cfg.keep not in POOLS:
+        raise ValueError(f"stages.{cfg.name}.keep={cfg.keep!r}; it may be one of {POOLS}")
+
+
+def run(cfg: Config) -> Facts:
+    import numpy as np
+
+    from nemo_ext.curation.downsample import matching
+    from nemo_ext.curation.row_keys import read_keys
+    from nemo_ext.row_map import select_rows
+
+    folder = Path(cfg.output_dir)
+    files = {name: input_files(getattr(cfg, name)) for name in POOLS}
+    keys = {name: read_keys(paths, cfg.workers) for name, paths in files.items()}
+    allowed = {
+        name: np.flatnonzero(each.correct == 1) if cfg.only_correct else np.arange(len(each))
+        for name, each in keys.items()
+    }
+    first, second = (keys[name].problems[allowed[name]] for name in POOLS)
+    chosen = matching(first, second, cfg.num_rows, cfg.seed)
+    own = keys[cfg.keep]
+    codes = np.full(len(own), REASONS.index("not_correct") + 1, np.uint8)
+    codes[allowed[cfg.keep]] = np.where(chosen[POOLS.index(cfg.keep)], 0, REASONS.index("not_matched") + 1)
+    mapped = select_rows(
+        folder, files[cfg.keep], codes, REASONS, workers=cfg.workers, compact=True, lengths=own.lengths
+    )
+    require_rows(mapped.kept, cfg.name, mapped.dropped)
+    return Facts(
+        inputs=[*files["first"], *files["second"]],
+        outputs=mapped.outputs,
+        rows_in=mapped.total,
+        rows_out=mapped.kept,
+        dropped=mapped.dropped,
+        seeds={"sample": cfg.seed},
+        figures={"problems": len(np.unique(own.problems[codes == 0]))},
+    )

@@ -1,0 +1,106 @@
+"""downsample, match_coverage and inject_noise: rates, caps and pairs counted by hand."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Rows = list[dict[str, Any]]
+
+
+def pool(problems: int, solutions: int, wrong: int = 0, source: str = "math") -> Rows:
+    """Of each problem `solutions` correct and `wrong` wrong rows."""
+    return [
+        {
+            "id": f"{source}{p}", "problem": f"What is {p} in {source}?", "problem_source": source, "sample_index": s,
+            "generation": f"{source} {p} by way {s}", "expected_answer": str(p), "is_correct": s < solutions,
+            "predicted_answer": str(p) if s < solutions else "-1",
+        }
+        for p in range(problems)
+        for s in range(solutions + wrong)
+    ]  # fmt: skip
+
+
+def by_problem(rows: Rows) -> Counter[str]:
+    return Counter(row["problem"] for row in rows)
+
+
+def test_downsample_caps_sources_and_counts_them(run, rows) -> None:
+    source = rows(pool(10, 4) + pool(10, 4, wrong=1, source="gsm8k"))
+    ran = run("downsample", input=source, num_rows=30, max_per_source={"gsm8k": 10}, only_correct=True)
+    assert ran.manifest["figures"]["by_source"] == {"math": 20, "gsm8k": 10}
+    assert ran.manifest["dropped"] == {"not_correct": 10, "not_sampled": 20, "over_source_cap": 30}
+    assert set(by_problem(ran.output).values()) == {1, 2}
+    assert ran.dropped[0].keys() == {"id", "sample_index", "reason"}
+    with pytest.raises(ValueError, match="no row is of aime; there are math, gsm8k"):
+        run("downsample", folder="x", input=source, max_per_source={"aime": 1})
+
+
+def test_downsample_to_so_many_problems(run, rows) -> None:
+    source = rows(pool(12, 6) + pool(3, 1, source="rare"))
+    ran = run("downsample", input=source, num_rows=18, num_problems=3)
+    assert list(by_problem(ran.output).values()) == [6, 6, 6]
+    with pytest.raises(ValueError, match="12 of 15 problems have as many"):
+        run("downsample", folder="x", input=source, num_rows=26, num_problems=13)
+    with pytest.raises(ValueError, match="num_rows says how many"):
+        run("downsample", folder="y", input=source, num_problems=3)
+
+
+def test_downsample_of_a_persons_own_file(run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "a", "answer": "1"}\ntorn\n{"question": "b", "answer": "2"}\n{"question": "a"}\n')
+    ran = run("downsample", input=str(file), num_rows=2)
+    assert by_problem(ran.output) == {"a": 1, "b": 1}
+    assert sorted(ran.reasons) == ["malformed_json", "not_sampled"]
+
+
+def test_workers_do_not_change_the_choice(run, rows) -> None:
+    source = rows(pool(40, 5))
+    one, two = (run("downsample", folder=f"w{n}", input=source, num_rows=70, workers=n) for n in (1, 2))
+    assert (one.folder / "output.jsonl").read_bytes() == (two.folder / "output.jsonl").read_bytes()
+
+
+def test_matched_pools(run, rows) -> None:
+    first = rows(pool(8, 4, wrong=2))
+    second = rows(pool(6, 7)[5:] + pool(4, 1, source="other"))
+    left, right = (run("match_coverage", folder=k, first=first, second=second, keep=k) for k in ("first", "second"))
+    assert (
+        by_problem(left.output)
+        == by_problem(right.output)
+        == {f"What is {p} in math?": 2 if p == 0 else 4 for p in range(6)}
+    )
+    assert all(row["is_correct"] for row in left.output) and left.manifest["dropped"] == {
+        "not_correct": 16,
+        "not_matched": 10,
+    }
+    fewer = run("match_coverage", folder="f", first=first, second=second, num_rows=7)
+    assert sorted(by_problem(fewer.output).values()) == [1, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4, 0.8, 1.0])
+@pytest.mark.parametrize("kind", ["mispaired", "wrong_answer"])
+def test_noise_at_exact_rates(run, rows, kind: str, rate: float) -> None:
+    ran = run("inject_noise", input=rows(pool(25, 4, wrong=4)), kind=kind, rate=rate, num_rows=80)
+    noisy = [row for row in ran.output if row.get("noise") == kind]
+    assert len(ran.output) == 80 and len(noisy) == round(80 * rate) == ran.manifest["figures"]["noisy"]
+    for row in ran.output:
+        own = row["generation"].startswith(f"math {row['id'].removeprefix('math')} ")
+        if row.get("noise") == "mispaired":
+            assert not own and row["solution_of"] != row["id"] and row["is_correct"] is False
+            assert row["generation"].startswith(f"math {row['solution_of'].removeprefix('math')} ")
+        else:
+            assert own and row["is_correct"] is ("noise" not in row)
+    assert not (ran.folder / "selected").exists() and ran.manifest["dropped"] == {"not_sampled": 120}
+    if kind == "mispaired":
+        given = Counter(row["generation"] for row in ran.output)
+        assert max(given.values()) == 1, "a solution was given twice"
+
+
+def test_noise_that_cannot_be_had_is_refused(run, rows) -> None:
+    with pytest.raises(
+        ValueError, match="80 rows at rate 0.5 need 40 correct and 40 wrong ones; the input has 80 and 20"
+    ):
+        run("inject_noise", input=rows(pool(20, 4, wrong=1)), kind="wrong_answer", rate=0.5)
+    with pytest.raises(ValueError, match=r"rate=1.5; it is a share"):
+        run("inject_noise", folder="x", input="x", rate=1.5)
