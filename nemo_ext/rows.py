@@ -4,6 +4,7 @@ Rows of a stage lie in `<stage>/output.jsonl` and `<stage>/dropped.jsonl`. Both 
 of them, so a stage that was killed leaves nothing that a later one could mistake for its output.
 """
 
+import glob
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -121,13 +122,18 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def input_files(folder_or_file: str | Path) -> list[Path]:
-    """The row files a stage's `input` names, in order: one file; every output of an earlier stage's tasks; or, of any
-    other folder, its row files and those in its data/.
+    """The row files a stage's `input` names, in order: one file; those a pattern such as data/train-*.parquet matches;
+    every output of an earlier stage's tasks; or, of any other folder, its row files and those in its data/.
 
     Raises:
         ValueError: nothing there.
     """
     path = Path(folder_or_file)
+    if not path.exists() and glob.has_magic(str(path)):
+        matching = sorted(Path(name) for name in glob.glob(str(path)))
+        if not matching:
+            raise ValueError(f"no file matches {path} (looked from {Path.cwd()})")
+        return [file for each in matching for file in input_files(each)]
     if not path.is_dir():
         require_row_file(path)
         return [path]

@@ -26,6 +26,8 @@ class RowKeys:
     correct: Array
     """[rows] int8: 1; 0 with another answer; -1 without an answer, or where `is_correct` is not known."""
 
+    solved: Array
+    """[rows] bool: there is a generated_solution or generation to train on."""
     lengths: list[int]
     """Rows of each batch of the scan, for `select_rows`."""
 
@@ -34,19 +36,21 @@ class RowKeys:
 
 
 def read_keys(files: Sequence[Path], workers: int | None = None) -> RowKeys:
-    """13 bytes a row."""
-    problems, sources, correct = [], [], []
+    """14 bytes a row."""
+    problems, sources, correct, solved = [], [], [], []
     names: dict[str, int] = {}
     for found in scan_rows(files, _reader, workers=workers):
         problems.append(np.frombuffer(found[0], np.uint64))
         translate = np.array([names.setdefault(name, len(names)) for name in found[1]], np.int32)
         sources.append(translate[np.frombuffer(found[2], np.int32)] if found[1] else translate)
         correct.append(np.frombuffer(found[3], np.int8))
+        solved.append(np.frombuffer(found[4], bool))
     return RowKeys(
         np.concatenate([np.zeros(0, np.uint64), *problems]),
         np.concatenate([np.zeros(0, np.int32), *sources]),
         list(names),
         np.concatenate([np.zeros(0, np.int8), *correct]),
+        np.concatenate([np.zeros(0, bool), *solved]),
         [len(batch) for batch in correct],
     )
 
@@ -55,7 +59,7 @@ def _reader() -> Any:
     return _read
 
 
-def _read(rows: list[Row]) -> tuple[bytes, list[str], bytes, bytes]:
+def _read(rows: list[Row]) -> tuple[bytes, list[str], bytes, bytes, bytes]:
     names: dict[str, int] = {}
     digests = b"".join(
         hashlib.blake2b(str(row["problem"]).strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -63,7 +67,13 @@ def _read(rows: list[Row]) -> tuple[bytes, list[str], bytes, bytes]:
     )
     sources = [names.setdefault(str(row.get("problem_source") or ""), len(names)) for row in rows]
     correct = np.array([_correct(row) for row in rows], np.int8)
-    return digests, list(names), np.array(sources, np.int32).tobytes(), correct.tobytes()
+    solved = np.array([has_solution(row) for row in rows], bool)
+    return digests, list(names), np.array(sources, np.int32).tobytes(), correct.tobytes(), solved.tobytes()
+
+
+def has_solution(row: Row) -> bool:
+    solution = row.get("generated_solution", row.get("generation"))
+    return isinstance(solution, str) and bool(solution.strip())
 
 
 def _correct(row: Row) -> int:

@@ -1,0 +1,1 @@
+"""A finished data set as others take it up: files per split, and a card that says how it was made."""
