@@ -6,6 +6,8 @@ ${resources_of:${server}}                the nodes, GPUs and image that a server
 ${benchmarks:[gsm8k,math]}               conf/benchmark/*.yaml by name; a path stands for a benchmark of your own
 ${every:20000,6,10}                      3330: steps between 6 checkpoints of 20,000 steps, rounded down to tens
 ${spaced:20000,6,10}                     [3330, 6660, ..., 16650, 20000]: their steps
+${per_variant:train,checkpoints}         for every variant of the stage `subset`: {checkpoints: <run>/train/<variant>}
+${students_of:average}                   the same: {model: {name: <variant>, hf_path: <run>/average/<variant>/average}}
 ${repo:}                                 the repository's folder
 """
 
@@ -55,8 +57,8 @@ def benchmarks(names: Iterable[str]) -> DictConfig:
     found = {}
     for name in names:
         path = Path(name)
-        if path.suffix in {".jsonl", ".parquet"}:
-            found[path.stem] = OmegaConf.create({"path": str(path.absolute())})
+        if path.name.endswith((".jsonl", ".jsonl.zst", ".parquet")):
+            found[path.name.split(".")[0]] = OmegaConf.create({"path": str(path.absolute())})
         else:
             found[name] = _load("benchmark", name)
     return OmegaConf.create(found)
@@ -76,10 +78,29 @@ def spaced(total: int, parts: int, multiple: int = 1) -> ListConfig:
     return OmegaConf.create([*(spacing * part for part in range(1, parts)), total])
 
 
+SUBSETS = "subset"
+"""The stage whose variants are the data sets that a recipe compares."""
+
+
+def per_variant(stage: str, key: str, *, _root_: DictConfig) -> DictConfig:
+    """Variants that each take up what the stage's variant of the same name left."""
+    folder = _root_.stages[stage].output_dir
+    return OmegaConf.create({name: {key: f"{folder}/{name}"} for name in _root_.stages[SUBSETS].variants})
+
+
+def students_of(stage: str, *, _root_: DictConfig) -> DictConfig:
+    """Variants that each serve the model of the stage's variant of the same name."""
+    folder = _root_.stages[stage].output_dir
+    names = _root_.stages[SUBSETS].variants
+    return OmegaConf.create({name: {"model": {"name": name, "hf_path": f"{folder}/{name}/average"}} for name in names})
+
+
 def register() -> None:
     OmegaConf.register_new_resolver("prompt", prompt, replace=True)
     OmegaConf.register_new_resolver("resources_of", resources_of, replace=True)
     OmegaConf.register_new_resolver("benchmarks", benchmarks, replace=True)
     OmegaConf.register_new_resolver("every", every, replace=True)
     OmegaConf.register_new_resolver("spaced", spaced, replace=True)
+    OmegaConf.register_new_resolver("per_variant", per_variant, replace=True)
+    OmegaConf.register_new_resolver("students_of", students_of, replace=True)
     OmegaConf.register_new_resolver("repo", lambda: str(ROOT), replace=True)

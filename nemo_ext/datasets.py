@@ -3,6 +3,7 @@ r"""Rows of the data sets people have, brought to one shape: problem, expected_a
 GSM8K                {"question": ..., "answer": "... <<2*3=6>>6 ...\n#### 72"}
 MATH                 {"problem": ..., "solution": "... \\boxed{72}", "subject": ..., "level": ...}
 OpenMathInstruct-2   {"problem": ..., "generated_solution": ..., "expected_answer": ..., "problem_source": ...}
+graded here          {"problem": ..., "generation": ..., "expected_answer": ..., "problem_source": ..., ...}
 AMC, AIME            {"problem": ..., "answer": 27.0}
 """
 
@@ -82,8 +83,8 @@ def _text(value: Any) -> str:
 
 
 def _solution_and_answer(raw: Row) -> tuple[str | None, str]:
-    if "generated_solution" in raw:
-        generated = _text(raw["generated_solution"])
+    if "generated_solution" in raw or "generation" in raw:
+        generated = _text(raw.get("generated_solution", raw.get("generation")))
         return generated, _answer(raw.get("expected_answer")) or _boxed(generated)
     answer = raw.get("answer")
     if isinstance(answer, str) and (match := FINAL.search(answer)):

@@ -90,6 +90,65 @@ def _bar(axes: Axes, row: dict[str, Any], place: float, width: float, colour: st
     axes.annotate(f"{value:.1f}", (place, 100 * row["high"]), (0, 4), textcoords="offset points", ha="center", size=10)
 
 
+def ablation(shown: dict[str, Any]) -> str:
+    """Accuracy of models against what was varied between them, a line per series; published values as hollow points.
+
+    shown: {x: label, log: bool, points: [{model, x, series, correct, total, low, high, published}]}; low and high in
+    0..1, published in percent or None. Points without an x stand beside each other under their names.
+    """
+    points = shown["points"]
+    names = list(dict.fromkeys(point["model"] for point in points))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 3.8))
+        axes = figure.add_subplot()
+        _grid(axes)
+        for number, series in enumerate(dict.fromkeys(point["series"] for point in points)):
+            mine = [point for point in points if point["series"] == series]
+            _line(
+                axes,
+                [(names.index(p["model"]) if p["x"] is None else p["x"], p) for p in mine],
+                _SERIES[number % 6],
+                series,
+            )
+        if points[0]["x"] is None:
+            axes.set_xticks(range(len(names)), names)
+            axes.set_xlim(-0.6, len(names) - 0.4)
+        elif shown["log"]:
+            axes.set_xscale("log")
+            places = sorted({point["x"] for point in points})
+            axes.set_xticks(places, [f"{place:,.0f}" for place in places])
+            axes.minorticks_off()
+        axes.set_xlabel(shown["x"])
+        axes.set_ylabel("correct, %")
+        axes.set_ylim(bottom=0)
+        if any(point["series"] for point in points) or any(point["published"] is not None for point in points):
+            axes.legend(loc="best")
+    return _svg(figure, "ablation")
+
+
+def _line(axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str, label: str) -> None:
+    values = [100 * point["correct"] / point["total"] if point["total"] else 0.0 for _, point in placed]
+    below = [max(0.0, value - 100 * point["low"]) for value, (_, point) in zip(values, placed, strict=True)]
+    above = [max(0.0, 100 * point["high"] - value) for value, (_, point) in zip(values, placed, strict=True)]
+    joined = "-" if placed[0][1]["x"] is not None else "none"
+    places = [place for place, _ in placed]
+    axes.errorbar(
+        places,
+        values,
+        [below, above],
+        color=colour,
+        marker="o",
+        linestyle=joined,
+        capsize=3,
+        label=label or "this run",
+    )
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(f"{value:.1f}", (place, value), (7, 5), textcoords="offset points", size=10)
+    published = [(place, point["published"]) for place, point in placed if point["published"] is not None]
+    if published:
+        axes.plot(*zip(*published, strict=True), "D", markerfacecolor="none", color=_INK, label="published")
+
+
 def training(curves: dict[str, Any]) -> str:
     """Loss over steps, with validation points when there are any, above the learning rate.
 

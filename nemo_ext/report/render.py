@@ -24,6 +24,7 @@ SECTIONS = (
     "subtitle",
     "warnings",
     "summary",
+    "ablation",
     "accuracy",
     "training",
     "funnel",
@@ -34,7 +35,11 @@ SECTIONS = (
     "lineage",
 )
 # Their SVG goes in as it is: matplotlib escapes every label.
-_PLOTS: dict[str, Callable[[Any], str]] = {"accuracy": plots.accuracy, "training": plots.training}
+_PLOTS: dict[str, Callable[[Any], str]] = {
+    "ablation": plots.ablation,
+    "accuracy": plots.accuracy,
+    "training": plots.training,
+}
 _MAX_TEXT = 20_000  # characters of one value; a runaway generation must not make the page unusable
 
 

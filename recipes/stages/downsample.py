@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.rows import input_files, require_rows
+from nemo_ext.toy.sources import TOY, solved_file
 from recipes.stage import Stage
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ REASONS = ("not_sampled", "over_source_cap", "not_correct")
 @dataclass(kw_only=True)
 class Config(Stage):
     input: str = MISSING
+    """An earlier stage's folder, a file or pattern of your own, or `toy`."""
     num_rows: int | None = None
     """Rows to keep; None: all."""
     method: str = "fair"
@@ -56,7 +58,8 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.curation.row_keys import read_keys
     from nemo_ext.row_map import select_rows
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder = Path(cfg.output_dir)
+    files = [solved_file(folder)] if cfg.input == TOY else input_files(cfg.input)
     keys = read_keys(files, cfg.workers)
     codes = _codes(cfg, keys)
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, compact=True, lengths=keys.lengths)

@@ -33,11 +33,38 @@ class PaperValue:
 
 
 @dataclass(kw_only=True)
+class Point:
+    """One model of an ablation."""
+
+    model: str = MISSING
+    x: float | None = None
+    """Where on the axis; None: beside the others, under its name."""
+    series: str = ""
+    published: float | None = None
+    """Accuracy in percent, as published."""
+
+
+@dataclass(kw_only=True)
+class Ablation:
+    """What a recipe varies, and the models that differ in it."""
+
+    x: str = MISSING
+    """The axis."""
+    log: bool = False
+    points: list[Point] = field(default_factory=list)
+    rows_of: str | None = None
+    """Stage whose variants, named as the models, have so many rows: they are the axis."""
+    source: str = ""
+    """Where the published values are from."""
+
+
+@dataclass(kw_only=True)
 class Config(Stage):
     title: str = MISSING
     run_dir: str = MISSING
     paper: list[PaperValue] = field(default_factory=list)
     """Published settings this run is compared with."""
+    ablation: Ablation | None = None
 
 
 def run(cfg: Config) -> Facts:
@@ -51,6 +78,7 @@ def run(cfg: Config) -> Facts:
         "subtitle": f"{root.name}, code {manifest.code_version()}",
         "warnings": warnings(finished, found),
         "summary": summary(finished, found),
+        "ablation": ablation(cfg.ablation, finished, found),
         "accuracy": accuracy(found),
         "training": training(finished),
         "funnel": funnel(finished),
@@ -101,6 +129,28 @@ def accuracy(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def ablation(
+    asked: Ablation | None, finished: dict[str, Path], found: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Each model's score over all benchmarks, against what was varied."""
+    from nemo_ext.evaluation.stats import wilson
+
+    if asked is None:
+        return None
+    rows = {name: each["rows_out"] for name, each in _manifests(finished)}
+    points = []
+    for point in asked.points:
+        if point.model not in found:
+            continue
+        scored = found[point.model]["benchmarks"].values()
+        correct, total = (sum(score[key] for score in scored) for key in ("correct", "total"))
+        low, high = wilson(correct, total)
+        x = rows.get(f"{asked.rows_of}/{point.model}") if asked.rows_of else point.x
+        told = {"model": point.model, "x": x, "series": point.series, "published": point.published}
+        points.append(told | {"correct": correct, "total": total, "low": low, "high": high})
+    return {"x": asked.x, "log": asked.log, "source": asked.source, "points": points} if points else None
+
+
 def warnings(finished: dict[str, Path], found: dict[str, dict[str, Any]]) -> list[str]:
     """What a reader must know before the figures: incomparable scores, another prompt in training, tiny models."""
     from nemo_ext.evaluation.contract import Contract, compare
@@ -113,11 +163,13 @@ def warnings(finished: dict[str, Path], found: dict[str, dict[str, Any]]) -> lis
         except ValueError as error:
             notes.append(f"{contracts[0][0]} and {name}: {error}")
     by_use: dict[str, set[str]] = defaultdict(set)
+    models = set(found)
     for _, each in _manifests(finished):
         by_use[each["uses"]].update(each["prompts"].values())
+        models |= each["models"].keys()
     if by_use["prepare_sft"] and by_use["evaluate"] and by_use["prepare_sft"] != by_use["evaluate"]:
         notes.append("The prompt of the evaluation is not the one the model was fine-tuned with.")
-    if any(name.startswith("tiny") for name in found):
+    if any(name.startswith("tiny") for name in models):
         notes.append(
             "A run at tiny scale: it shows that everything works, and its scores say nothing about the published models."
         )
@@ -174,8 +226,7 @@ def decontamination(finished: dict[str, Path]) -> dict[str, Any] | None:
         if each["uses"] != "decontaminate":
             continue
         figures = each["figures"]
-        by_problem = {row["problem"]: row for row in _rows(finished[name] / "dropped.jsonl")}
-        dropped = list(by_problem.values())[:DECONTAMINATION_EXAMPLES]
+        dropped = list(islice(_distinct_problems(finished[name]), DECONTAMINATION_EXAMPLES))
         hits = {
             benchmark: {"contaminated": count, "checked": figures["problems"]}
             for benchmark, count in figures["by_benchmark"].items()
@@ -189,6 +240,15 @@ def decontamination(finished: dict[str, Path]) -> dict[str, Any] | None:
     return None
 
 
+def _distinct_problems(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows that a stage dropped for their problem, the first of each."""
+    seen = set()
+    for row in (row for path in sorted(folder.glob("dropped*.jsonl")) for row in _rows(path)):
+        if "contamination" in row and row["problem"] not in seen:
+            seen.add(row["problem"])
+            yield row
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open() as handle:
         for line in handle:
@@ -199,8 +259,8 @@ def samples(finished: dict[str, Path]) -> list[dict[str, Any]]:
     """A few rows as they left each stage; one evaluation stands for all."""
     shown, uses = [], set()
     for name, each in _manifests(finished):
-        file = finished[name] / "output.jsonl"
-        if file.is_file() and not (each["uses"] == "evaluate" and "evaluate" in uses):
+        file = next(iter(sorted(finished[name].glob("output*.jsonl"))), None)
+        if file and not (each["uses"] == "evaluate" and "evaluate" in uses):
             shown.append({"stage": name, "rows": list(islice(_rows(file), SAMPLE_ROWS))})
         uses.add(each["uses"])
     return shown

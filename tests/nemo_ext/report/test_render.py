@@ -17,8 +17,24 @@ def _model(name: str, correct: int, low: float, high: float, benchmark: str = "t
     return {"model": name, "benchmark": benchmark} | scores
 
 
+def _point(model: str, x: float | None, correct: int, series: str = "", published: float | None = None) -> dict:
+    scores = {"correct": correct, "total": 200, "low": correct / 250, "high": min(1.0, correct / 170)}
+    return {"model": model, "x": x, "series": series, "published": published} | scores
+
+
+ABLATIONS = {
+    "lines": {
+        "x": "noisy rows, %", "log": False, "source": "",
+        "points": [_point("clean", 0, 150, "mispaired"), _point("m80", 80, 30, "mispaired"), _point("w80", 80, 99, "wrong")],
+    },
+    "log": {"x": "rows", "log": True, "source": "", "points": [_point("1M", 1e6, 90), _point("all", 14e6, 120)]},
+    "names": {"x": "format", "log": False, "source": "a paper", "points": [_point("a", None, 0), _point("b", None, 200, "", 44.5)]},
+}  # fmt: skip
+
+
 def _sections() -> dict:
     return {
+        "ablation": ABLATIONS["lines"],
         "title": "openmathinstruct2 at scale tiny",
         "subtitle": "2 cores, 21 Nov 2026, 31 minutes",
         "warnings": ["24 grading pairs ran out of time and count as wrong."],
@@ -120,7 +136,7 @@ def test_whole_report_is_well_formed_and_self_contained(tmp_path: Path) -> None:
         "24 grading",
     ):
         assert text in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
 
 
 def test_text_is_escaped_wherever_it_stands(tmp_path: Path) -> None:
@@ -224,3 +240,13 @@ def test_a_browser_shows_it(tmp_path: Path, scheme: str) -> None:
     pixels = image.imread(picture)[..., :3]
     assert pixels.std() > 0.05, "the page is blank"
     assert (pixels.mean() < 0.4) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("kind", ABLATIONS)
+def test_ablations_of_every_kind(tmp_path: Path, kind: str) -> None:
+    render({"ablation": ABLATIONS[kind]}, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for point in ABLATIONS[kind]["points"]:
+        assert f"<td>{point['model']}" in page
+    assert ("44.5 %" in page and "Hollow points are published" in page) is (kind == "names")
+    assert "14,000,000" in page if kind == "log" else True
