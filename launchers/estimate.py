@@ -67,24 +67,30 @@ def estimate(
 
 def _estimate(stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None) -> Estimate:
     if stage.uses == "train_sft":
-        return _of_training(stage, estimate_training(stage, stage.tasks[0].typed(), gpu, cluster.mfu), gpu)
+        each = [estimate_training(stage, task.typed(), gpu, cluster.mfu) for task in stage.tasks]
+        return _of_training(stage, each, gpu, min(len(each), cluster.tasks_at_once))
     return _of_serving(stage, stages, cluster, gpu)
 
 
-def _of_training(stage: PlannedStage, of: TrainingEstimate, gpu: Gpu | None) -> Estimate:
-    gpus = _gpus(stage)
+def _of_training(
+    stage: PlannedStage, trainings: Sequence[TrainingEstimate], gpu: Gpu | None, at_once: int
+) -> Estimate:
+    """Of all the stage's variants; memory and figures are those of the one that takes longest."""
+    of = max(trainings, key=lambda each: each.hours or 0)
+    known = [each.hours for each in trainings if each.hours is not None]
+    hours = sum(known) if len(known) == len(trainings) else None
     have = f"/{gpu.memory_gib:.1f}" if gpu else ""
     return Estimate(
         stage=stage.name,
-        num_gpus=gpus,
+        num_gpus=_gpus(stage),
         places=_places(stage),
-        summary=of.summary,
+        summary=of.summary if len(trainings) == 1 else f"the longest: {of.summary}",
         lines=of.lines,
         memory=f"{of.memory_gib:.1f}{have}" if of.memory_gib is not None else "",
-        hours=of.hours,
-        gpu_hours=None if of.hours is None else of.hours * gpus,
-        refusal=of.refusal,
-        warnings=of.warnings,
+        hours=None if hours is None else max([hours / at_once, *known]),
+        gpu_hours=None if hours is None else hours * _gpus(stage),
+        refusal=next((each.refusal for each in trainings if each.refusal), None),
+        warnings=list(dict.fromkeys(warning for each in trainings for warning in each.warnings)),
     )
 
 

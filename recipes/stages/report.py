@@ -77,7 +77,7 @@ def run(cfg: Config) -> Facts:
         "title": cfg.title,
         "subtitle": f"{root.name}, code {manifest.code_version()}",
         "warnings": warnings(finished, found),
-        "summary": summary(finished, found),
+        "summary": None if cfg.ablation else summary(finished, found),  # the figure and its table say it all
         "ablation": ablation(cfg.ablation, finished, found),
         "accuracy": accuracy(found),
         "training": training(finished),

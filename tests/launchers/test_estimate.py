@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,19 @@ def test_the_table_is_shown_before_the_jobs(tmp_path: Path) -> None:
     assert shown[0].startswith("estimate (h100, not measured") and shown[1].split()[:2] == ["stage", "tasks"]
     assert [line.split()[0] for line in shown[2:5]] == ["train", "evaluate", "total"]
     assert "job 4711" in shown[5] and "\x1b" not in done.stderr
+
+
+def test_every_variant_of_a_training_is_counted() -> None:
+    """Trainings of 4,296 to 60,000 steps, side by side or one after another."""
+    stages = list(resolve_recipe("ablation_scale").values())
+    gpu = gpu_named("h100")
+    train = next(stage for stage in stages if stage.name == "train")
+    hours = [
+        estimate.estimate([replace(train, tasks=[task])], stages, SLURM, gpu)[0].hours or 0.0 for task in train.tasks
+    ]
+    for at_once in (1, 4):
+        cluster = slurm.Config(max_parallel_tasks=at_once)
+        together = estimate.estimate([train], stages, cluster, gpu)[0]
+        assert together.gpu_hours == pytest.approx(64 * sum(hours))
+        assert together.hours == pytest.approx(max(sum(hours) / at_once, max(hours)))
+        assert "60,000 steps" in together.summary
