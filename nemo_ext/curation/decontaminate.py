@@ -1,11 +1,11 @@
 """Is a new problem one of a benchmark's in other words? By a rule, or by an LLM judge's replies.
 
-As in OpenMathInstruct-2 a candidate comes from retrieval and is judged in both orders; one "same" is enough.
+As in OpenMathInstruct-2 a candidate comes from retrieval and is judged in both orders; one "same" is enough. The rule
+says the same in either order.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nemo_ext.grading.judge import parse_verdict
@@ -50,27 +50,30 @@ _ENOUGH_NUMBERS = 3  # two problems with as many numbers and the answer in commo
 
 
 @dataclass(frozen=True)
-class _Features:
-    """What of a problem is compared; numbers and words in the order of the text."""
+class Features:
+    """What of a problem the rule compares; numbers and words in the order of the text."""
 
+    squeezed: str
+    """The text in lower case without punctuation."""
     number_sequence: tuple[str, ...]
-    operators: Counter[str]
+    numbers: tuple[str, ...]
+    """Sorted: equal for a problem and its rewordings, whatever the words."""
+    operators: tuple[str, ...]
+    """Sorted."""
     word_sequence: tuple[str, ...]
     """Content words, without capitalised ones."""
+    words: frozenset[str]
     formulas: frozenset[str]
     """Between dollar signs, bare numbers left out."""
 
-    @property
-    def numbers(self) -> Counter[str]:
-        return Counter(self.number_sequence)
-
-    @property
-    def words(self) -> frozenset[str]:
-        return frozenset(self.word_sequence)
-
 
 def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = None) -> bool:
-    """Are these the same problem but for names, items and wording? Cheap, and strict rather than generous.
+    """Are these the same problem but for names, items and wording? See `same_problem`."""
+    return same_problem(features(problem), features(benchmark_problem), same_answer)
+
+
+def same_problem(left: Features, right: Features, same_answer: bool | None = None) -> bool:
+    """The rule: cheap, strict rather than generous, and the same in both orders.
 
     Same when the normalised texts are equal, or when numbers (as a multiset, "three" being 3) and operators agree and
     enough content words do. Stop words and capitalised words, among them all names, do not count. `same_answer`, where
@@ -78,9 +81,8 @@ def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = 
     the same answer makes it the same one if but a word or a formula is left of its wording. Word for word the same
     text with its numbers exchanged ("3 bags of 4", "4 bags of 3") is another problem.
     """
-    if _squeeze(problem) == _squeeze(benchmark_problem):
+    if left.squeezed == right.squeezed:
         return True
-    left, right = _features(problem), _features(benchmark_problem)
     if same_answer is False or left.numbers != right.numbers or left.operators != right.operators:
         return False
     if (
@@ -89,15 +91,15 @@ def rule_judge(problem: str, benchmark_problem: str, same_answer: bool | None = 
         and left.number_sequence != right.number_sequence
     ):
         return False
-    if same_answer and left.numbers.total() >= _ENOUGH_NUMBERS and _related(left, right):
+    if same_answer and len(left.numbers) >= _ENOUGH_NUMBERS and _related(left, right):
         return True
-    count = left.numbers.total()
+    count = len(left.numbers)
     needed = _MIN_OVERLAP if count > 1 else _MIN_OVERLAP_FEW_NUMBERS if count else _MIN_OVERLAP_NO_NUMBERS
     total = len(left.words) + len(right.words)
     return total > 0 and 2 * len(left.words & right.words) / total >= needed
 
 
-def _related(left: _Features, right: _Features) -> bool:
+def _related(left: Features, right: Features) -> bool:
     """A content word or a formula in common: the least a rewording keeps."""
     return bool(left.words & right.words) or bool(left.formulas & right.formulas)
 
@@ -106,8 +108,8 @@ def _squeeze(text: str) -> str:
     return " ".join(re.sub(r"[^\w+\-*/^=<>\\]+", " ", text.casefold()).split())
 
 
-def _features(text: str) -> _Features:
-    operators: Counter[str] = Counter()
+def features(text: str) -> Features:
+    operators: list[str] = []
     words: list[str] = []
     ordered: list[str] = []
     for token in _TOKEN.findall(text):
@@ -117,11 +119,18 @@ def _features(text: str) -> _Features:
         elif lowered in _NUMBER_OF_WORD:
             ordered.append(_NUMBER_OF_WORD[lowered])
         elif not (token[0].isalpha() or token[0] == "\\"):
-            operators[token.strip()] += 1
+            operators.append(token.strip())
         elif not token[0].isupper() and len(token) > 1 and lowered not in _STOP_WORDS:
             words.append(_ENDING.sub("", lowered))
-    formulas = frozenset(formula for formula in _FORMULA.findall(text) if not formula.isdigit())
-    return _Features(tuple(ordered), operators, tuple(words), formulas)
+    return Features(
+        squeezed=_squeeze(text),
+        number_sequence=tuple(ordered),
+        numbers=tuple(sorted(ordered)),
+        operators=tuple(sorted(operators)),
+        word_sequence=tuple(words),
+        words=frozenset(words),
+        formulas=frozenset(formula for formula in _FORMULA.findall(text) if not formula.isdigit()),
+    )
 
 
 def _canonical(number: str) -> str:
@@ -130,44 +139,7 @@ def _canonical(number: str) -> str:
     return (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
 
 
-def number_signature(text: str) -> tuple[str, ...]:
-    """The numbers of a text, sorted: equal for a problem and its rewordings, whatever the words."""
-    return tuple(sorted(_features(text).number_sequence))
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A benchmark problem that retrieval found."""
-
-    benchmark: str
-    benchmark_id: str
-    problem: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Why a problem was called contaminated: what it is like, how much, and what the judge said to which order."""
-
-    candidate: Candidate
-    order: str  # "problem_first" or "benchmark_first"
-    reply: str
-
-
-def contaminated(
-    problem: str, candidates: Iterable[Candidate], judge: Callable[[str, str], bool | str]
-) -> Evidence | None:
-    """The first candidate that `judge` calls the same problem in either order, or None.
-
-    `judge(first, second)` gives a bool (rule_judge) or a model's reply, which parse_verdict reads.
-    """
-    for candidate in candidates:
-        for order, first, second in (
-            ("problem_first", problem, candidate.problem),
-            ("benchmark_first", candidate.problem, problem),
-        ):
-            reply = judge(first, second)
-            same = reply if isinstance(reply, bool) else parse_verdict(reply)
-            if same:
-                return Evidence(candidate, order, str(reply))
-    return None
+def either_order(replies: Iterable[str]) -> bool | None:
+    """What a judge asked in both orders says: True when one reply says so, False when all say no, and else None."""
+    verdicts = [parse_verdict(reply) for reply in replies]
+    return True if True in verdicts else None if None in verdicts else False

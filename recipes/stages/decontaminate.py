@@ -1,55 +1,102 @@
-"""Drop rows whose problem is a benchmark's in other words.
+"""Drop rows whose problem is a benchmark's: the same text, a run of words in common, or the same in other words.
 
-In:  rows of one or more stages, and a prepare_benchmarks stage's problems
+In:  rows of one or more stages, or of a person's own files, and a prepare_benchmarks stage's problems
 Out: the rows that are clean; the others in dropped.jsonl, with evidence: {"reason": "contaminated_gsm8k",
-     "contamination": {"benchmark": "gsm8k", "id": "12", "problem": "...", "score": 0.83, "reply": "True"}}
+     "contamination": {"benchmark": "gsm8k", "id": "12", "problem": "...", "method": "llm", "score": 0.83,
+     "order": "benchmark_first", "reply": "True"}}
+     contaminated.jsonl: one row per contaminated problem, with all that it is a copy of; audit.md: a table per benchmark
 Every distinct problem is compared with the `top_k` most similar of *each* benchmark's problems (OpenMathInstruct-2:
 5), judged in both orders; original training problems are checked like new ones.
 """
 
+import logging
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from nemo_ext.curation.decontaminate import number_signature
+from nemo_ext.files import atomic_open, sha256_file, write_text_atomic
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
-from nemo_ext.rows import Row, RowWriter, input_files, read_rows, require_rows
+from nemo_ext.rows import Row, dumps, input_files, read_rows, require_rows
 from recipes.complete import COMPLETIONS, complete_all
 from recipes.served import ServedStage, describe_server, server_processes
-from recipes.stage import Process, main_process
+from recipes.stage import Process, RowStage, main_process
 
 if TYPE_CHECKING:
-    from nemo_ext.curation.decontaminate import Candidate, Evidence
+    from nemo_ext.curation.contamination import Found, Hit, Methods
+    from nemo_ext.curation.contamination_audit import Audit
+    from nemo_ext.curation.contamination_parts import Parts
     from nemo_ext.serving.requests import Request
+    from nemo_ext.serving.store import CompletionStore
 
-JUDGES = ("llm", "rule")
-CHUNK = 10_000
+JUDGES = ("llm", "rule", "none")
+MODES = ("drop", "mark", "audit")
+RETRIEVAL = ("tfidf", "dense")
+CANDIDATES, CONTAMINATED, AUDIT = "candidates", "contaminated.jsonl", "audit.md"
 MAX_REPLY_TOKENS = 16
+MAX_LISTED = (
+    10  # hits of a method that a row of contaminated.jsonl lists; a phrase that many tests have makes hundreds
+)
+ORDERS = ("problem_first", "benchmark_first")
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Config(ServedStage):
+class Config(ServedStage, RowStage):
     inputs: list[str] = field(default_factory=list)
     benchmarks: str = MISSING
+    ngrams: list[int] = field(default_factory=list)
+    """Problems that share so many words in a row with a benchmark's are contaminated, whatever a judge says: [10] as in
+    NuminaMath, [30] as in Skywork-OR1. The same text but for case, spaces and punctuation always is."""
     judge: str = "llm"
-    """llm: the served model is asked, greedily, in both orders. rule: numbers and wording decide, nothing is served."""
+    """llm: the served model is asked, greedily, in both orders. rule: numbers and wording decide, nothing is served.
+    none: exact matches and n-grams alone."""
     prompt: Prompt | None = None
     """With {problem} and {other_problem}; for the llm judge."""
+    retrieval: list[str] = field(default_factory=lambda: ["tfidf"])
+    """How what the judge compares is found: tfidf by words in common; dense by a sentence encoder; or both."""
+    encoder: str = ""
+    """For dense: a sentence-transformers model, a folder or a name (OpenMathInstruct-2: multi-qa-MiniLM-L6-cos-v1)."""
     top_k: int = 5
     number_matches: int = 0
     """Besides, so many of each benchmark's problems with exactly the same numbers: wording can hide them from retrieval."""
+    mode: str = "drop"
+    """drop: contaminated rows go to dropped.jsonl. mark: they stay, with the evidence under `contamination`. audit: no
+    rows are written, only contaminated.jsonl and audit.md."""
 
 
 def check(cfg: Config) -> None:
-    if cfg.judge not in JUDGES:
-        raise ValueError(f"stages.{cfg.name}.judge={cfg.judge!r}; it may be one of {JUDGES}")
+    place = f"stages.{cfg.name}"
+    for key, value, choices in (("judge", cfg.judge, JUDGES), ("mode", cfg.mode, MODES)):
+        if value not in choices:
+            raise ValueError(f"{place}.{key}={value!r}; it may be one of {choices}")
     if cfg.judge == "llm" and cfg.prompt is None:
-        raise ValueError(f"stages.{cfg.name}.prompt is not set, and judge=llm needs one")
+        raise ValueError(f"{place}.prompt is not set, and judge=llm needs one")
+    if cfg.shards > 1:
+        raise ValueError(f"{place}.shards={cfg.shards}: a problem would be judged once a shard; set workers instead")
+    _check_methods(cfg, place)
+
+
+def _check_methods(cfg: Config, place: str) -> None:
+    unknown = [name for name in cfg.retrieval if name not in RETRIEVAL]
+    if unknown or (cfg.judge != "none" and not cfg.retrieval):
+        raise ValueError(
+            f"{place}.retrieval={list(cfg.retrieval)}; it may have {RETRIEVAL}, and is ignored with judge=none"
+        )
+    if cfg.judge != "none" and "dense" in cfg.retrieval and not cfg.encoder:
+        raise ValueError(f"{place}.encoder is not set, and dense retrieval needs a sentence-transformers model")
+    if any(n < 1 for n in cfg.ngrams):
+        raise ValueError(f"{place}.ngrams={list(cfg.ngrams)}: lengths in words, each at least 1")
+    if cfg.top_k < 1 or cfg.number_matches < 0:
+        raise ValueError(
+            f"{place}.top_k={cfg.top_k}, number_matches={cfg.number_matches}: at least 1 and at least 0 candidates"
+        )
 
 
 def processes(cfg: Config, config_path: str) -> list[Process]:
@@ -57,119 +104,209 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 
 def run(cfg: Config) -> Facts:
-    folder = Path(cfg.output_dir)
+    from nemo_ext.curation.contamination import by_benchmark
+    from nemo_ext.curation.contamination_parts import Parts
+    from nemo_ext.progress import Progress
+
+    folder, methods = Path(cfg.output_dir), _methods(cfg)
     files = [file for source in cfg.inputs for file in input_files(source)]
-    tests = [row for file in input_files(cfg.benchmarks) for row in read_rows(file)]
-    problems = {row["problem"]: row["expected_answer"] for file in files for row in read_rows(file)}
-    found = _find(cfg, problems, tests)
-    with RowWriter(folder) as out:
-        for file in files:
-            for row in read_rows(file):
-                evidence = found.get(row["problem"])
-                if evidence is None:
-                    out.keep(row)
-                else:
-                    out.drop(
-                        row | {"contamination": _describe(evidence)}, f"contaminated_{evidence.candidate.benchmark}"
-                    )
-        require_rows(out.kept, cfg.name, out.dropped)
+    benchmark_files = input_files(cfg.benchmarks)
+    tests = by_benchmark([row for file in benchmark_files for row in read_rows(file)])
+    require_rows(len(tests), f"{cfg.name}: benchmarks={cfg.benchmarks}", Counter())
+    parts = Parts(folder / CANDIDATES)
+    parts.collect(files, _identity(files, benchmark_files, methods), cfg.workers)
+    parts.search(tests, methods, cfg.workers, Progress(folder, "parts").update)
+    judged = _ask(cfg, parts, tests) if cfg.judge == "llm" else ((n, row, f.hits, 0) for n, row, f in parts.read())
+    audit, toy = _write_found(cfg, judged, parts, tests)
     return Facts(
-        inputs=[*files, *input_files(cfg.benchmarks)],
-        outputs=[folder / "output.jsonl"],
-        rows_in=out.total,
-        rows_out=out.kept,
-        dropped=out.dropped,
+        inputs=[*files, *benchmark_files],
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt and cfg.judge == "llm" else {},
         server=describe_server(cfg) if cfg.judge == "llm" else {},
-        figures={
-            "problems": len(problems),
-            "contaminated": len(found),
-            "by_benchmark": dict(Counter(evidence.candidate.benchmark for evidence in found.values())),
-            **audit(files, tests, found),
-        },
+        figures=audit.figures | toy | {"table": str(folder / AUDIT)},
+        **_write_rows(cfg, files),
     )
 
 
-def _describe(evidence: "Evidence") -> dict[str, Any]:
-    candidate = asdict(evidence.candidate)
+def _methods(cfg: Config) -> "Methods":
+    from nemo_ext.curation.contamination import Methods
+
+    retrieval = () if cfg.judge == "none" else tuple(cfg.retrieval)
+    return Methods(
+        ngrams=tuple(cfg.ngrams),
+        retrieval=retrieval,
+        encoder=cfg.encoder if "dense" in retrieval else "",
+        top_k=cfg.top_k,
+        number_matches=cfg.number_matches,
+        rule=cfg.judge == "rule",
+    )
+
+
+def _identity(files: list[Path], benchmark_files: list[Path], methods: "Methods") -> dict[str, Any]:
+    """What the candidates were made from: with another, those of an earlier run are of no use."""
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return {
-        "benchmark": candidate["benchmark"],
-        "id": candidate["benchmark_id"],
-        "problem": candidate["problem"],
-        "score": round(candidate["score"], 4),
-        "order": evidence.order,
-        "reply": evidence.reply,
+        "inputs": [list(each) for each in stats],
+        "benchmarks": [sha256_file(file) for file in benchmark_files],
+        "methods": str(methods),
     }
 
 
-def _find(cfg: Config, problems: dict[str, str | None], tests: list[Row]) -> dict[str, "Evidence"]:
-    """Contaminated problem -> evidence."""
-    from nemo_ext.curation.decontaminate import contaminated, rule_judge
-
-    if cfg.judge == "llm":
-        return _ask(cfg, list(problems), tests)
-    answers = problems | {row["problem"]: row["expected_answer"] for row in tests}
-
-    def judge(first: str, second: str) -> bool:
-        both = answers[first] is not None and answers[second] is not None
-        return rule_judge(first, second, answers[first] == answers[second] if both else None)
-
-    judged = ((p, contaminated(p, near, judge)) for p, near in _candidates(cfg, list(problems), tests))
-    return {problem: evidence for problem, evidence in judged if evidence is not None}
+Judged = Iterable[tuple[int, Row, list["Hit"], int]]
+"""Number of a problem, the problem, its hits, and how many pairs the judge has left undecided."""
 
 
-def _candidates(cfg: Config, problems: list[str], tests: list[Row]) -> Iterator[tuple[str, list["Candidate"]]]:
-    """Each problem with the benchmark problems to compare it with, the most similar first."""
-    from nemo_ext.curation.decontaminate import Candidate
-    from nemo_ext.curation.retrieve import Retriever
+def _write_found(cfg: Config, judged: Judged, parts: "Parts", tests: list[Row]) -> tuple["Audit", dict[str, Any]]:
+    """contaminated.jsonl and audit.md; and in the toy world, where the truth is known, recall and precision."""
+    from nemo_ext.curation.contamination_audit import Audit
+    from nemo_ext.curation.ngrams import NgramIndex
 
-    groups: dict[str, list[Row]] = {}
-    for row in tests:
-        groups.setdefault(row["benchmark"], []).append(row)
-    retrievers = {name: Retriever([row["problem"] for row in rows]) for name, rows in groups.items()}
-    by_numbers = {name: _by_numbers(rows) for name, rows in groups.items()}
-    for start in range(0, len(problems), CHUNK):
-        chunk = problems[start : start + CHUNK]
-        hits = {name: retriever.top_k(chunk, cfg.top_k) for name, retriever in retrievers.items()}
-        for i, problem in enumerate(chunk):
-            near = {(name, index): score for name in groups for index, score in hits[name][i]}
-            for name in groups:
-                for index in by_numbers[name].get(number_signature(problem), [])[: cfg.number_matches]:
-                    near.setdefault((name, index), 0.0)
-            ranked = sorted(near.items(), key=lambda hit: (-hit[1], hit[0]))
-            rows = [(name, groups[name][index], score) for (name, index), score in ranked]
-            yield problem, [Candidate(name, str(row["id"]), row["problem"], score) for name, row, score in rows]
-
-
-def _by_numbers(rows: list[Row]) -> dict[tuple[str, ...], list[int]]:
-    found: dict[tuple[str, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        found.setdefault(number_signature(row["problem"]), []).append(index)
-    return found
+    index = NgramIndex([row["problem"] for row in tests], cfg.ngrams)
+    audit = Audit(tests, {n: index.too_short(n) for n in index.lengths})
+    toy, rows, folder = _Toy(tests), parts.rows, Path(cfg.output_dir)
+    with atomic_open(folder / CANDIDATES / CONTAMINATED) as handle:
+        for number, problem, hits, undecided in judged:
+            num_rows = int(rows[number])
+            audit.add(problem["problem"], num_rows, hits)
+            audit.undecided += undecided
+            toy.add(problem, bool(hits))
+            if hits:
+                handle.write(dumps(_contaminated(problem, num_rows, hits, tests)) + b"\n")
+    _put_in_place(folder)
+    columns = ["exact", *(f"{n}-gram" for n in sorted(cfg.ngrams)), *([] if cfg.judge == "none" else [cfg.judge])]
+    table = audit.markdown(f"Contamination: {cfg.name}", columns)
+    write_text_atomic(folder / AUDIT, table)
+    log.info("%s", table.partition("\n\n## ")[0])
+    return audit, toy.figures
 
 
-def _ask(cfg: Config, problems: list[str], tests: list[Row]) -> dict[str, "Evidence"]:
-    """Ask the served model about every candidate in both orders, then read its replies."""
-    from nemo_ext.curation.decontaminate import contaminated
+def _put_in_place(folder: Path) -> None:
+    """Rows that were told from another contaminated.jsonl are made anew."""
+    from nemo_ext.row_map import PARTS
+
+    new, old = folder / CANDIDATES / CONTAMINATED, folder / CONTAMINATED
+    if old.is_file() and sha256_file(old) == sha256_file(new):
+        new.unlink()
+    else:
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        new.replace(old)
+
+
+def _contaminated(problem: Row, num_rows: int, hits: list["Hit"], tests: list[Row]) -> Row:
+    from nemo_ext.curation.contamination import evidence
+
+    by_method: dict[str, list[Hit]] = {}
+    for hit in hits:
+        by_method.setdefault(hit.method, []).append(hit)
+    shown = [hit for each in by_method.values() for hit in each[:MAX_LISTED]]
+    first, *others = [evidence(hit, tests[hit.test]) for hit in shown]
+    return {
+        "id": problem["id"],
+        "problem": problem["problem"],
+        "num_rows": num_rows,
+        "benchmark": first["benchmark"],
+        "benchmark_id": first["id"],
+        "benchmark_problem": first["problem"],
+        **{key: value for key, value in first.items() if key not in ("benchmark", "id", "problem")},
+        "num_hits": len(hits),
+        "also": [{key: value for key, value in other.items() if key != "problem"} for other in others],
+    }
+
+
+def _write_rows(cfg: Config, files: list[Path]) -> dict[str, Any]:
+    """The manifest's outputs and counts."""
+    from nemo_ext.row_map import map_rows
+
+    folder = Path(cfg.output_dir)
+    found = [folder / CONTAMINATED, folder / AUDIT]
+    if cfg.mode == "audit":
+        return {"outputs": found}
+    mapped = map_rows(folder, files, partial(_marker, folder / CONTAMINATED, cfg.mode == "drop"), workers=cfg.workers)
+    require_rows(mapped.kept, cfg.name, mapped.dropped)
+    return {
+        "outputs": [*mapped.outputs, *found],
+        "rows_in": mapped.total,
+        "rows_out": mapped.kept,
+        "dropped": mapped.dropped,
+    }
+
+
+def _marker(path: Path, drop: bool) -> Callable[[list[Row], Counter[str]], Iterator[tuple[Row, str | None]]]:
+    texts: dict[str, str] = {}  # of benchmark problems, each once however many rows are copies of it
+    found = {row["problem"]: _reason(row, texts) for row in read_rows(path)}
+
+    def mark(rows: list[Row], counts: Counter[str]) -> Iterator[tuple[Row, str | None]]:
+        for row in rows:
+            problem = row.get("problem")
+            why = found.get(problem) if isinstance(problem, str) else None
+            if why is None:
+                yield row, None
+            else:
+                yield row | {"contamination": why}, f"contaminated_{why['benchmark']}" if drop else None
+
+    return mark
+
+
+def _reason(row: Row, texts: dict[str, str]) -> Row:
+    """A row's `contamination`: the strongest evidence, and of an LLM's replies the one that says so."""
+    from nemo_ext.grading.judge import parse_verdict
+
+    text = texts.setdefault(row["benchmark_problem"], row["benchmark_problem"])
+    kept = {"benchmark": row["benchmark"], "id": row["benchmark_id"], "problem": text}
+    kept |= {key: row[key] for key in ("method", "score", "words") if key in row}
+    says_so = [(order, reply) for order, reply in row.get("replies", {}).items() if parse_verdict(reply)]
+    return kept | ({"order": says_so[0][0], "reply": says_so[0][1]} if says_so else {})
+
+
+def _ask(cfg: Config, parts: "Parts", tests: list[Row]) -> Iterator[tuple[int, Row, list["Hit"], int]]:
+    """Ask the served model about every candidate in both orders, then read its replies.
+
+    A problem that an exact match or an n-gram has settled is not asked about.
+    """
     from nemo_ext.serving.store import CompletionStore
 
     request_of = _request_maker(cfg)
-    near = list(_candidates(cfg, problems, tests))
 
     def requests() -> Iterator["Request"]:
-        for problem, candidates in near:
-            for candidate in candidates:
-                yield request_of(problem, candidate.problem)
-                yield request_of(candidate.problem, problem)
+        for _, problem, found in parts.read():
+            for index in _asked(found):
+                yield request_of(problem["problem"], tests[index]["problem"])
+                yield request_of(tests[index]["problem"], problem["problem"])
 
+    total = 2 * sum(len(_asked(found)) for _, _, found in parts.read())
     with CompletionStore(Path(cfg.output_dir) / COMPLETIONS) as store:
-        complete_all(cfg, store, requests, 2 * sum(len(candidates) for _, candidates in near), "judgements")
+        complete_all(cfg, store, requests, total, "judgements")
+        for number, problem, found in parts.read():
+            hits, undecided = _judged(found, problem["problem"], tests, request_of, store)
+            yield number, problem, hits, undecided
 
-        def judge(first: str, second: str) -> str:
-            return store.get(request_of(first, second).key).text
 
-        found = {problem: contaminated(problem, candidates, judge) for problem, candidates in near}
-    return {problem: evidence for problem, evidence in found.items() if evidence is not None}
+def _asked(found: "Found") -> list[int]:
+    return [] if found.hits else [index for index, _ in found.near]
+
+
+def _judged(
+    found: "Found",
+    problem: str,
+    tests: list[Row],
+    request_of: Callable[[str, str], "Request"],
+    store: "CompletionStore",
+) -> tuple[list["Hit"], int]:
+    """(hits, pairs that the replies do not decide)."""
+    from nemo_ext.curation.contamination import LLM, Hit
+    from nemo_ext.curation.decontaminate import either_order
+
+    hits, undecided, scores = list(found.hits), 0, dict(found.near)
+    for index in _asked(found):
+        other = tests[index]["problem"]
+        replies = {
+            order: store.get(request_of(*pair).key).text
+            for order, pair in zip(ORDERS, ((problem, other), (other, problem)), strict=True)
+        }
+        same = either_order(replies.values())
+        undecided += same is None
+        if same:
+            hits.append(Hit(index, LLM, scores[index], replies=replies))
+    return hits, undecided
 
 
 def _request_maker(cfg: Config) -> Callable[[str, str], "Request"]:
@@ -187,19 +324,34 @@ def _request_maker(cfg: Config) -> Callable[[str, str], "Request"]:
     return request_of
 
 
-def audit(files: list[Path], tests: list[Row], found: dict[str, "Evidence"]) -> dict[str, Any]:
+class _Toy:
     """In the toy world the truth is known: recall on the injected paraphrases, and precision over all problems found,
     save those a teacher has garbled so that they are no problem of the toy world."""
-    from nemo_ext.toy.problems import identify
 
-    keys = {row["toy_key"] for row in tests if "toy_key" in row}
-    if not keys:
-        return {}
-    injected = {row["problem"] for file in files for row in read_rows(file) if row.get("contaminates")}
-    right = Counter(key in keys for problem in found if (key := identify(problem)) is not None)
-    return {
-        "injected": len(injected),
-        "injected_found": len(injected & found.keys()),
-        "recall": round(len(injected & found.keys()) / len(injected), 4) if injected else None,
-        "precision": round(right[True] / right.total(), 4) if right else None,
-    }
+    def __init__(self, tests: list[Row]) -> None:
+        self._keys = {row["toy_key"] for row in tests if "toy_key" in row}
+        self._injected = self._found = 0
+        self._right: Counter[bool] = Counter()
+
+    def add(self, problem: Row, found: bool) -> None:
+        from nemo_ext.toy.problems import identify
+
+        if not self._keys:
+            return
+        injected = bool(problem.get("contaminates"))
+        self._injected += injected
+        self._found += injected and found
+        if found and (key := identify(problem["problem"])) is not None:
+            self._right[key in self._keys] += 1
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        if not self._keys:
+            return {}
+        right = self._right
+        return {
+            "injected": self._injected,
+            "injected_found": self._found,
+            "recall": round(self._found / self._injected, 4) if self._injected else None,
+            "precision": round(right[True] / right.total(), 4) if right else None,
+        }

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.curation.decontaminate import Candidate, contaminated, rule_judge
+from nemo_ext.curation.decontaminate import either_order, rule_judge
 from nemo_ext.curation.retrieve import Retriever
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -47,20 +47,24 @@ def test_rule_judge_needs_more_than_numbers(first: str, second: str, same: bool)
     assert rule_judge(second, first) is same
 
 
-def test_contaminated_asks_both_orders_and_keeps_the_evidence() -> None:
-    candidates = [Candidate("gsm8k", "7", "p", 0.9), Candidate("math", "8", "q", 0.8)]
-    asked = []
-
-    def judge(first: str, second: str) -> str:
-        asked.append((first, second))
-        return "True." if (first, second) == ("q", "new") else "False"
-
-    evidence = contaminated("new", candidates, judge)
-    assert asked == [("new", "p"), ("p", "new"), ("new", "q"), ("q", "new")]
-    assert evidence is not None
-    assert (evidence.candidate.benchmark_id, evidence.order, evidence.reply) == ("8", "benchmark_first", "True.")
-    assert contaminated("new", candidates, lambda first, second: "unsure") is None
-    assert contaminated(APPLES, [Candidate("toy", "1", APPLES, 1.0)], rule_judge) is not None
+@pytest.mark.parametrize(
+    ("replies", "verdict"),
+    [
+        (["True", "False"], True),
+        (["False", "True."], True),
+        (["no", "true"], True),
+        (["Yes, both ask for the same sum.", "unsure"], True),
+        (["**True**", ""], True),
+        (["False", "False."], False),
+        (["no", "They are not the same, so: False"], False),
+        (["False", "unsure"], None),
+        (["", ""], None),
+        (["It is not true.", "False"], None),
+    ],
+)
+def test_one_true_in_either_order_is_enough(replies: list[str], verdict: bool | None) -> None:
+    assert either_order(replies) is verdict
+    assert either_order(replies[::-1]) is verdict
 
 
 def test_finds_renamed_test_problems_and_no_training_problem() -> None:
@@ -71,12 +75,12 @@ def test_finds_renamed_test_problems_and_no_training_problem() -> None:
         [json.loads(line)["question"] for line in (DATA / f"gsm8k_{split}.jsonl").read_text().splitlines()]
         for split in ("test", "train")
     )
-    retriever = Retriever(test)
+    retriever = Retriever([test])
     renamed = [_rename(problem) for problem in test[:200]]
 
     def found(queries: list[str]) -> list[bool]:
-        hits = retriever.top_k(queries, k=5)
-        return [any(rule_judge(query, test[i]) for i, _ in row) for query, row in zip(queries, hits, strict=True)]
+        hits = retriever.top_k(queries, k=5).indices
+        return [any(rule_judge(query, test[i]) for i in row) for query, row in zip(queries, hits, strict=True)]
 
     assert sum(found(renamed)) >= 190
     assert sum(found(train[:2000])) == 0
