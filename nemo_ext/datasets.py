@@ -10,7 +10,7 @@ AMC, AIME            {"problem": ..., "answer": 27.0}
 import re
 from typing import Any
 
-from nemo_ext.grading.extract import extract_answer
+from nemo_ext.grading.extract import boxed
 from nemo_ext.rows import Row, content_id
 
 CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
@@ -106,7 +106,7 @@ def _answer(value: Any) -> str:
 
 
 def _boxed(solution: str) -> str:
-    answer = extract_answer(solution)
+    answer = boxed(solution)
     if not answer:
         raise BadRow("no_answer")
     return answer

@@ -1,9 +1,9 @@
-r"""Are two answers the same? The one place to ask.
+r"""Are two answers the same? The one place to ask about a single pair.
 
     equal("0.5", r"\frac{1}{2}")  ->  True
     verdict("5", "500")           ->  Verdict(DIFFERENT, "numeric")
 
-For many pairs use Grader, which grades them side by side; here one worker is shared and closed at exit.
+For many pairs use Grader or grade_pairs, which grade them side by side; here one worker is shared and closed at exit.
 """
 
 import atexit
@@ -11,7 +11,8 @@ from functools import lru_cache
 from importlib.metadata import version
 
 from nemo_ext.grading.grader import Grader
-from nemo_ext.grading.rules import DIFFERENT, EQUAL, UNDECIDED, Equality, Verdict, fast_verdict
+from nemo_ext.grading.rules import fast_verdict
+from nemo_ext.grading.verdict import DIFFERENT, EQUAL, UNDECIDED, Equality, Verdict
 
 __all__ = [
     "DIFFERENT",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 # Raised when a rule changes a verdict; evaluation contracts carry it.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 
 def grader_version() -> str:
@@ -44,7 +45,8 @@ def _shared_grader() -> Grader:
 
 def verdict(predicted: str | None, expected: str) -> Verdict:
     """EQUAL, DIFFERENT, or UNDECIDED (out of time or memory), with the rule that decided."""
-    return fast_verdict(predicted, expected) or _shared_grader().verdict(predicted, expected)
+    found = fast_verdict(predicted, expected)
+    return found if found is not None else _shared_grader().verdict(predicted, expected)
 
 
 def equal(predicted: str | None, expected: str) -> bool:

@@ -1,60 +1,100 @@
 """The majority answer of several solutions to one problem."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from nemo_ext.grading.equal import equal
+from nemo_ext.grading.rules import plain_value
 
 MODES = ("exact", "equivalent")
 
 
 @dataclass(frozen=True)
 class Vote:
-    """`votes` of `total` solutions gave `answer`; total counts those without an answer too."""
+    """`votes` of `total` solutions gave `answer`, spelled as one of `spellings`; total counts those without an answer too.
+
+    share: of all the votes, or, where they were weighted, of the weight of all.
+    """
 
     answer: str | None
     votes: int
     total: int
+    share: float = 0.0
+    spellings: frozenset[str] = frozenset()
 
 
 def vote(
     answers: Sequence[str | None],
     mode: Literal["exact", "equivalent"] = "exact",
-    same: Callable[[str, str], object] = equal,
+    same: Callable[[str, str], object] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Vote:
-    """Majority answer; None is no vote, and of two answers with as many votes the one seen first wins.
+    """Majority answer; None is no vote.
 
-    exact: spellings are compared as strings, as in NeMo-Skills and OpenMathInstruct-2. equivalent: spellings that
-    `same` calls equal are counted together under the most frequent of them. `same(spelling, representative)` may be a
-    Grader's `verdict`. Raises ValueError for an unknown mode.
+    exact: spellings are compared as strings, and of two with as many votes the one seen first wins, as in NeMo-Skills and
+    OpenMathInstruct-2. equivalent: spellings that `same` calls equal are counted together under the most frequent of them;
+    the order of the answers makes no difference. `same(spelling, representative)` may be a Grader's `verdict`; by
+    default it is `equal`. With `weights`, one a solution, the largest sum wins.
+
+    Raises:
+        ValueError: an unknown mode; a weight that is negative or not finite, or not one weight per answer.
     """
     if mode not in MODES:
         raise ValueError(f"vote: got mode {mode!r}, choose one of {', '.join(MODES)}")
     counts = Counter(answer for answer in answers if answer is not None)
-    if mode == "equivalent":
-        counts = _merge(counts, same)
     if not counts:
         return Vote(None, 0, len(answers))
-    answer, votes = counts.most_common(1)[0]
-    return Vote(answer, votes, len(answers))
+    sizes: dict[str, float] = dict(counts) if weights is None else _weigh(answers, weights)
+    if mode == "exact":
+        answer = max(sizes, key=sizes.__getitem__)
+        classes = {answer: [answer]}
+    else:
+        classes = _classes(counts, sizes, same)
+        answer = min(classes, key=lambda each: (-_size(classes[each], sizes), _rank(each, sizes)))
+    members = classes[answer]
+    total = float(len(answers)) if weights is None else math.fsum(weights)
+    share = _size(members, sizes) / total if total else 0.0
+    return Vote(answer, sum(counts[each] for each in members), len(answers), share, frozenset(members))
 
 
-def _merge(counts: Counter[str], same: Callable[[str, str], object]) -> Counter[str]:
-    """Count equivalent spellings together.
+def _weigh(answers: Sequence[str | None], weights: Sequence[float]) -> dict[str, float]:
+    """Spelling -> weight, in the order first seen. Sums are exactly rounded, so no order of the answers changes them."""
+    if len(weights) != len(answers) or any(not math.isfinite(weight) or weight < 0 for weight in weights):
+        raise ValueError(f"vote: weights must be finite, not negative and one per answer; got {list(weights)[:5]}")
+    each: dict[str, list[float]] = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer is not None:
+            each.setdefault(answer, []).append(weight)
+    return {answer: math.fsum(found) for answer, found in each.items()}
 
-    Spellings are taken by frequency, so a class is represented by its most frequent one and equality is only asked
-    against representatives. Classes keep the order in which their first member was seen, which breaks ties.
-    """
-    representative: dict[str, str] = {}
-    chosen: list[str] = []
-    for spelling, _ in counts.most_common():
-        match = next((other for other in chosen if same(spelling, other)), None)
-        representative[spelling] = match if match is not None else spelling
+
+def _size(members: Sequence[str], sizes: dict[str, float]) -> float:
+    return math.fsum(sizes[each] for each in members)
+
+
+def _rank(spelling: str, sizes: dict[str, float]) -> tuple[float, int, str]:
+    """The spelling with more votes first, then the shorter one, then by the alphabet."""
+    return -sizes[spelling], len(spelling), spelling
+
+
+def _classes(
+    counts: Counter[str], sizes: dict[str, float], same: Callable[[str, str], object] | None
+) -> dict[str, list[str]]:
+    """Representative -> spellings equal to it. Equality is only asked against representatives, so classes never overlap."""
+    classes: dict[str, list[str]] = {}
+    with_value: dict[Fraction | int, str] = {}  # most answers are plain numbers, which need no comparison
+    for spelling in sorted(counts, key=lambda each: _rank(each, sizes)):
+        value = plain_value(spelling) if same is None else None
+        match = with_value.get(value) if value is not None else None
         if match is None:
-            chosen.append(spelling)
-    merged: Counter[str] = Counter()
-    for spelling, count in counts.items():
-        merged[representative[spelling]] += count
-    return merged
+            plain = set(with_value.values()) if value is not None else ()
+            asked = (chosen for chosen in classes if chosen not in plain)
+            match = next((chosen for chosen in asked if (same or equal)(spelling, chosen)), None)
+        classes.setdefault(spelling if match is None else match, []).append(spelling)
+        if value is not None:
+            with_value.setdefault(value, spelling if match is None else match)
+    return classes

@@ -1,8 +1,9 @@
-"""Compares answers with computer algebra in a process of its own; started by grader.py as a plain script.
+"""Compares answers with computer algebra in a process of its own; started by algebra.py as a plain script.
 
 Protocol, one JSON line each way: it writes "ready", then for every [predicted, expected, cpu_seconds] it reads, it
-writes {"equal": bool} or {"error": "..."}. A pair that takes more CPU time than it may ends the process (SIGPROF's
-default action, which no library can catch or delay), and so does one that takes more memory.
+writes {"equal": bool} or {"error": "..."}. The pairs are compared in a fork of the process that did the imports. A pair that
+takes more CPU time than it may ends the fork (SIGPROF's default action, which no library can catch or delay), and so does
+one that takes more memory; then {"died": signal} is written and the next fork, ready in milliseconds, goes on.
 """
 
 import json
@@ -25,15 +26,8 @@ def _wrap(answer: str) -> str:
     return "$" + answer.strip().replace("\\$", "").replace("$", "") + "$"
 
 
-def main(memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    sys.stdout = sys.stderr  # a library that prints must not break the protocol
-    logging.disable(logging.WARNING)  # math-verify warns on every call that its timers are off
-    import math_verify  # noqa: F401  so that the import is paid before "ready"
-
-    replies.write('"ready"\n')
+def serve(replies: int) -> None:
+    """Answer questions until there are none."""
     for line in sys.stdin:
         predicted, expected, cpu_seconds = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
@@ -43,7 +37,30 @@ def main(memory_bytes: int) -> None:
             reply = {"error": f"{type(error).__name__}: {error}"[:300]}
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        replies.write(json.dumps(reply) + "\n")
+        _write(replies, reply)
+
+
+def _write(replies: int, reply: object) -> None:
+    os.write(replies, json.dumps(reply).encode() + b"\n")
+
+
+def main(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    replies = os.dup(sys.stdout.fileno())
+    sys.stdout = sys.stderr  # a library that prints must not break the protocol
+    logging.disable(logging.WARNING)  # math-verify warns on every call that its timers are off
+    compare("x+1", "1+x")  # the imports, and what is only built at the first question
+    _write(replies, "ready")
+    while True:
+        child = os.fork()
+        if child == 0:
+            serve(replies)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) == 0:
+            return
+        _write(replies, {"died": os.waitstatus_to_exitcode(status)})
 
 
 if __name__ == "__main__":

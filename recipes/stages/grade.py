@@ -1,66 +1,110 @@
 """Compare every solution's answer with the known one.
 
-In:  rows with `generation` and `expected_answer`
-Out: the row and {"predicted_answer": "19", "is_correct": true, "grade_method": "exact"}; nothing is dropped
+In:  rows with `generation` (or only `predicted_answer`) and `expected_answer`
+Out: the row and {"predicted_answer": "19", "is_correct": true, "verdict": "equal", "grade_method": "exact"}; with
+     also=[integer] besides {"graded_by": {"integer": true}}. The verdict is equal, different or undecided, which counts as
+     not correct. Rows without a known answer or without a solution are dropped: no_expected_answer, no_generation.
 """
 
+import atexit
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import Row, RowWriter, input_files, read_rows
-from recipes.stage import Stage
+from recipes.stage import RowStage
+
+if TYPE_CHECKING:
+    from nemo_ext.grading.grader import Grader
+    from nemo_ext.grading.verdict import Verdict
+    from nemo_ext.row_map import RowFunction
+    from nemo_ext.rows import Row
 
 
 @dataclass(kw_only=True)
-class Config(Stage):
+class Config(RowStage):
     input: str = MISSING
     extractor: str = "boxed"
-    """boxed, the_answer_is or hash: where in the text the answer is."""
-    processes: int = 2
-    """For the pairs that need computer algebra."""
-    timeout_s: float = 5.0
-    """CPU seconds one such pair may take; then it is undecided, which counts as not correct."""
+    """boxed, default (a box, else "The answer is", else ####), the_answer_is, hash or letter: where the answer is."""
+    grader: str = "default"
+    """default, math_verify, hendrycks, integer or integer_mod_<n>: decides is_correct."""
+    also: list[str] = field(default_factory=list)
+    """Other graders, to compare with: `graded_by` holds what each says."""
+    timeout_s: float = 1.0
+    """CPU seconds a pair that needs computer algebra may take; then it is undecided."""
+
+
+def check(cfg: Config) -> None:
+    from nemo_ext.grading.extract import EXTRACTORS
+    from nemo_ext.grading.graders import rule_of
+
+    for name in (cfg.grader, *cfg.also):
+        try:
+            rule_of(name)
+        except ValueError as error:
+            raise ValueError(f"stages.{cfg.name}.{error}") from error
+    if cfg.extractor not in EXTRACTORS:
+        raise ValueError(f"stages.{cfg.name}.extractor={cfg.extractor!r}; it may be one of {', '.join(EXTRACTORS)}")
+    if cfg.timeout_s <= 0:
+        raise ValueError(f"stages.{cfg.name}.timeout_s={cfg.timeout_s}; it must be above 0")
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.progress import Progress
+    from nemo_ext.grading.equal import grader_version
+    from nemo_ext.row_map import map_rows
+    from nemo_ext.rows import input_files, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    progress = Progress(folder, "rows")
-    correct = 0
-    with RowWriter(folder) as out:
-        for row in graded(
-            (row for file in files for row in read_rows(file)), cfg.extractor, cfg.processes, cfg.timeout_s
-        ):
-            out.keep(row)
-            correct += row["is_correct"]
-            progress.update(out.kept)
+    make = partial(make_grader, cfg.extractor, (cfg.grader, *cfg.also), cfg.timeout_s)
+    mapped = map_rows(folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards)
+    require_rows(mapped.kept, cfg.name, mapped.dropped)
+    figures = {name: mapped.counts.get(name, 0) for name in ("correct", "different", "undecided", "no_answer")}
     return Facts(
         inputs=files,
-        outputs=[folder / "output.jsonl"],
-        rows_in=out.total,
-        rows_out=out.kept,
-        figures={"correct": correct},
+        outputs=mapped.outputs,
+        rows_in=mapped.total,
+        rows_out=mapped.kept,
+        dropped=mapped.dropped,
+        figures=figures | dict(sorted(mapped.counts.items())) | {"grader": grader_version()},
     )
 
 
-def graded(rows: Iterator[Row], extractor: str, processes: int, timeout_s: float) -> Iterator[Row]:
-    from collections import deque
-
-    from nemo_ext.grading.extract import extract_answer
+def make_grader(extractor: str, names: tuple[str, ...], timeout_s: float) -> "RowFunction":
     from nemo_ext.grading.grader import Grader
 
-    waiting: deque[Row] = deque()
+    graders = {name: Grader(timeout_s=timeout_s, name=name) for name in names}
+    for grader in graders.values():
+        atexit.register(grader.close)
+    return partial(_grade, extractor, graders)
 
-    def pairs() -> Iterator[tuple[str | None, str]]:
-        for row in rows:
-            waiting.append(row | {"predicted_answer": extract_answer(row["generation"], extractor)})
-            yield waiting[-1]["predicted_answer"], row["expected_answer"]
 
-    with Grader(processes, timeout_s) as grader:
-        for verdict in grader.grade(pairs()):
-            yield waiting.popleft() | {"is_correct": bool(verdict), "grade_method": verdict.method}
+def _grade(
+    extractor: str, graders: "dict[str, Grader]", rows: "list[Row]", counts: Counter[str]
+) -> "Iterator[tuple[Row, str | None]]":
+    from nemo_ext.grading.answers import answer_of, predicted_answer
+
+    known = [answer_of(row.get("expected_answer")) for row in rows]
+    found = [predicted_answer(row, extractor) for row in rows]
+    pairs = [(own.text, answer) for own, answer in zip(found, known, strict=True) if own and answer is not None]
+    verdicts = zip(*(grader.grade(pairs) for grader in graders.values()), strict=True)
+    for row, answer, own in zip(rows, known, found, strict=True):
+        if answer is None or own is None:
+            yield row, "no_expected_answer" if answer is None else "no_generation"
+        else:
+            graded = dict(zip(graders, next(verdicts), strict=True))
+            yield row | {"predicted_answer": own.text, "expected_answer": answer} | _columns(graded, counts), None
+
+
+def _columns(verdicts: "dict[str, Verdict]", counts: Counter[str]) -> "Row":
+    (_, first), *others = verdicts.items()
+    counts["correct" if first else first.equality] += 1
+    counts["no_answer"] += first.method == "no_answer"
+    columns: dict[str, Any] = {"is_correct": bool(first), "verdict": str(first.equality), "grade_method": first.method}
+    for name, verdict in others:
+        counts[f"{name}_{'agrees' if verdict.equal == first.equal else 'disagrees'}"] += 1
+    return columns | ({"graded_by": {name: verdict.equal for name, verdict in verdicts.items()}} if others else {})

@@ -1,74 +1,130 @@
 """Give new problems an answer: what most of their solutions say.
 
-In:  rows with `generation`, all samples of a problem one after another
+In:  rows with `generation` (or only `predicted_answer`), the samples of a problem in any order
 Out: the row and {"predicted_answer": "19", "expected_answer": "19", "majority_votes": 6, "total_votes": 8,
-     "is_correct": true}; a problem none of whose solutions has an answer gets expected_answer null
+     "vote_share": 0.75, "is_correct": true}; a problem none of whose solutions has an answer gets expected_answer null.
+     Below min_votes or min_share a problem's rows are dropped: few_votes, low_vote_share.
 """
 
+import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import RowWriter, input_files, read_rows
-from recipes.stage import Stage
+from recipes.stage import RowStage
+
+if TYPE_CHECKING:
+    from nemo_ext.grading.vote import Vote
+    from nemo_ext.row_map import RowFunction
+    from nemo_ext.rows import Row
 
 MODES = ("exact", "equivalent")
+VOTERS = ("id", "problem")
 
 
 @dataclass(kw_only=True)
-class Config(Stage):
+class Config(RowStage):
     input: str = MISSING
     mode: str = "exact"
     """exact: answers are compared as strings, as the paper did. equivalent: 1/2 and 0.5 vote together."""
     extractor: str = "boxed"
+    """boxed, default, the_answer_is, hash or letter."""
+    min_votes: int = 0
+    """Problems whose answer has fewer are dropped. 0: none."""
+    min_share: float = 0.0
+    """The same by vote_share: the part of all solutions, or of all weight, that agrees. 0: none."""
+    weight_by: str | None = None
+    """A key with each solution's weight, such as a reward model's score; rows without one there are dropped: bad_weight."""
 
 
 def check(cfg: Config) -> None:
+    from nemo_ext.grading.extract import EXTRACTORS
+
     if cfg.mode not in MODES:
         raise ValueError(f"stages.{cfg.name}.mode={cfg.mode!r}; it may be one of {MODES}")
+    if cfg.extractor not in EXTRACTORS:
+        raise ValueError(f"stages.{cfg.name}.extractor={cfg.extractor!r}; it may be one of {', '.join(EXTRACTORS)}")
+    if cfg.min_votes < 0 or not 0 <= cfg.min_share <= 1:
+        got = f"min_votes={cfg.min_votes}, min_share={cfg.min_share}"
+        raise ValueError(f"stages.{cfg.name}: {got}; min_votes is a number of solutions, min_share is from 0 to 1")
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.grading.extract import extract_answer
-    from nemo_ext.grading.vote import vote
+    from nemo_ext.row_groups import grouped
+    from nemo_ext.row_map import map_rows
+    from nemo_ext.rows import input_files, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    problems: Counter[str] = Counter()
-    with RowWriter(folder) as out:
-        for file in files:
-            for _, group in groupby(read_rows(file), key=lambda row: row["id"]):
-                rows = list(group)
-                answers = [extract_answer(row["generation"], cfg.extractor) for row in rows]
-                result = vote(answers, "exact" if cfg.mode == "exact" else "equivalent")
-                problems["answered" if result.answer is not None else "unanswered"] += 1
-                for row, answer in zip(rows, answers, strict=True):
-                    agrees = _agrees(answer, result.answer, cfg.mode)
-                    out.keep(
-                        row
-                        | {
-                            "predicted_answer": answer,
-                            "expected_answer": result.answer,
-                            "majority_votes": result.votes,
-                            "total_votes": result.total,
-                            "is_correct": agrees,
-                        }
-                    )
+    make = partial(make_voter, cfg.mode, cfg.extractor, cfg.weight_by, cfg.min_votes, cfg.min_share)
+    with grouped(files, folder, cfg.workers) as ordered:
+        mapped = map_rows(
+            folder, ordered, make, workers=cfg.workers, group_by=VOTERS, shard=cfg.shard, shards=cfg.shards
+        )
+    require_rows(mapped.kept, cfg.name, mapped.dropped)
     return Facts(
         inputs=files,
-        outputs=[folder / "output.jsonl"],
-        rows_in=out.total,
-        rows_out=out.kept,
-        figures=dict(sorted(problems.items())),
+        outputs=mapped.outputs,
+        rows_in=mapped.total,
+        rows_out=mapped.kept,
+        dropped=mapped.dropped,
+        figures=dict(sorted(mapped.counts.items())),
     )
 
 
-def _agrees(answer: str | None, majority: str | None, mode: str) -> bool:
-    from nemo_ext.grading.equal import equal
+def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int, min_share: float) -> "RowFunction":
+    from nemo_ext.grading.answers import predicted_answer
+    from nemo_ext.grading.vote import vote
 
-    if answer is None or majority is None:
-        return False
-    return answer == majority or (mode == "equivalent" and equal(answer, majority))
+    def of_problem(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
+        found = [predicted_answer(row, extractor) for row in rows]
+        weights = [1.0 if weight_by is None else weight_of(row.get(weight_by)) for row in rows]
+        voters = [i for i in range(len(rows)) if found[i] is not None and weights[i] is not None]
+        result = vote(
+            [found[i].text for i in voters],  # type: ignore[union-attr]
+            "exact" if mode == "exact" else "equivalent",
+            weights=None if weight_by is None else [weights[i] for i in voters],  # type: ignore[misc]
+        )
+        counts["answered" if result.answer is not None else "unanswered"] += bool(voters)
+        reason = too_few(result, min_votes, min_share)
+        for row, own, weight in zip(rows, found, weights, strict=True):
+            if own is None or weight is None:
+                yield row, "no_generation" if own is None else "bad_weight"
+            else:
+                yield row | columns(own.text, result), reason
+
+    def apply(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
+        for _, problem in groupby(rows, key=lambda row: [row[key] for key in VOTERS]):
+            yield from of_problem(list(problem), counts)
+
+    return apply
+
+
+def columns(own: str | None, result: "Vote") -> dict[str, Any]:
+    return {
+        "predicted_answer": own,
+        "expected_answer": result.answer,
+        "majority_votes": result.votes,
+        "total_votes": result.total,
+        "vote_share": round(result.share, 6),
+        "is_correct": own in result.spellings,
+    }
+
+
+def weight_of(value: Any) -> float | None:
+    """A weight, or None for what is none: no number, not finite, below zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0 else None
+
+
+def too_few(result: "Vote", min_votes: int, min_share: float) -> str | None:
+    if result.votes < min_votes:
+        return "few_votes"
+    return "low_vote_share" if result.share < min_share else None

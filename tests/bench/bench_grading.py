@@ -1,64 +1,64 @@
-"""Grading: pairs per second on OpenAI's GSM8K model solutions, our path against math-verify in the same run."""
+"""Grading: pairs per second and the slowest pair, ours against math-verify in the same run."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from nemo_ext.grading.equal import Grader
+from nemo_ext.grading.grader import Grader
+from tests.bench.grading_pairs import Pair, available, gsm8k_pairs, mixed_pairs
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_model_solutions.jsonl"
-MATH_VERIFY_PAIRS = 1000  # of the 5,276, evenly spaced: all of them would take several seconds more
-
-
-def _pairs() -> list[tuple[str | None, str]]:
-    def answer(text: str) -> str | None:
-        return text.rsplit("A:", 1)[1].strip() if "A:" in text else None
-
-    rows = [json.loads(line) for line in DATA.read_text().splitlines()]
-    return [
-        (answer(solution["solution"]), answer(row["ground_truth"]) or "")
-        for row in rows
-        for solution in row.values()
-        if isinstance(solution, dict)
-    ]
+PEER_PAIRS = 400  # of the mixed pairs, evenly spaced: all of them take math-verify minutes
+GSM8K_PEER_PAIRS = 1000
 
 
-def _ours(pairs: list[tuple[str | None, str]]) -> float:
+def _ours(pairs: list[Pair]) -> float:
+    """Pairs a second on two cores, the start of the workers included."""
     start = time.perf_counter()
-    with Grader() as grader:
+    with Grader(processes=2) as grader:
         assert sum(1 for _ in grader.grade(pairs)) == len(pairs), "a verdict per pair"
     return len(pairs) / (time.perf_counter() - start)
 
 
-def _math_verify(pairs: list[tuple[str | None, str]]) -> float:
+def _alone(pairs: list[Pair]) -> float:
+    """Seconds of the slowest pair graded by itself, workers started."""
+    with Grader(processes=1) as grader:
+        grader.verdict(r"\log 100", "2")
+        slowest = 0.0
+        for predicted, expected in pairs:
+            start = time.perf_counter()
+            grader.verdict(predicted, expected)
+            slowest = max(slowest, time.perf_counter() - start)
+    return slowest
+
+
+def _math_verify(pairs: list[Pair]) -> float:
+    """Pairs a second in one process; its own timers are off, which makes it faster."""
     from math_verify import parse, verify
 
     logging.disable(logging.WARNING)  # it warns on every call that its timers are off
     parse("$1$", parsing_timeout=0)
     start = time.perf_counter()
     for predicted, expected in pairs:
-        gold = parse(f"${expected}$", parsing_timeout=0)
-        verify(gold, parse(f"${predicted or ''}$", parsing_timeout=0), timeout_seconds=0)
+        gold = parse(f"${expected.strip('$')}$", parsing_timeout=0)
+        verify(gold, parse(f"${(predicted or '').strip('$')}$", parsing_timeout=0), timeout_seconds=0)
     rate = len(pairs) / (time.perf_counter() - start)
     logging.disable(logging.NOTSET)
     return rate
 
 
+def _figure(name: str, value: float, unit: str, target: float | None, peer: float | None) -> dict[str, Any]:
+    ratio = None if peer is None else round(value / peer, 2)
+    return {"name": name, "value": round(value, 3), "unit": unit, "target": target, "peer": peer, "ratio": ratio}
+
+
 def run() -> Iterator[dict[str, Any]]:
-    """One figure; nothing when the data is not there."""
-    if not DATA.exists():
+    """Nothing when the data is not there."""
+    if not available():
         return
-    pairs = _pairs()
-    ours = _ours(pairs)
-    peer = _math_verify(pairs[:: len(pairs) // MATH_VERIFY_PAIRS])
-    yield {
-        "name": "grading_gsm8k_pairs",
-        "value": round(ours, 1),
-        "unit": "pairs/s",
-        "target": None,
-        "peer": round(peer, 1),
-        "ratio": round(ours / peer, 2),
-    }
+    mixed, gsm8k = mixed_pairs(10_000), gsm8k_pairs()
+    peer = round(2 * _math_verify(mixed[:: len(mixed) // PEER_PAIRS]), 1)  # as if it scaled to two processes
+    yield _figure("grading_mixed_10k_pairs", _ours(mixed), "pairs/s", 2500, peer)
+    yield _figure("grading_slowest_pair", _alone(mixed), "s", 2, None)
+    peer = round(2 * _math_verify(gsm8k[:: len(gsm8k) // GSM8K_PEER_PAIRS]), 1)
+    yield _figure("grading_gsm8k_pairs", _ours(gsm8k), "pairs/s", None, peer)

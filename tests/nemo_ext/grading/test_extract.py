@@ -34,6 +34,7 @@ from nemo_ext.grading.extract import EXTRACTORS, extract_answer, last_box
     ],
 )
 def test_boxed(text: str, answer: str | None) -> None:
+    assert extract_answer(text, "boxed") == answer
     assert extract_answer(text) == answer
 
 
@@ -58,9 +59,56 @@ def test_other_extractors(extractor: str, text: str, answer: str | None) -> None
 
 
 def test_unknown_extractor_names_the_choices() -> None:
-    with pytest.raises(ValueError, match="boxed, the_answer_is, hash"):
+    with pytest.raises(ValueError, match="default, boxed, the_answer_is, hash, letter"):
         extract_answer("5", "regex")
-    assert set(EXTRACTORS) == {"boxed", "the_answer_is", "hash"}
+    assert set(EXTRACTORS) == {"default", "boxed", "the_answer_is", "hash", "letter"}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"The answer is 5, so \boxed{6}", "6"),
+        (r"The answer is 5. \boxed{6", "5"),
+        (r"\boxed{} but the answer is 7.", "7"),
+        ("The answer is 5\n#### 6", "5"),
+        ("So 3 + 4 = 7\n#### 7", "7"),
+        ("The answer is 3.5.", "3.5"),
+        (r"The answer is \(x+1\).", "x+1"),
+        (r"The final answer is: $\frac{1}{2}$.", r"\frac{1}{2}"),
+        ("The answer is **12**.", "12"),
+        ("**Answer:** 7", "7"),
+        ("Final answer: 7 apples", "7 apples"),
+        ("The answer is (C).", "C"),
+        ("The answer is C.", "C"),
+        ("The answer is C", "C"),
+        ("The answer is option B, since", "option B, since"),
+        ("The answer is option B.", "B"),
+        ("The answer is (b)", "B"),
+        ("The answer is a lot.", "a lot"),
+        ("The answer is (1, 2).", "(1, 2)"),
+        ("nothing of the kind", None),
+        ("", None),
+    ],
+)
+def test_without_a_box_what_is_stated_counts(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{\text{(C)}}", "C"),
+        (r"\boxed{\textbf{(C)}\ 12}", "C"),
+        (r"\boxed{C}", "C"),
+        (r"\boxed{D.}", "D"),
+        ("The answer is (c).", "C"),
+        ("(A) is too small and (B) too large, which leaves (D)", "D"),
+        (r"\boxed{12}", None),
+        ("no option", None),
+    ],
+)
+def test_option_letters(text: str, answer: str | None) -> None:
+    assert extract_answer(text, "letter") == answer
 
 
 def test_box_positions_cover_the_whole_command() -> None:
