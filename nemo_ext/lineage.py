@@ -30,29 +30,25 @@ class StageRecord:
 
 def upstream(files: Iterable[Path]) -> tuple[list[StageRecord], list[dict[str, Any]]]:
     """(stages from the first to the last, files that no stage wrote with their hashes)."""
-    records: dict[str, StageRecord] = {}
-    order: list[str] = []
+    records: dict[str, StageRecord] = {}  # in the order in which stages could have run
     outside: dict[str, dict[str, Any]] = {}
     seen: set[Path] = set()
 
-    waiting = [path.parent for path in files]
-    while waiting:
-        folder = waiting.pop(0)
-        if folder in seen or not (folder / MANIFEST).is_file():
-            continue
+    def visit(folder: Path) -> None:
         seen.add(folder)
         manifest = json.loads((folder / MANIFEST).read_text())
-        _add(records.setdefault(manifest["stage"], StageRecord(manifest["stage"], manifest["uses"])), manifest)
-        if manifest["stage"] in order:  # reached by a longer way as well: it comes before all that needs it
-            order.remove(manifest["stage"])
-        order.append(manifest["stage"])
         for each in manifest["inputs"]:
             parent = Path(each["path"]).parent
-            if (parent / MANIFEST).is_file():
-                waiting.append(parent)
-            else:
+            if not (parent / MANIFEST).is_file():
                 outside.setdefault(each["path"], each)
-    return [records[name] for name in reversed(order)], list(outside.values())
+            elif parent not in seen:
+                visit(parent)
+        _add(records.setdefault(manifest["stage"], StageRecord(manifest["stage"], manifest["uses"])), manifest)
+
+    for folder in dict.fromkeys(path.parent for path in files):
+        if folder not in seen and (folder / MANIFEST).is_file():
+            visit(folder)
+    return list(records.values()), list(outside.values())
 
 
 def _add(record: StageRecord, manifest: dict[str, Any]) -> None:
