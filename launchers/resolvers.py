@@ -16,6 +16,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from nemo_ext.rows import ROW_FILES
 from nemo_ext.serving import server as servers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,13 +55,18 @@ def resources_of(server: DictConfig) -> DictConfig:
 
 
 def benchmarks(names: Iterable[str]) -> DictConfig:
-    found = {}
-    for name in names:
-        path = Path(name)
-        if path.name.endswith((".jsonl", ".jsonl.zst", ".parquet")):
-            found[path.name.split(".")[0]] = OmegaConf.create({"path": str(path.absolute())})
-        else:
-            found[name] = _load("benchmark", name)
+    """Raises ValueError when two would have the same name, as rows and tables tell them apart by it."""
+    found: dict[str, DictConfig] = {}
+    for given in names:
+        path = Path(given)
+        of_ones_own = path.name.endswith(ROW_FILES)
+        name = path.name.split(".")[0] if of_ones_own else given
+        if name in found:
+            raise ValueError(
+                f"benchmarks: {given} would be called {name!r}, as another one before it is: a file is called by its name "
+                "up to the first dot. Rename the file, or leave one of them out"
+            )
+        found[name] = OmegaConf.create({"path": str(path.absolute())}) if of_ones_own else _load("benchmark", name)
     return OmegaConf.create(found)
 
 

@@ -4,6 +4,7 @@ Parts are what a killed stage need not do again, batches what a worker process g
 files alone, so neither the number of workers nor a restart changes what a stage writes.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from nemo_ext.rows import MAX_ROW_BYTES, dumps, open_lines, parquet_rows
+import orjson
+
+from nemo_ext.rows import MAX_ROW_BYTES, open_lines, parquet_rows
 
 PART_BYTES = 256 << 20
 BATCH_BYTES = 1 << 20
 PARQUET_ROWS = 512  # of one batch
+ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
 
 Key = Callable[[bytes], Any]
 """A line's group; lines next to each other with the same key stay in one batch."""
@@ -53,22 +57,47 @@ class Batch:
 
 
 def parts(files: Iterable[Path], part_bytes: int = PART_BYTES, key: Key | None = None) -> list[Part]:
-    """Every file in order, cut at the first line after each multiple of `part_bytes` that begins another group."""
+    """Every file in order, cut at the first line after each multiple of `part_bytes` that begins another group.
+
+    Raises:
+        ValueError: a file holds one JSON array.
+    """
     found: list[Part] = []
     for path in files:
+        _refuse_array(path)
         whole = Part(path, 0, path.stat().st_size)
         edges = list(_edges(whole, part_bytes, key)) if whole.is_range else [0, whole.end]
         found += [Part(path, start, end) for start, end in pairwise(edges)]
     return found
 
 
+def _refuse_array(path: Path) -> None:
+    """All rows on one line, or each over several, would be dropped as malformed, after hours of a large file."""
+    if path.suffix in {".json", ".jsonl"}:
+        with path.open("rb") as handle:
+            if ARRAY.match(handle.read(64)):
+                raise ValueError(
+                    f"{path}: one JSON array, and rows are read one JSON object a line. Convert it: "
+                    f"jq -c '.[]' {path.name} > rows.jsonl"
+                )
+
+
 def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
-    """The part's lines in batches of about a MiB."""
+    """The part's lines in batches of about a MiB.
+
+    Raises:
+        ValueError: a compressed file is cut off or damaged.
+    """
     if part.is_range:
         for start, end in pairwise(_edges(part, BATCH_BYTES, key)):
             yield Batch(index, part.path, start, end)
-    else:
+        return
+    try:
         yield from _read_batches(part, index, key)
+    except OSError as error:
+        if error.errno is not None:  # of the disk, not of what is in the file
+            raise
+        raise ValueError(f"{part.path}: cut off or damaged: {error}. Is it whole where it came from?") from error
 
 
 def _edges(part: Part, step: int, key: Key | None) -> Iterator[int]:
@@ -154,9 +183,14 @@ def _chunks(part: Part) -> Iterator[tuple[int, bytes]]:
 def _parquet_chunks(path: Path) -> Iterator[tuple[int, bytes]]:
     rows, offset = parquet_rows(path), 0
     while group := list(islice(rows, PARQUET_ROWS)):
-        lines = b"".join(dumps(row) + b"\n" for row in group)
+        lines = b"".join(orjson.dumps(row, default=_as_text) + b"\n" for row in group)
         yield offset, lines
         offset += len(lines)
+
+
+def _as_text(value: Any) -> str:
+    """Of what JSON has no type for: text that was stored as bytes, decimals, durations."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _hold_back(lines: bytes, key: Key | None) -> tuple[bytes, bytes]:

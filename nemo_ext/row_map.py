@@ -274,15 +274,12 @@ class _PartWriter:
         self.progress = Progress(folder, "MiB")
 
     def write(self, pieces: Iterator[tuple[Any, Piece]]) -> Mapped:
-        for index in self._empty():
-            self._write_part(index, iter(()))
         for index, group in groupby(pieces, key=lambda piece: piece[0].part):
             self._write_part(index, group)
+        for index in self.open:
+            if not self._record(index).is_file():  # no batch came of it: a file without rows
+                self._write_part(index, iter(()))
         return self._total()
-
-    def _empty(self) -> list[int]:
-        """Parts without a byte, of which no batch will come."""
-        return [index for index in self.open if self.cut[index].start == self.cut[index].end]
 
     def _write_part(self, index: int, group: Iterator[tuple[Any, Piece]]) -> None:
         kept = 0

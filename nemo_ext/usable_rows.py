@@ -1,5 +1,6 @@
 """The rows of a batch of lines: a stage's own as they are, a person's brought to the pipeline's names, broken ones said."""
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from nemo_ext.row_batches import Batch
 from nemo_ext.rows import MALFORMED, MAX_ROW_BYTES, TOO_LONG, Row, parse_line, shown
 
 UNUSABLE = "__unusable__"
+BOM = codecs.BOM_UTF8  # with which some editors begin a file
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ def _row(path: Path, offset: int, line: bytes) -> Row | Unusable:
     place: Row = {"file": path.name, "byte": offset}
     if len(line) > MAX_ROW_BYTES:
         return Unusable(place | {"raw": shown(line)}, TOO_LONG)
-    row = parse_line(line)
+    row = parse_line(line if offset else line.removeprefix(BOM))
     if row is None:
         return Unusable(place | {"raw": shown(line)}, MALFORMED)
-    if UNUSABLE in row:  # found so before the file was put in another order
+    if row.keys() == {UNUSABLE, "row"}:  # found so before the file was put in another order
         return Unusable(row["row"], row[UNUSABLE])
     try:
         return adopt(row)

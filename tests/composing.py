@@ -11,7 +11,14 @@ from launchers import plan, plugins, resolvers, run
 
 RECIPES = sorted(path.relative_to(run.RECIPES).with_suffix("").as_posix() for path in run.RECIPES.rglob("*.yaml"))
 
-NEEDED = {"evaluate_checkpoint": ["checkpoints=run/train", "step=100"], "generate": ["input=rows.jsonl"]}
+ON_ROWS = (
+    "generate", "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "inject_noise",
+    "publish_data",
+)  # fmt: skip
+NEEDED = {name: ["input=rows.jsonl"] for name in ON_ROWS} | {
+    "evaluate_checkpoint": ["checkpoints=run/train", "step=100"],
+    "match_coverage": ["input=rows.jsonl", "second=more.jsonl"],
+}
 
 
 def compose_recipe(name: str, *overrides: str) -> DictConfig:

@@ -12,26 +12,26 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
-_REPLACED = (
-    (re.compile(r"<<[^<>]*>>"), ""),  # GSM8K's calculator annotations repeat what the text says
-    (re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[!,;]|\\?\$|&"), ""),
-    (re.compile(r"\\times|\\cdot|\u00d7|\u00b7"), "*"),
-    (re.compile(r"(?<=\d)\s*x\s*(?=\d)"), " * "),
-    (re.compile(r"\\div|\u00f7"), "/"),
-    (re.compile("\u2212"), "-"),
-    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
-    (re.compile(r"\^\{(\d+)\}"), r"^\1"),
-    (re.compile(r"(?<=[\d)])\s*\("), "*("),
+_ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations repeat what the text says
+_DRESSING = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[!,;]|\\?\$|&")
+_TIMES = re.compile(r"\\times|\\cdot")
+_LETTER_TIMES = re.compile(r"(\d)\s*x\s*(?=\d)")
+_BEYOND_ASCII = str.maketrans(
+    {"\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "\u00a0": " ", "\u202f": " "}
 )
+_THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
+_BRACED_POWER = re.compile(r"\^\{(\d+)\}")
+_TIMES_BRACKET = re.compile(r"([\d)])\s*\(")
 # Not after a digit: 1\frac{1}{4} may be a mixed number or a product.
 _FRACTION = re.compile(r"(?<!\d)(?<!\d )\\[dt]?frac\{([\d.+*/() -]+)\}\{([\d.+*/() -]+)\}")
 _BULLET = re.compile(r"\s*[-*+]\s+")
-# Not inside "14, 400" or ". 84", which are numbers torn in two.
-_SENTENCE_END = re.compile(r"(?<=\S[.;:!?])\s+|(?<=\D,)\s+")
-_SEGMENT = re.compile(r"[\d.+\-*/^()\s=]*=[\d.+\-*/^()\s=]*")
-_NOT_AN_EQUATION = re.compile(r"[<>!=:]=|=[<>=]")
+_NUMERIC = "0123456789.+-*/^()= \t\n\r\f\v"
+_NUMERIC_RUN = re.compile(r"[\d.+\-*/^()=\s]*")
+_SENTENCE_END = re.compile(r"(?<=\S\.)\s+")  # not inside ". 84", a number torn in two
 _OPERATOR = re.compile(r"[\d)]\s*[-+*/^]")
 _CLOSED_AFTER = re.compile(r"$|\s|[,;:!?)\]](?:\s|$)")
 _GOES_ON = re.compile(
@@ -41,6 +41,8 @@ _AMBIGUOUS = re.compile(r"/[\s\d.]*/")  # 3 / 1/4
 # What a word or sign before the first side makes of it: "half of 50 + 1", "x (3 + 4)", "20% * 3".
 _OPEN_BEFORE = re.compile(r"(?:\b[A-Za-z]|[^\sA-Za-z]|\b(?:of|times|plus|minus|by|over|\d and))\s*$")
 _MAX_CHARS = 200  # of one side; a longer one is not read
+_MAX_NESTED_FRACTIONS = 8
+_BESIDE = 80  # characters next to a segment that say what it is part of; the longest of them is "remainder"
 _MAX_EXPONENT = 64
 
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
@@ -53,18 +55,21 @@ _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 def wrong_statement(text: str, rel_tol: float) -> str | None:
     """The first false `left = right` in the text, or None. Compared with relative tolerance `rel_tol`."""
-    for line in text.splitlines():
-        for left, right in _equations(_plain(line)):
-            a, b = evaluate(left), evaluate(right)
-            if a is not None and b is not None and not math.isclose(a, b, rel_tol=rel_tol, abs_tol=1e-9):
-                return f"{left} = {right}"
+    for line in text.splitlines() if "=" in text else ():
+        if "=" in line:
+            for statement in _doubtful(_plain(line), rel_tol):
+                if wrong := statement.wrong(rel_tol):
+                    return wrong
     return None
 
 
 def evaluate(expression: str) -> float | None:
     """The value of a numeric expression, or None when it is not one, is too long, or has no finite real value."""
-    if len(expression) > _MAX_CHARS:
-        return None
+    return _evaluated(expression) if len(expression) <= _MAX_CHARS else None
+
+
+@lru_cache(maxsize=1 << 16)
+def _evaluated(expression: str) -> float | None:
     try:
         value = _value(ast.parse(expression.strip().replace("^", "**"), mode="eval").body)
     except (SyntaxError, ZeroDivisionError, OverflowError, MemoryError, RecursionError):
@@ -91,30 +96,128 @@ def _value(node: ast.expr) -> float | None:
 
 def _plain(line: str) -> str:
     """The line with LaTeX arithmetic written as plain arithmetic."""
-    while (opened := _FRACTION.sub(r"((\1)/(\2))", line)) != line:
-        line = opened
-    for pattern, new in _REPLACED:
-        line = pattern.sub(new, line)
+    if "\\" in line:
+        line = _without_fractions(line)
+    if not line.isascii():
+        line = line.translate(_BEYOND_ASCII)
+    if "<" in line:
+        line = _ANNOTATION.sub("", line)
+    if "\\" in line or "$" in line or "&" in line:
+        line = _TIMES.sub("*", _DRESSING.sub("", line)).replace("\\div", "/")
+    if "x" in line:
+        line = _LETTER_TIMES.sub(r"\1 * ", line)
+    if "," in line:
+        line = _THOUSANDS.sub("", line)
+    if "^" in line:
+        line = _BRACED_POWER.sub(r"^\1", line)
+    if "(" in line:
+        line = _TIMES_BRACKET.sub(r"\1*(", line)
     return line
 
 
-def _equations(line: str) -> Iterator[tuple[str, str]]:
-    """Neighbouring sides of every chain `a = b = c` in the line that can be judged."""
+def _without_fractions(line: str) -> str:
+    for _ in range(_MAX_NESTED_FRACTIONS):
+        line, count = _FRACTION.subn(r"((\1)/(\2))", line)
+        if not count:
+            break
+    return line
+
+
+def _doubtful(line: str, rel_tol: float) -> Iterator["_Statement"]:
+    """Every run of numbers, operators and equality signs within one sentence that may hold a false statement."""
     bullet = _BULLET.match(line)
-    for sentence in _SENTENCE_END.split(line[bullet.end() :] if bullet else line):
-        for segment in _SEGMENT.finditer(sentence):
-            before, after = sentence[: segment.start()], sentence[segment.end() :]
-            if _NOT_AN_EQUATION.search(before[-1:] + segment.group() + after[:1]):
+    if bullet:
+        line = line[bullet.end() :]
+    end = 0
+    while (sign := line.find("=", end)) >= 0:
+        start = end + len(line[end:sign].rstrip(_NUMERIC))
+        run = _NUMERIC_RUN.match(line, sign)
+        assert run is not None, "it matches nothing, too"
+        end = run.end()
+        text = line[start:end]
+        if ". " in text or ".\t" in text:
+            yield from _by_sentence(line, start, end)
+        elif _differs(text, rel_tol):
+            yield _statement(line, start, end)
+
+
+def _differs(text: str, rel_tol: float) -> bool:
+    """Has a chain neighbouring sides of different value? Most have not, and need no closer look."""
+    left, *others = text.split("=")
+    for right in others:
+        if len(left) <= _MAX_CHARS and len(right) <= _MAX_CHARS:
+            a, b = _left_value(left), _right_value(right)
+            if a != b and a is not None and b is not None and not _close(a, b, rel_tol):
+                return True
+        elif len(left.strip()) <= _MAX_CHARS and len(right.strip()) <= _MAX_CHARS:
+            return True  # to be looked at closely
+        left = right
+    return False
+
+
+@lru_cache(maxsize=1 << 16)
+def _left_value(side: str) -> float | None:
+    return evaluate(_without_open_bracket(side.strip()))
+
+
+@lru_cache(maxsize=1 << 16)
+def _right_value(side: str) -> float | None:
+    return evaluate(_without_closing_bracket(side.strip().rstrip(".")))
+
+
+def _close(a: float, b: float, rel_tol: float) -> bool:
+    return math.isclose(a, b, rel_tol=rel_tol, abs_tol=1e-9)
+
+
+class _Statement(NamedTuple):
+    """A chain `a = b = c`, and what stands next to it."""
+
+    text: str
+    before: str
+    after: str
+
+    def wrong(self, rel_tol: float) -> str | None:
+        """The first two neighbouring sides that differ, if they can be judged."""
+        sides = self.text.split("=")
+        for place, (left, right) in enumerate(pairwise(sides)):
+            first = _without_open_bracket(left.strip())
+            second = _without_closing_bracket(right.strip().rstrip("."))
+            a, b = evaluate(first), evaluate(second)
+            if a is None or b is None or _close(a, b, rel_tol):
                 continue
-            texts = segment.group().split("=")
-            sides: list[str | None] = [text.strip() for text in texts]
-            if not _starts_whole(before, texts[0]):
-                sides[0] = None
-            if not _ends_whole(texts[-1], after):
-                sides[-1] = None
-            for left, right in pairwise(sides):
-                if left and right and not _AMBIGUOUS.search(f"{left} {right}"):
-                    yield _without_open_bracket(left), _without_closing_bracket(right.rstrip("."))
+            starts = place > 0 or starts_whole(self.before, left)
+            ends = place < len(sides) - 2 or ends_whole(right, self.after)
+            if starts and ends and not self._is_comparison() and not _AMBIGUOUS.search(f"{left} {right}"):
+                return f"{first} = {second}"
+        return None
+
+    def _is_comparison(self) -> bool:
+        """One of the signs is not "=" but "<=", "!=", ":=", "==" or "=>"."""
+        opens = self.text.startswith("=") and self.before.endswith(("<", ">", "!", ":"))
+        return opens or "==" in self.text or (self.text.endswith("=") and self.after.startswith(("<", ">")))
+
+
+def _statement(line: str, start: int, end: int) -> _Statement:
+    before = line[max(0, start - _BESIDE) : start]
+    begins_sentence = ends_sentence(before) and line[start].isspace()
+    return _Statement(line[start:end], "" if begins_sentence else before, line[end : end + _BESIDE])
+
+
+def _by_sentence(line: str, start: int, end: int) -> Iterator[_Statement]:
+    edges = [cut.span() for cut in _SENTENCE_END.finditer(line, start, end)]
+    whole = _statement(line, start, end)
+    starts, ends = [start, *(edge[1] for edge in edges)], [*(edge[0] for edge in edges), end]
+    for first, last in zip(starts, ends, strict=True):
+        if "=" in line[first:last]:
+            before, after = whole.before if first == start else "", whole.after if last == end else ""
+            yield _Statement(line[first:last], before, after)
+
+
+def ends_sentence(before: str) -> bool:
+    """What stands there ends in punctuation, which a comma in "14, 400" is not."""
+    if before.endswith(",") and len(before) > 1:
+        return not before[-2:-1].isdigit()
+    return before.endswith((";", ":", "!", "?")) and not before[-2:-1].isspace() and len(before) > 1
 
 
 def _without_open_bracket(side: str) -> str:
@@ -126,7 +229,7 @@ def _without_closing_bracket(side: str) -> str:
     return side[:-1] if side.endswith(")") and side.count(")") == side.count("(") + 1 else side
 
 
-def _starts_whole(before: str, side: str) -> bool:
+def starts_whole(before: str, side: str) -> bool:
     """Does the first side begin here, or is it the tail of something unread ("2x + 3", "half of 50")?"""
     if _OPERATOR.search(side) is None:
         return False  # "half of 6 = 3", "$7,980 : $420 = 19"
@@ -137,7 +240,7 @@ def _starts_whole(before: str, side: str) -> bool:
     return not touches and not starts_with_operator and _OPEN_BEFORE.search(before) is None
 
 
-def _ends_whole(side: str, after: str) -> bool:
+def ends_whole(side: str, after: str) -> bool:
     """Does the last side end here, or go on as something unread ("12 + 5x", "25%", "0.333...")?"""
     if side.rstrip().endswith(("..", "+", "-", "*", "/", "^")):
         return False

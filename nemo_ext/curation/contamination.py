@@ -1,6 +1,7 @@
 """What of a benchmark a problem may be a copy of: exact matches, n-grams, and the problems to ask a judge about.
 
-search = Search(tests, Methods(ngrams=(10,), retrieval=("tfidf",), encoder="", top_k=5, number_matches=0, rule=True))
+search = Search(tests, Methods(ngrams=(10,), retrieval=("tfidf",), encoder="", top_k=5, top_k_of="all",
+                                number_matches=0, rule=True))
 search([{"id": "1", "problem": "Ava has 7 pens ...", "expected_answer": "19"}])
     -> [Found(hits=[Hit(test=12, method="rule", score=0.83)], near=[(12, 0.83), (407, 0.31), ...])]
 """
@@ -29,7 +30,9 @@ class Methods:
     encoder: str
     """For dense retrieval: a sentence-transformers model, a folder or a name."""
     top_k: int
-    """Candidates from each benchmark."""
+    """Candidates."""
+    top_k_of: str
+    """all: so many of all benchmarks' problems together; each: of each benchmark's."""
     number_matches: int
     """Besides, so many of each benchmark's problems with exactly the same numbers."""
     rule: bool
@@ -93,7 +96,8 @@ class Search:
             if form:  # a text of punctuation alone is no copy of another
                 self._exact.setdefault(form, []).append(index)
         self._ngrams = NgramIndex(texts, methods.ngrams) if methods.ngrams else None
-        self._retrievers = [_retriever(name, list(corpora.values()), methods) for name in methods.retrieval]
+        searched = [texts] if methods.top_k_of == "all" else list(corpora.values())
+        self._retrievers = [_retriever(name, searched, methods) for name in methods.retrieval]
         self._answers = [row["expected_answer"] for row in tests]
         wanted = methods.retrieval and (methods.rule or methods.number_matches)
         self._features = [features(text) for text in texts] if wanted else []

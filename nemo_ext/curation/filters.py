@@ -1,74 +1,30 @@
-r"""What a row must pass to be trained on, and the edits made to its solution.
+r"""What a row must pass to be trained on, and the edits made to its solution: the steps a recipe lists by name.
 
 A filter is `(row, context, *, parameters) -> reason to drop | None`, an edit `(solution, *, parameters) -> solution`.
-A recipe lists them by name:
 
-    steps = [Step("incorrect"), Step("trim_after_answer"), Step("solution_too_short", {"min_chars": 200})]
-    row, reason = apply(row, steps, Context(count_tokens=...))
+    chain = Chain([Step("incorrect"), Step("trim_after_answer"), Step("solution_too_short", {"min_chars": 200})])
+    row, reason = chain(row)
 
-They are those of NeMo-Skills' SFT data preparation (drop_multi_boxed, trim_prefix, trim_solutions,
-drop_incorrect_arithmetic, remove_len_outlier_problems and _solutions, majority_filter); the order is the recipe's.
-`generation` is what the teacher wrote and is never changed: edits work on `generated_solution`, which starts as
-`generation` without outer white space.
+The functions are in filters_*.py, by what they look at; those that NeMo-Skills' SFT data preparation has too do what the
+paper says, in the order of the recipe. `generation` is what the teacher wrote and is never changed: edits work on
+`generated_solution`, which starts as `generation` without outer white space.
 """
 
 import inspect
-import re
-from collections.abc import Callable, Mapping, Sequence
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_ext.curation import filters_answer as answer
+from nemo_ext.curation import filters_code as code
+from nemo_ext.curation import filters_language as language
+from nemo_ext.curation import filters_length as length
+from nemo_ext.curation import filters_repetition as repetition
 from nemo_ext.curation.arithmetic import wrong_statement
-from nemo_ext.grading.extract import last_box
-
-Row = dict[str, Any]
-
-_BOX = re.compile(r"\\boxed(?![A-Za-z])")
-_CLOSES_DISPLAY_MATH = ("\\end{", "\\]", "$$")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What filters need beyond the row. Without a tokenizer lengths in tokens are lengths in characters."""
-
-    count_tokens: Callable[[str], int] = len
-
-
-def incorrect(row: Row, context: Context) -> str | None:
-    """No answer was found, or it is not the expected one."""
-    if row.get("predicted_answer") is None:
-        return "no_answer"
-    return None if row.get("is_correct") is True else "incorrect"
-
-
-def truncated(row: Row, context: Context) -> str | None:
-    """The teacher ran out of tokens."""
-    return "truncated" if row.get("finish_reason") == "length" else None
-
-
-def multiple_boxes(row: Row, context: Context) -> str | None:
-    r"""More than one \boxed, finished or not: which one is the answer is then a guess."""
-    return "multiple_boxes" if len(_BOX.findall(row["generated_solution"])) > 1 else None
-
-
-def no_box(row: Row, context: Context) -> str | None:
-    """The solution boxes no answer."""
-    return "no_box" if last_box(row["generated_solution"]) is None else None
-
-
-def problem_too_long(row: Row, context: Context, *, max_tokens: int = 1024) -> str | None:
-    """NeMo-Skills: 1,024 Llama tokens."""
-    return "problem_too_long" if context.count_tokens(row["problem"]) > max_tokens else None
-
-
-def solution_too_long(row: Row, context: Context, *, max_tokens: int = 1024) -> str | None:
-    """NeMo-Skills: 1,024 Llama tokens."""
-    return "solution_too_long" if context.count_tokens(row["generated_solution"]) > max_tokens else None
-
-
-def solution_too_short(row: Row, context: Context, *, min_chars: int = 200) -> str | None:
-    """NeMo-Skills counts characters here, not tokens, and so do we."""
-    return "solution_too_short" if len(row["generated_solution"]) < min_chars else None
+from nemo_ext.curation.filter_context import Context, Row
+from nemo_ext.curation.split_arithmetic import split_arithmetic
 
 
 def incorrect_arithmetic(row: Row, context: Context, *, rel_tol: float = 1e-4) -> str | None:
@@ -76,56 +32,54 @@ def incorrect_arithmetic(row: Row, context: Context, *, rel_tol: float = 1e-4) -
     return "incorrect_arithmetic" if wrong_statement(row["generated_solution"], rel_tol) else None
 
 
-def majority(row: Row, context: Context, *, min_votes: int = 0, min_share: float = 0.0) -> str | None:
-    """Too few solutions agreed on the answer. Rows whose answer was given, not voted on, pass."""
-    votes, total = row.get("majority_votes"), row.get("total_votes")
-    if votes is None or total is None:
-        return None
-    enough = votes >= min_votes and (votes / total if total else 0.0) >= min_share
-    return None if enough else "small_majority"
-
-
-def trim_prefix(solution: str, *, prefix: str = "My solution:\n") -> str:
-    """Remove what a few-shot prompt makes a teacher repeat."""
-    return solution.removeprefix(prefix)
-
-
-def trim_after_answer(solution: str) -> str:
-    r"""Keep everything through the line on which the last box ends, and the next line when it closes display math.
-
-    A solution without a whole box stays as it is. (NeMo-Skills of December 2024 cut after the first box, and cut a
-    solution without a box on one line to its first line.)
-    """
-    box = last_box(solution)
-    if box is None:
-        return solution
-    kept, newline, rest = solution[box.end :].partition("\n")
-    next_line = rest.split("\n", 1)[0]
-    if newline and next_line.lstrip().startswith(_CLOSES_DISPLAY_MATH):
-        kept += newline + next_line
-    return solution[: box.end] + kept
-
-
 FILTERS: dict[str, Callable[..., str | None]] = {
     function.__name__: function
     for function in (
-        incorrect,
-        truncated,
-        multiple_boxes,
-        no_box,
-        problem_too_long,
-        solution_too_long,
-        solution_too_short,
+        answer.incorrect,
+        answer.truncated,
+        answer.multiple_boxes,
+        answer.no_box,
+        answer.majority,
+        length.problem_too_long,
+        length.problem_too_short,
+        length.solution_too_long,
+        length.solution_too_short,
         incorrect_arithmetic,
-        majority,
+        code.broken_code,
+        code.no_code,
+        code.code_error,
+        code.code_after_answer,
+        code.verification_code,
+        code.unused_code_output,
+        repetition.loop_at_end,
+        repetition.repeated_ngrams,
+        language.control_characters,
+        language.mojibake,
+        language.symbols,
+        language.wrong_script,
+        language.not_english,
     )
 }
-EDITS: dict[str, Callable[..., str]] = {function.__name__: function for function in (trim_prefix, trim_after_answer)}
+EDITS: dict[str, Callable[..., str]] = {
+    function.__name__: function for function in (answer.trim_prefix, answer.trim_after_answer, split_arithmetic)
+}
+NEEDS = {"incorrect": ("is_correct",), "truncated": ("finish_reason",), "majority": ("majority_votes", "total_votes")}
+"""Columns beyond problem and solution that a step reads."""
+ADDED_BY = {
+    "is_correct": "python launchers/run.py +recipe=grade input=<your file>",
+    "majority_votes": "python launchers/run.py +recipe=vote input=<your file>",
+    "total_votes": "python launchers/run.py +recipe=vote input=<your file>",
+    "finish_reason": "python launchers/run.py +recipe=generate input=<your file>",
+}
 
 
 @dataclass(frozen=True)
 class Step:
-    """A filter or edit by name, with its parameters. Raises ValueError for an unknown name or parameter."""
+    """A filter or edit by name, with its parameters.
+
+    Raises:
+        ValueError: an unknown name or parameter, or a value of another type.
+    """
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -136,25 +90,88 @@ class Step:
             choices = ", ".join(sorted(FILTERS | EDITS))
             raise ValueError(f"filter step: got {self.name!r}, choose one of {choices}")
         parameters = inspect.signature(function).parameters.values()
-        known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        known = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
         unknown = sorted(set(self.params) - set(known))
         if unknown:
             takes = ", ".join(known) or "none"
             raise ValueError(f"filter step {self.name}: unknown parameter {', '.join(unknown)}; it takes {takes}")
+        for key, value in self.params.items():
+            if not _fits(value, known[key]):
+                expected = getattr(known[key], "__name__", str(known[key]))
+                raise ValueError(f"filter step {self.name}: {key}={value!r} is not {expected}")
+
+    @property
+    def is_edit(self) -> bool:
+        return self.name in EDITS
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return FILTERS.get(self.name) or EDITS[self.name]
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    if isinstance(annotation, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is annotation or (value is None and annotation is types.NoneType)
+
+
+class Chain:
+    """Steps in order; the first filter that objects ends it."""
+
+    def __init__(self, steps: Sequence[Step], context: Context | None = None) -> None:
+        self.context = context or Context()
+        self._steps = [(step.is_edit, step.function, dict(step.params)) for step in steps]
+
+    def __call__(self, row: Row) -> tuple[Row, str | None]:
+        """The row with `generated_solution` as edited so far, and the reason to drop it or None; `row` is not changed."""
+        row, reason = with_solution(row)
+        if reason is not None:
+            return row, reason
+        for is_edit, function, params in self._steps:
+            if is_edit:
+                row["generated_solution"] = function(row["generated_solution"], **params)
+            elif reason := function(row, self.context, **params):
+                return row, reason
+        return row, None
+
+
+def with_solution(row: Row) -> tuple[Row, str | None]:
+    """A copy with the `generated_solution` that steps work on, and the reason to drop it where it has no text."""
+    row = dict(row)
+    if not isinstance(row.get("problem"), str):
+        return row, "no_problem"
+    solution = row.get("generated_solution")
+    if solution is None and isinstance(row.get("generation"), str):
+        solution = row["generated_solution"] = row["generation"].strip()
+    return row, None if isinstance(solution, str) else "no_solution"
 
 
 def apply(row: Row, steps: Sequence[Step], context: Context | None = None) -> tuple[Row, str | None]:
-    """Run the steps in order; the first filter that objects ends it.
+    """`Chain(steps, context)(row)`, for a single row."""
+    return Chain(steps, context)(row)
 
-    Returns the row with `generated_solution` as edited so far, and the reason to drop it or None. The row given is not
-    changed.
+
+def require_columns(rows: Iterable[Row], steps: Sequence[Step]) -> None:
+    """Refuse steps whose columns no row has.
+
+    Raises:
+        ValueError: naming step, column and the command that adds it.
     """
-    context = context or Context()
-    row = dict(row)
-    row.setdefault("generated_solution", str(row["generation"]).strip())
+    rows = list(rows)
+    present = {key for row in rows for key in row}
+    if rows and not present & {"generation", "generated_solution"}:
+        raise ValueError(
+            "the rows have no solution: none has generation, generated_solution, solution or response. To have a model "
+            "write them: python launchers/run.py +recipe=generate input=<your file>"
+        )
     for step in steps:
-        if step.name in EDITS:
-            row["generated_solution"] = EDITS[step.name](row["generated_solution"], **step.params)
-        elif reason := FILTERS[step.name](row, context, **step.params):
-            return row, reason
-    return row, None
+        for column in NEEDS.get(step.name, ()) if rows else ():
+            if column not in present:
+                raise ValueError(
+                    f"step {step.name} needs the column {column}, which none of the first {len(rows)} rows has. Leave "
+                    f"the step out, or add the column first: {ADDED_BY[column]}"
+                )

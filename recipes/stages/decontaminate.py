@@ -5,8 +5,8 @@ Out: the rows that are clean; the others in dropped.jsonl, with evidence: {"reas
      "contamination": {"benchmark": "gsm8k", "id": "12", "problem": "...", "method": "llm", "score": 0.83,
      "order": "benchmark_first", "reply": "True"}}
      contaminated.jsonl: one row per contaminated problem, with all that it is a copy of; audit.md: a table per benchmark
-Every distinct problem is compared with the `top_k` most similar of *each* benchmark's problems (OpenMathInstruct-2:
-5), judged in both orders; original training problems are checked like new ones.
+Every distinct problem is compared with the `top_k` most similar test problems of each benchmark, or of all
+together (OpenMathInstruct-2: 5 of all), judged in both orders; original training problems are checked like new ones.
 """
 
 import logging
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 JUDGES = ("llm", "rule", "none")
 MODES = ("drop", "mark", "audit")
 RETRIEVAL = ("tfidf", "dense")
+TOP_K_OF = ("all", "each")
 CANDIDATES, CONTAMINATED, AUDIT = "candidates", "contaminated.jsonl", "audit.md"
 MAX_REPLY_TOKENS = 16
 MAX_LISTED = (
@@ -64,6 +65,10 @@ class Config(ServedStage, RowStage):
     encoder: str = ""
     """For dense: a sentence-transformers model, a folder or a name (OpenMathInstruct-2: multi-qa-MiniLM-L6-cos-v1)."""
     top_k: int = 5
+    """So many of the most similar test problems are judged, an LLM's twice each."""
+    top_k_of: str = "each"
+    """all: of all benchmarks' problems together (OpenMathInstruct-2). each: of each benchmark's, so that four benchmarks
+    take four times as many judgements, and less is missed."""
     number_matches: int = 0
     """Besides, so many of each benchmark's problems with exactly the same numbers: wording can hide them from retrieval."""
     mode: str = "drop"
@@ -73,7 +78,11 @@ class Config(ServedStage, RowStage):
 
 def check(cfg: Config) -> None:
     place = f"stages.{cfg.name}"
-    for key, value, choices in (("judge", cfg.judge, JUDGES), ("mode", cfg.mode, MODES)):
+    for key, value, choices in (
+        ("judge", cfg.judge, JUDGES),
+        ("mode", cfg.mode, MODES),
+        ("top_k_of", cfg.top_k_of, TOP_K_OF),
+    ):
         if value not in choices:
             raise ValueError(f"{place}.{key}={value!r}; it may be one of {choices}")
     if cfg.judge == "llm" and cfg.prompt is None:
@@ -118,12 +127,14 @@ def run(cfg: Config) -> Facts:
     parts.search(tests, methods, cfg.workers, Progress(folder, "parts").update)
     judged = _ask(cfg, parts, tests) if cfg.judge == "llm" else ((n, row, f.hits, 0) for n, row, f in parts.read())
     audit, toy = _write_found(cfg, judged, parts, tests)
+    written = _write_rows(cfg, files)
+    shutil.rmtree(folder / CANDIDATES)  # a copy of every problem, of use to a killed run alone
     return Facts(
         inputs=[*files, *benchmark_files],
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt and cfg.judge == "llm" else {},
         server=describe_server(cfg) if cfg.judge == "llm" else {},
         figures=audit.figures | toy | {"table": str(folder / AUDIT)},
-        **_write_rows(cfg, files),
+        **written,
     )
 
 
@@ -136,6 +147,7 @@ def _methods(cfg: Config) -> "Methods":
         retrieval=retrieval,
         encoder=cfg.encoder if "dense" in retrieval else "",
         top_k=cfg.top_k,
+        top_k_of=cfg.top_k_of,
         number_matches=cfg.number_matches,
         rule=cfg.judge == "rule",
     )

@@ -1,20 +1,32 @@
 """Edit solutions and drop the rows not worth training on, step by step in the recipe's order.
 
-In:  rows with problem, generation, predicted_answer, is_correct
+In:  rows with problem and generation (or generated_solution), and the columns their steps read
 Out: the row and {"generated_solution": "3 * 4 = 12. 7 + 12 = 19. The answer is \\boxed{19}."}; the rest with its reason
-Exact duplicates (problem and solution) are dropped at the end, as `duplicate`.
+With preview=1000 nothing is filtered: preview.txt says what each step would drop of the first 1,000 rows, with examples.
+Duplicates are the business of the stage deduplicate.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.model import Model
-from nemo_ext.rows import RowWriter, input_files, read_rows, require_rows
-from recipes.stage import Stage
+from recipes.stage import RowStage
+
+if TYPE_CHECKING:
+    from nemo_ext.curation.filter_context import Context
+    from nemo_ext.curation.filters import Step
+    from nemo_ext.row_map import RowFunction
+    from nemo_ext.rows import Row
+
+LOOKED_AT = 1000  # rows, for the columns that steps need
 
 
 @dataclass(kw_only=True)
@@ -25,49 +37,107 @@ class FilterStep:
 
 
 @dataclass(kw_only=True)
-class Config(Stage):
+class Config(RowStage):
     input: str = MISSING
     steps: list[FilterStep] = field(default_factory=list)
     model: Model = MISSING
-    """Whose tokenizer counts lengths."""
+    """Whose tokenizer counts lengths; it is not loaded where no step has a limit in tokens."""
+    preview: int = 0
+    """Try every step on so many rows and write what it would drop, instead of the output. 0: filter."""
 
 
 def check(cfg: Config) -> None:
+    try:
+        steps_of(cfg)
+    except ValueError as error:
+        raise ValueError(f"stages.{cfg.name}.steps: {error}") from error
+    if not cfg.steps:
+        raise ValueError(f"stages.{cfg.name}.steps is empty: list the filters and edits by name")
+    if cfg.preview < 0:
+        raise ValueError(f"stages.{cfg.name}.preview={cfg.preview}; it must be 0 (filter) or a number of rows")
+
+
+def steps_of(cfg: Config) -> "list[Step]":
     from nemo_ext.curation.filters import Step
 
-    for step in cfg.steps:
-        try:
-            Step(step.name, step.params)
-        except ValueError as error:
-            raise ValueError(f"stages.{cfg.name}.steps: {error}") from error
+    return [Step(step.name, step.params) for step in cfg.steps]
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.chat import ChatTokenizer
-    from nemo_ext.curation.dedup import Deduper
-    from nemo_ext.curation.filters import Context, Step, apply
-    from nemo_ext.progress import Progress
+    from nemo_ext.curation.filters import require_columns
+    from nemo_ext.curation.token_limits import serialised_tokenizer
+    from nemo_ext.row_map import map_rows
+    from nemo_ext.rows import input_files, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    steps = [Step(step.name, step.params) for step in cfg.steps]
-    context = Context(count_tokens=ChatTokenizer(cfg.model).count)
-    duplicates, progress = Deduper(), Progress(folder, "rows")
-    with RowWriter(folder) as out:
-        for file in files:
-            for row in read_rows(file):
-                edited, reason = apply(row, steps, context)
-                if reason is None and duplicates.seen(edited):
-                    reason = "duplicate"
-                if reason is None:
-                    out.keep(edited)
-                else:
-                    out.drop(edited, reason)
-                progress.update(out.total)
-        require_rows(out.kept, cfg.name, out.dropped)
+    steps = steps_of(cfg)
+    require_columns(first_rows(files, LOOKED_AT), steps)
+    tokenizer = serialised_tokenizer(cfg.model) if any(counts_tokens(step) for step in steps) else None
+    if cfg.preview:
+        return look(cfg, files, steps, context(tokenizer))
+    make = partial(make_filter, tuple(steps), tokenizer)
+    mapped = map_rows(folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards)
+    require_rows(mapped.kept, cfg.name, mapped.dropped)
     return Facts(
         inputs=files,
-        outputs=[folder / "output.jsonl"],
-        rows_in=out.total,
-        rows_out=out.kept,
-        dropped=out.dropped,
+        outputs=mapped.outputs,
+        rows_in=mapped.total,
+        rows_out=mapped.kept,
+        dropped=mapped.dropped,
+        figures=dict(sorted(mapped.counts.items())),
+    )
+
+
+def first_rows(files: list[Path], num: int) -> "list[Row]":
+    from nemo_ext.row_map import scan_rows
+
+    return list(islice(chain.from_iterable(scan_rows(files, lambda: list, workers=1)), num))
+
+
+def counts_tokens(step: "Step") -> bool:
+    from inspect import signature
+
+    limits = {name: p.default for name, p in signature(step.function).parameters.items() if name.endswith("_tokens")}
+    return any(
+        value is not None for value in (limits | {k: v for k, v in step.params.items() if k in limits}).values()
+    )
+
+
+def context(tokenizer: str | None) -> "Context":
+    from nemo_ext.curation.filter_context import Context
+    from nemo_ext.curation.token_limits import Bounded
+
+    return Context() if tokenizer is None else Context(Bounded(tokenizer))
+
+
+def make_filter(steps: "tuple[Step, ...]", tokenizer: str | None) -> "RowFunction":
+    from nemo_ext.curation.filters import Chain
+    from nemo_ext.curation.token_limits import Bounded
+
+    here = context(tokenizer)
+    apply = Chain(steps, here)
+
+    def filter_rows(rows: "list[Row]", counts: Counter[str]) -> "Iterable[tuple[Row, str | None]]":
+        outcomes = [apply(row) for row in rows]
+        if isinstance(here.tokens, Bounded):
+            counts["texts_tokenised"] += here.tokens.num_counted
+            here.tokens.num_counted = 0
+        return outcomes
+
+    return filter_rows
+
+
+def look(cfg: Config, files: list[Path], steps: "list[Step]", here: "Context") -> Facts:
+    from nemo_ext.curation.preview import preview, render
+    from nemo_ext.files import write_json_atomic, write_text_atomic
+
+    folder = Path(cfg.output_dir)
+    result = preview(first_rows(files, cfg.preview), steps, here)
+    text = render(result, Path(cfg.input).name)
+    write_text_atomic(folder / "preview.txt", text + "\n")
+    write_json_atomic(folder / "preview.json", result.as_json())
+    return Facts(
+        inputs=files,
+        outputs=[folder / "preview.txt", folder / "preview.json"],
+        figures={"preview": "\n\n" + text + "\n"},
     )

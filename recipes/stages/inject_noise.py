@@ -85,7 +85,7 @@ def _choose(cfg: Config, keys: "RowKeys") -> tuple[Any, Any]:
     num_noisy = round(cfg.rate * total)
     need = {"correct": total - (num_noisy if cfg.kind == "wrong_answer" else 0), "wrong": 0}
     need["wrong"] = total - need["correct"]
-    if need["correct"] > len(correct) or need["wrong"] > len(wrong):
+    if not total or need["correct"] > len(correct) or need["wrong"] > len(wrong):
         raise ValueError(
             f"stages.{cfg.name}: {total} rows at rate {cfg.rate} need {need['correct']} correct and {need['wrong']} wrong "
             f"ones; the input has {len(correct)} and {len(wrong)}. Set num_rows lower (or grade the rows first)"

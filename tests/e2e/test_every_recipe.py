@@ -17,7 +17,14 @@ FEW = {
     ],
 }  # fmt: skip
 # those with a test of their own: test_pipeline.py, test_evaluating_while_training.py, test_generate_alone.py
-SEPARATE = {"openmathinstruct2", "evaluate_checkpoint", "generate"}
+SEPARATE = {
+    "openmathinstruct2", "evaluate_checkpoint", "generate",
+    # curation on files: test_grade_alone.py, test_filter_alone.py, test_decontaminate_alone.py, test_blending_alone.py
+    "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "match_coverage", "inject_noise",
+    "publish_data",
+    # test_ablations.py
+    "ablation_format", "ablation_teacher", "ablation_noise", "ablation_diversity", "ablation_scale",
+}  # fmt: skip
 FEW["sft_full_release"] = FEW["sft_1m"] = FEW["sft_70b"] = FEW["sft_full"]
 
 

@@ -1,6 +1,8 @@
 import pytest
 
-from nemo_ext.curation.filters import EDITS, FILTERS, Context, Step, apply
+from nemo_ext.curation.filter_context import Context
+from nemo_ext.curation.filters import ADDED_BY, EDITS, FILTERS, NEEDS, Step, apply, require_columns
+from nemo_ext.curation.token_limits import Counted
 
 GOOD = {
     "problem": "What is 1 + 1?",
@@ -10,7 +12,7 @@ GOOD = {
     "is_correct": True,
     "finish_reason": "stop",
 }
-WORDS = Context(count_tokens=lambda text: len(text.split()))
+WORDS = Context(Counted(lambda text: len(text.split())))
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,7 @@ WORDS = Context(count_tokens=lambda text: len(text.split()))
         (Step("incorrect"), {"is_correct": False}, "incorrect"),
         (Step("incorrect"), {"predicted_answer": None}, "no_answer"),
         (Step("incorrect"), {"is_correct": None}, "incorrect"),
+        (Step("incorrect"), {"is_correct": "yes"}, "incorrect"),
         (Step("truncated"), {}, None),
         (Step("truncated"), {"finish_reason": "length"}, "truncated"),
         (Step("multiple_boxes"), {}, None),
@@ -32,6 +35,13 @@ WORDS = Context(count_tokens=lambda text: len(text.split()))
         (Step("problem_too_long", {"max_tokens": 4}), {}, "problem_too_long"),
         (Step("solution_too_long", {"max_tokens": 3}), {}, None),
         (Step("solution_too_long", {"max_tokens": 2}), {}, "solution_too_long"),
+        (Step("solution_too_long", {"max_tokens": None, "max_chars": 16}), {}, None),
+        (Step("solution_too_long", {"max_tokens": None, "max_chars": 15}), {}, "solution_too_long"),
+        (Step("solution_too_short", {"min_chars": None, "min_tokens": 3}), {}, None),
+        (Step("solution_too_short", {"min_chars": None, "min_tokens": 4}), {}, "solution_too_short"),
+        (Step("problem_too_long", {"max_chars": 13}), {}, "problem_too_long"),
+        (Step("problem_too_short"), {}, "problem_too_short"),
+        (Step("problem_too_short", {"min_chars": 14}), {}, None),
         (Step("solution_too_short"), {}, "solution_too_short"),
         (Step("solution_too_short"), {"generation": "x" * 199}, "solution_too_short"),
         (Step("solution_too_short"), {"generation": "x" * 200}, None),
@@ -57,6 +67,7 @@ def test_filter(step: Step, change: dict, reason: str | None) -> None:
         (Step("trim_prefix"), "My solution:\nIt is 2.", "It is 2."),
         (Step("trim_prefix"), "It is 2.\nMy solution:\n", "It is 2.\nMy solution:"),
         (Step("trim_prefix", {"prefix": "A: "}), "A: 2", "2"),
+        (Step("split_arithmetic"), "1 + 2 + 3 = 6", "1 + 2 + 3 = 3 + 3 = 6"),
         (Step("trim_after_answer"), "a\n\\boxed{2}. So.\nProblem:", "a\n\\boxed{2}. So."),
         (Step("trim_after_answer"), "no box\nat all", "no box\nat all"),
         (Step("trim_after_answer"), "\\boxed{1}\nb\n\\boxed{2}\nc", "\\boxed{1}\nb\n\\boxed{2}"),
@@ -93,13 +104,59 @@ def test_an_earlier_stage_s_solution_is_kept() -> None:
 def test_unknown_names_and_parameters_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="choose one of .*incorrect.*trim_prefix"):
         Step("remove_bad")
-    with pytest.raises(ValueError, match="unknown parameter min_tokens; it takes min_chars"):
-        Step("solution_too_short", {"min_tokens": 3})
+    with pytest.raises(ValueError, match="unknown parameter min_words; it takes min_chars, min_tokens"):
+        Step("solution_too_short", {"min_words": 3})
     with pytest.raises(ValueError, match="it takes none"):
         Step("incorrect", {"strict": True})
 
 
+@pytest.mark.parametrize(
+    ("step", "params", "message"),
+    [
+        ("solution_too_short", {"min_chars": "many"}, "min_chars='many' is not int | None"),
+        ("solution_too_short", {"min_chars": True}, "min_chars=True"),
+        ("solution_too_long", {"max_tokens": 10.5}, "max_tokens=10.5"),
+        ("majority", {"min_share": None}, "min_share=None is not float"),
+        ("mojibake", {"columns": "problem"}, "columns='problem'"),
+        ("trim_prefix", {"prefix": 3}, "prefix=3 is not str"),
+    ],
+)
+def test_values_of_another_type_are_refused(step: str, params: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("|", "[|]")):
+        Step(step, params)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"], {"a": 1}])
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [("problem", "no_problem"), ("generation", "no_solution"), ("generated_solution", "no_solution")],
+)
+def test_a_column_that_is_no_text_is_a_reason(column: str, reason: str, value: object) -> None:
+    if (column, value) == ("generated_solution", None):
+        reason = None  # then the generation is taken
+    assert (
+        apply(GOOD | {column: value}, [Step(name) for name in FILTERS if name in ("multiple_boxes", "mojibake")])[1]
+        == reason
+    )
+
+
+def test_missing_columns_are_refused_with_the_way_on() -> None:
+    own = [{"id": 1, "problem": "p", "generation": "s"}]
+    require_columns(own, [Step("no_box"), Step("trim_prefix")])
+    with pytest.raises(
+        ValueError, match=r"step incorrect needs the column is_correct.*first 1 rows.*\+recipe=grade input="
+    ):
+        require_columns(own, [Step("no_box"), Step("incorrect")])
+    with pytest.raises(ValueError, match=r"step majority needs the column majority_votes.*\+recipe=vote"):
+        require_columns(own, [Step("majority")])
+    with pytest.raises(ValueError, match=r"rows have no solution.*\+recipe=generate"):
+        require_columns([{"problem": "p"}], [Step("no_box")])
+    require_columns([], [Step("incorrect")])
+    assert set(NEEDS) <= set(FILTERS) and {column for columns in NEEDS.values() for column in columns} == set(ADDED_BY)
+
+
 def test_the_names_recipes_use_exist() -> None:
     names = {"incorrect", "truncated", "multiple_boxes", "no_box", "problem_too_long", "solution_too_long"}
-    assert names | {"solution_too_short", "incorrect_arithmetic", "majority"} == set(FILTERS)
-    assert set(EDITS) == {"trim_prefix", "trim_after_answer"}
+    assert names | {"solution_too_short", "incorrect_arithmetic", "majority"} <= set(FILTERS)
+    assert {"trim_prefix", "trim_after_answer"} <= set(EDITS)
+    assert not set(FILTERS) & set(EDITS)

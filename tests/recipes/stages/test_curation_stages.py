@@ -1,4 +1,4 @@
-"""grade, vote, collect_problems, decontaminate, filter and downsample, on rows small enough to check by eye."""
+"""grade, vote, collect_problems, decontaminate and downsample, on rows small enough to check by eye."""
 
 from collections import Counter
 from typing import Any
@@ -28,7 +28,7 @@ def test_grade(run, rows) -> None:
     ran = run("grade", input=rows(data))
     assert [row["is_correct"] for row in ran.output] == list(texts.values())
     assert [row["predicted_answer"] for row in ran.output][2:4] == ["5", None]
-    assert ran.manifest["figures"] == {"correct": 2} and ran.manifest["rows_in"] == 5
+    assert ran.manifest["figures"]["correct"] == 2 and ran.manifest["rows_in"] == 5
     assert [{key: row[key] for key in data[0]} for row in ran.output] == data, "rows only gain keys"
 
 
@@ -121,41 +121,6 @@ def test_decontaminate_asks_in_both_orders(run, rows, model, fake) -> None:
 def test_decontaminate_refuses_a_judge_without_a_prompt(run, model) -> None:
     with pytest.raises(ValueError, match=r"prompt is not set, and judge=llm needs one"):
         run("decontaminate", benchmarks="x", model=model, server={"kind": "embedded"})
-
-
-def test_filter(run, rows, model) -> None:
-    good = {"predicted_answer": "4", "is_correct": True}
-    data = [
-        solved("1", " 2 + 2 = 4. \\boxed{4}.\nAnd so on.", **good),
-        solved("1", r"2 + 2 = 4. \boxed{4}.", **good),
-        solved("2", r"2 + 2 = 5. \boxed{4}.", **good),
-        solved("3", r"\boxed{4} \boxed{4}", **good),
-        solved("4", r"\boxed{5}", predicted_answer="5", is_correct=False),
-        solved("5", "none", predicted_answer=None, is_correct=False),
-        solved("6", r"\boxed{4}", **good) | {"finish_reason": "length"},
-        solved("7", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 " + r"\boxed{4}", **good),
-    ]
-    steps = [
-        {"name": name}
-        for name in ("truncated", "incorrect", "multiple_boxes", "trim_after_answer", "incorrect_arithmetic")
-    ]
-    steps.append({"name": "solution_too_long", "params": {"max_tokens": 30}})
-    ran = run("filter", input=rows(data), steps=steps, model=model)
-    assert [row["generated_solution"] for row in ran.output] == [r"2 + 2 = 4. \boxed{4}."]
-    assert ran.reasons == [
-        "duplicate",
-        "incorrect_arithmetic",
-        "multiple_boxes",
-        "incorrect",
-        "no_answer",
-        "truncated",
-        "solution_too_long",
-    ]
-    assert ran.output[0]["generation"] == data[0]["generation"]
-    with pytest.raises(ValueError, match=r"stages\.bad\.steps: .*'incorect'"):
-        run("filter", input="x", steps=[{"name": "incorect"}], model=model, folder="bad")
-    with pytest.raises(ValueError, match="no row is left"):
-        run("filter", input=rows(data[2:3]), steps=steps, model=model, folder="none")
 
 
 @pytest.mark.parametrize("method", ["fair", "random"])

@@ -1,0 +1,64 @@
+"""+recipe=filter and +recipe=deduplicate: a person's own file, one command each."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.stages.conftest import lines
+
+Finish = Callable[..., str]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    rows = [
+        {"question": f"What is {i} + {i}?", "solution": f"{i} + {i} = {2 * i}. \\boxed{{{2 * i}}}", "mine": i}
+        for i in range(30)
+    ]
+    rows[3]["solution"] = r"3 + 3 = 7. \boxed{6}"
+    rows[4]["solution"] = "It is 8."
+    rows[5]["solution"] += "\nProblem:\nAnother one"
+    rows[6] = rows[7] | {"mine": 6}
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "no json\n")
+    return path
+
+
+def test_look_filter_deduplicate(finish: Finish, mine: Path, tmp_path: Path) -> None:
+    look = finish("+recipe=filter", "+scale=tiny", f"input={mine}", "stages.filter.preview=20", "run_name=look")
+    assert (
+        "incorrect_arithmetic            1     5.0%" in look
+        and "3 + 3 = 7" in look
+        and "cut: Problem: Another one" in look
+    )
+    assert "\x1b" not in look and not list((tmp_path / "look").rglob("output*.jsonl"))
+    said = finish("+recipe=filter", "+scale=tiny", f"input={mine}", "run_name=done")
+    assert "28 rows, dropped 1 incorrect_arithmetic, 1 malformed_json, 1 no_box" in said
+    output = lines(tmp_path / "done" / "filter" / "output.jsonl")
+    assert [row["mine"] for row in output] == [i for i in range(30) if i not in (3, 4)]
+    assert output[3]["generated_solution"] == r"5 + 5 = 10. \boxed{10}" and output[3]["problem"] == "What is 5 + 5?"
+    said = finish("+recipe=deduplicate", f"input={tmp_path / 'done' / 'filter'}", "stages.deduplicate.near=true")
+    assert "27 rows, dropped 1 duplicate" in said
+    dropped = lines(tmp_path / "deduplicate" / "deduplicate" / "dropped.jsonl")
+    assert [row["mine"] for row in dropped] == [7] and dropped[0]["duplicate_of"] == output[4]["id"]
+    counts = Counter(row["mine"] for row in lines(tmp_path / "deduplicate" / "deduplicate" / "output.jsonl"))
+    assert set(counts.values()) == {1} and len(counts) == 27
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["stages.filter.steps=[{name: incorrect}]"], 1, "step incorrect needs the column is_correct"),
+        (["stages.filter.steps=[{name: no_boxes}]"], 2, "got 'no_boxes', choose one of"),
+        (["stages.filter.steps=[{name: no_box, params: {many: 3}}]"], 2, "unknown parameter many; it takes none"),
+        (["stages.filter.preview=many"], 2, "many"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    finish: Finish, mine: Path, words: list[str], code: int, message: str
+) -> None:
+    said = finish("+recipe=filter", "+scale=tiny", f"input={mine}", *words, code=code)
+    assert message in " ".join(said.split()) and "Traceback" not in said
