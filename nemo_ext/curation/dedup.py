@@ -19,6 +19,7 @@ from nemo_ext.rows import Row
 Array = np.ndarray[Any, Any]
 COLUMNS = ("problem", "generated_solution")
 KEY_BYTES = 16
+_TO_SPACE = bytes(ord(" ") if chr(code).isspace() else code for code in range(128)) + bytes(range(128, 256))
 _NAME_BYTES = 128  # of what is kept of an id
 
 
@@ -49,11 +50,21 @@ def read_keys(files: Sequence[Path], columns: Sequence[str], workers: int | None
 
 def row_key(row: Row, columns: Sequence[str] = COLUMNS) -> bytes:
     """128 bits of the columns, white space collapsed. A row without `generated_solution` has that of `generation`."""
-    return text_key("\x1f".join(" ".join(_text(row, column).split()) for column in columns))
+    return text_key(b"\x1f".join(collapsed(_text(row, column)) for column in columns))
 
 
-def text_key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+def text_key(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
+
+
+def collapsed(text: str) -> bytes:
+    """The text with every run of white space one space, and none at its ends."""
+    if not text.isascii():
+        return " ".join(text.split()).encode("utf-8", "surrogatepass")
+    plain = text.encode().translate(_TO_SPACE)  # a third of the time of taking the words apart
+    while b"  " in plain:
+        plain = plain.replace(b"  ", b" ")
+    return plain.strip(b" ")
 
 
 def _text(row: Row, column: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_ext.curation.dedup import first_equal, text_key
+from nemo_ext.curation.dedup import collapsed, first_equal, text_key
 from nemo_ext.curation.problem_sketch import band_hashes, normalised, num_bands, shingles, telling
 from nemo_ext.row_map import scan_rows
 from nemo_ext.rows import Row
@@ -102,7 +102,7 @@ class _Distinct:
 def _sketcher(threshold: float) -> Callable[[list[Row]], tuple[Array, Array, Array]]:
     def sketch(rows: list[Row]) -> tuple[Array, Array, Array]:
         problems = [_problem(row) for row in rows]
-        keys = np.frombuffer(b"".join(text_key(" ".join(text.split())) for text in problems), np.uint64).reshape(-1, 2)
+        keys = np.frombuffer(b"".join(text_key(collapsed(text)) for text in problems), np.uint64).reshape(-1, 2)
         starts = np.ones(len(rows), bool)  # of a run of samples of one problem
         starts[1:] = (keys[1:] != keys[:-1]).any(axis=1)
         texts = [normalised(problems[i]) for i in np.flatnonzero(starts)]

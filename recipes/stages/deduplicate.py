@@ -61,7 +61,8 @@ def run(cfg: Config) -> Facts:
     if near is not None:
         codes[near.first_row >= 0] = 2
     notes = _Notes(Names(keyed.names), first, near)
-    mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, notes=notes)
+    lengths = [len(batch) for batch in keyed.names]
+    mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, notes=notes, lengths=lengths)
     return Facts(
         inputs=files,
         outputs=mapped.outputs,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_ext.curation.dedup import Names, first_equal, read_keys, row_key
+from nemo_ext.curation.dedup import Names, collapsed, first_equal, read_keys, row_key
 from nemo_ext.rows import dumps
 
 
@@ -71,3 +71,8 @@ def test_many_keys_at_once() -> None:
     sample = random.Random(0).sample(range(len(keys)), 200)
     assert all(keys[first[i], 0] == keys[i, 0] and first[first[i]] == first[i] for i in sample)
     assert len(np.unique(keys[:, 0])) == (first == np.arange(len(first))).sum()
+
+
+@given(st.text(st.sampled_from("ab1 \t\n\r\x0b\x1c\x1f\xa0\u2003\ud800"), max_size=30))
+def test_white_space_is_collapsed_as_words_are_split(text: str) -> None:
+    assert collapsed(text) == " ".join(text.split()).encode("utf-8", "surrogatepass")

@@ -58,7 +58,9 @@ def test_search_joins_both_retrievals(encoder: str) -> None:
     problem = {"id": "p", "problem": "A train leaves", "expected_answer": None}
 
     def near(*retrieval: str) -> dict[int, float]:
-        methods = Methods(ngrams=(), retrieval=retrieval, encoder=encoder, top_k=2, top_k_of="each", number_matches=0, rule=False)
+        methods = Methods(
+            ngrams=(), retrieval=retrieval, encoder=encoder, top_k=2, top_k_of="each", number_matches=0, rule=False
+        )
         (found,) = Search(tests, methods)([problem])
         return dict(found.near)
 
