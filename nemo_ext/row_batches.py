@@ -6,6 +6,7 @@ files alone, so neither the number of workers nor a restart changes what a stage
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
@@ -92,12 +93,19 @@ def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
         for start, end in pairwise(_edges(part, BATCH_BYTES, key)):
             yield Batch(index, part.path, start, end)
         return
-    try:
+    with readable(part.path):
         yield from _read_batches(part, index, key)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """While a compressed file is read: raises ValueError with its name where it is cut off or damaged."""
+    try:
+        yield
     except OSError as error:
         if error.errno is not None:  # of the disk, not of what is in the file
             raise
-        raise ValueError(f"{part.path}: cut off or damaged: {error}. Is it whole where it came from?") from error
+        raise ValueError(f"{path}: cut off or damaged: {str(error).rstrip('.')}. Is it whole where it came from?") from error
 
 
 def _edges(part: Part, step: int, key: Key | None) -> Iterator[int]:

@@ -33,6 +33,7 @@ RowFunction = Callable[[list[Row], Counter[str]], Iterable[tuple[Row, str | None
 SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it needs
 KEEP = 0
 PARTS = "parts"
+WRITTEN = ("output", "dropped")
 # A quotation mark inside a JSON string is escaped, so that these find keys alone.
 _ID = re.compile(rb'\{"id":(?:"[^"\\]*"|-?\d+)')
 _SAMPLE = re.compile(rb',"sample_index":\d+')
@@ -169,7 +170,13 @@ def _with_codes(
 
 
 def worker_count(asked: int | None, files: Sequence[Path]) -> int:
-    """`asked`, or a process per core, or one where there is little to do."""
+    """`asked`, or a process per core, or one where there is little to do.
+
+    Raises:
+        ValueError: asked for less than one.
+    """
+    if asked is not None and asked < 1:
+        raise ValueError(f"workers={asked}; it must be 1 or more, or null for one per core")
     small = sum(file.stat().st_size for file in files) < SMALL_BYTES
     return asked or (1 if small else available_cores())
 
@@ -263,6 +270,7 @@ class _PartWriter:
     """Writes the pieces of each part, and remembers which parts are whole."""
 
     def __init__(self, folder: Path, cut: list[Part], shard: int, shards: int) -> None:
+        _refuse_own_output(folder, cut)
         self.folder, self.cut = folder, cut
         self.mine = list(range(shard, len(cut), shards))
         identity = [_identity(part) for part in cut]
@@ -324,9 +332,17 @@ class _PartWriter:
     def _clear(self) -> None:
         """What was made of another input."""
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
-        for kind in ("output", "dropped"):
+        for kind in WRITTEN:
             for path in self.folder.glob(f"{kind}*.jsonl"):
                 path.unlink()
+
+
+def _refuse_own_output(folder: Path, cut: list[Part]) -> None:
+    """Files by the names that are written would be gone before they were read."""
+    for path in {part.path for part in cut}:
+        real = path.resolve()
+        if real.parent == folder.resolve() and real.name.startswith(WRITTEN):
+            raise ValueError(f"{path} is both input and output: choose another folder to write to, such as by run_name=")
 
 
 def _identity(part: Part) -> dict[str, Any]:

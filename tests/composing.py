@@ -13,7 +13,7 @@ RECIPES = sorted(path.relative_to(run.RECIPES).with_suffix("").as_posix() for pa
 
 ON_ROWS = (
     "generate", "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "inject_noise",
-    "publish_data",
+    "publish_data", "select_code",
 )  # fmt: skip
 NEEDED = {name: ["input=rows.jsonl"] for name in ON_ROWS} | {
     "evaluate_checkpoint": ["checkpoints=run/train", "step=100"],

@@ -48,9 +48,9 @@ def write_card(path: Path, card: Card, stages: list[StageRecord], outside: list[
     environment.globals.update(drops=_drops, pairs=_pairs)
     text = environment.get_template("card.md.jinja").render(
         header=_header(card),
-        title=card.title,
+        title=" ".join(card.title.split()),
         description=card.description,
-        more_columns=card.more_columns,
+        more_columns=list(map(_cell, card.more_columns)),
         splits=card.splits,
         seed=card.seed,
         sources=[

@@ -1,7 +1,6 @@
 """Rows of one part of the input into the files of every split: parquet, and JSONL with zstd.
 
-COLUMNS are those that OpenMathInstruct-2 was released with. A split is the rows of the lowest ranks, so smaller splits
-are part of larger ones.
+A split is the rows of the lowest ranks, so smaller splits are part of larger ones.
 """
 
 import json
@@ -18,11 +17,11 @@ import pyarrow.parquet as pq
 
 from nemo_ext.curation.row_keys import has_solution
 from nemo_ext.files import atomic_open, write_json_atomic
+from nemo_ext.publish import COLUMNS
 from nemo_ext.row_batches import Batch, Part, batches
 from nemo_ext.rows import Row, dumps
 from nemo_ext.usable_rows import Unusable, usable_rows
 
-COLUMNS = ("problem", "generated_solution", "expected_answer", "problem_source")
 LENGTH_STEP = 250  # characters, of the histogram of solutions
 MAX_LENGTH = 4000
 ROW_GROUP_BYTES = 32 << 20  # of text: what a reader of parquet takes into memory at once

@@ -39,6 +39,7 @@ JUDGES = ("llm", "rule", "none")
 MODES = ("drop", "mark", "audit")
 RETRIEVAL = ("tfidf", "dense")
 TOP_K_OF = ("all", "each")
+PREPARED = {"id", "benchmark", "problem", "expected_answer"}
 CANDIDATES, CONTAMINATED, AUDIT = "candidates", "contaminated.jsonl", "audit.md"
 MAX_REPLY_TOKENS = 16
 MAX_LISTED = (
@@ -120,8 +121,7 @@ def run(cfg: Config) -> Facts:
     folder, methods = Path(cfg.output_dir), _methods(cfg)
     files = [file for source in cfg.inputs for file in input_files(source)]
     benchmark_files = input_files(cfg.benchmarks)
-    tests = by_benchmark([row for file in benchmark_files for row in read_rows(file)])
-    require_rows(len(tests), f"{cfg.name}: benchmarks={cfg.benchmarks}", Counter())
+    tests = by_benchmark(_tests(cfg, benchmark_files))
     parts = Parts(folder / CANDIDATES)
     parts.collect(files, _identity(files, benchmark_files, methods), cfg.workers)
     parts.search(tests, methods, cfg.workers, Progress(folder, "parts").update)
@@ -136,6 +136,17 @@ def run(cfg: Config) -> Facts:
         figures=audit.figures | toy | {"table": str(folder / AUDIT)},
         **written,
     )
+
+
+def _tests(cfg: Config, files: list[Path]) -> list[Row]:
+    tests = [row for file in files for row in read_rows(file)]
+    require_rows(len(tests), f"{cfg.name}: benchmarks={cfg.benchmarks}", Counter())
+    if not all(PREPARED <= row.keys() for row in tests):
+        raise ValueError(
+            f"stages.{cfg.name}.benchmarks={cfg.benchmarks}: not what prepare_benchmarks writes, which has {sorted(PREPARED)}. "
+            "Files of your own go through that stage: benchmarks=[<file>]"
+        )
+    return tests
 
 
 def _methods(cfg: Config) -> "Methods":

@@ -45,6 +45,8 @@ class Config(Stage):
 def check(cfg: Config) -> None:
     if cfg.method not in METHODS:
         raise ValueError(f"stages.{cfg.name}.method={cfg.method!r}; it may be one of {METHODS}")
+    if cfg.seed < 0 or (cfg.num_rows is not None and cfg.num_rows < 1):
+        raise ValueError(f"stages.{cfg.name}: num_rows={cfg.num_rows} must be 1 or more, seed={cfg.seed} 0 or more")
     if cfg.num_problems is not None and (cfg.num_rows is None or cfg.num_problems < 1):
         raise ValueError(
             f"stages.{cfg.name}.num_problems={cfg.num_problems} with num_rows={cfg.num_rows}; it must be 1 or more, and "

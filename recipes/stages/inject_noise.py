@@ -42,6 +42,8 @@ class Config(Stage):
 def check(cfg: Config) -> None:
     if cfg.kind not in KINDS:
         raise ValueError(f"stages.{cfg.name}.kind={cfg.kind!r}; it may be one of {KINDS}")
+    if cfg.seed < 0 or (cfg.num_rows is not None and cfg.num_rows < 1):
+        raise ValueError(f"stages.{cfg.name}: num_rows={cfg.num_rows} must be 1 or more, seed={cfg.seed} 0 or more")
     if not 0 <= cfg.rate <= 1:
         raise ValueError(f"stages.{cfg.name}.rate={cfg.rate}; it is a share, in [0, 1]")
 
@@ -88,7 +90,7 @@ def _choose(cfg: Config, keys: "RowKeys") -> tuple[Any, Any]:
     if not total or need["correct"] > len(correct) or need["wrong"] > len(wrong):
         raise ValueError(
             f"stages.{cfg.name}: {total} rows at rate {cfg.rate} need {need['correct']} correct and {need['wrong']} wrong "
-            f"ones; the input has {len(correct)} and {len(wrong)}. Set num_rows lower (or grade the rows first)"
+            f"ones; the input has {len(correct)} and {len(wrong)} by is_correct. Grade the rows first, or set num_rows lower"
         )
     chosen, noisy = np.zeros(len(keys), bool), np.zeros(len(keys), bool)
     right = correct[fair_rank(keys.problems[correct], cfg.seed) < need["correct"]]

@@ -34,6 +34,8 @@ class Config(Stage):
 def check(cfg: Config) -> None:
     if cfg.keep not in POOLS:
         raise ValueError(f"stages.{cfg.name}.keep={cfg.keep!r}; it may be one of {POOLS}")
+    if cfg.seed < 0 or (cfg.num_rows is not None and cfg.num_rows < 1):
+        raise ValueError(f"stages.{cfg.name}: num_rows={cfg.num_rows} must be 1 or more, seed={cfg.seed} 0 or more")
 
 
 def run(cfg: Config) -> Facts:
@@ -50,6 +52,12 @@ def run(cfg: Config) -> Facts:
         name: np.flatnonzero(each.correct == 1) if cfg.only_correct else np.arange(len(each))
         for name, each in keys.items()
     }
+    for name in POOLS:
+        if not len(allowed[name]):
+            raise ValueError(
+                f"stages.{cfg.name}.{name}={getattr(cfg, name)}: of {len(keys[name])} rows none is correct (is_correct: true). "
+                "Grade them first, or set only_correct=false"
+            )
     first, second = (keys[name].problems[allowed[name]] for name in POOLS)
     chosen = matching(first, second, cfg.num_rows, cfg.seed)
     own = keys[cfg.keep]

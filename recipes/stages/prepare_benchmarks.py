@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from nemo_ext.datasets import BadRow, normalise
 from nemo_ext.manifest import Facts
+from nemo_ext.row_batches import readable
 from nemo_ext.rows import (
     MAX_ROW_BYTES,
     Row,
@@ -111,6 +112,11 @@ def _toy(settings: Benchmark) -> Iterator[tuple[str, Row | str]]:
 def _read(path: Path) -> Iterator[tuple[str, Row | str]]:
     """(file, line and row number, the row or what is wrong with the line) of each."""
     require_row_file(path)
+    with readable(path):
+        yield from _lines(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Row | str]]:
     if path.suffix == ".parquet":
         yield from ((f"{path}: row {number}", row) for number, row in enumerate(parquet_rows(path), start=1))
         return

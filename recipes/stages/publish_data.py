@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
+from nemo_ext.publish import COLUMNS
 from nemo_ext.rows import input_files, require_rows
 from recipes.stage import Stage
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from nemo_ext.publish.splits import Task, Written
     from nemo_ext.row_batches import Part
 
-DATASET = "dataset"
+DATASET, ALL = "dataset", "all"
 
 
 @dataclass(kw_only=True)
@@ -53,11 +54,24 @@ def check(cfg: Config) -> None:
         raise ValueError(
             f"stages.{cfg.name}.splits={dict(cfg.splits)}; it needs splits of at least one row, or null for all"
         )
-    bad = [name for name in cfg.splits if not name.replace("_", "").isalnum()]
+    bad = [name for name in cfg.splits if not name.replace("_", "").isalnum() or name == ALL]
     if bad:
-        raise ValueError(f"stages.{cfg.name}.splits: {bad[0]!r} cannot be a split's name; letters, digits and _ can")
-    if cfg.file_mb < 1:
-        raise ValueError(f"stages.{cfg.name}.file_mb={cfg.file_mb}; it must be at least 1")
+        raise ValueError(
+            f"stages.{cfg.name}.splits: {bad[0]!r} cannot be a split's name; letters, digits and _ can, and {ALL!r} is what "
+            "`datasets` calls all of them"
+        )
+    _check_columns(cfg)
+    if cfg.file_mb < 1 or cfg.seed < 0:
+        raise ValueError(f"stages.{cfg.name}: file_mb={cfg.file_mb} must be 1 or more, seed={cfg.seed} 0 or more")
+
+
+def _check_columns(cfg: Config) -> None:
+    names = [*COLUMNS, *cfg.columns]
+    twice = [name for place, name in enumerate(names) if not name or name in names[:place]]
+    if twice:
+        raise ValueError(
+            f"stages.{cfg.name}.columns: {twice[0]!r} is empty or there twice; {', '.join(COLUMNS)} are always written"
+        )
 
 
 def run(cfg: Config) -> Facts:
@@ -67,6 +81,8 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.row_batches import parts
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    if any(path.resolve().is_relative_to((folder / DATASET).resolve()) for path in files):
+        raise ValueError(f"stages.{cfg.name}.input={cfg.input} is where the data set is written to: use another run_name=")
     keys = read_keys(files, cfg.workers)
     ranks = _ranks(keys, cfg.seed)
     solved = int(keys.solved.sum())

@@ -48,6 +48,18 @@ def test_look_filter_deduplicate(finish: Finish, mine: Path, tmp_path: Path) -> 
     assert set(counts.values()) == {1} and len(counts) == 27
 
 
+def test_select_code(finish: Finish, tmp_path: Path) -> None:
+    """Samples of a problem lie apart, as in files written seed by seed."""
+    code = "<llm-code>\nprint(4)\n</llm-code>\n<llm-code-output>\n4\n</llm-code-output>\n\\boxed{4}"
+    rows = [{"problem": f"p{p}", "solution": code if p + s < 4 else "\\boxed{4}"} for s in range(3) for p in range(4)]
+    path = tmp_path / "seeds.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = finish("+recipe=select_code", f"input={path}", "stages.select_code.mode=any_code")
+    assert "9 rows, dropped 3 has_no_code" in said
+    output = lines(tmp_path / "select_code" / "select_code" / "output.jsonl")
+    assert Counter(row["problem"] for row in output) == {"p0": 3, "p1": 3, "p2": 2, "p3": 1}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
