@@ -99,10 +99,14 @@ def run_lock(run_dir: Path) -> Iterator[None]:
     """One launcher per run folder.
 
     Raises:
-        ValueError: another one is at work there.
+        ValueError: another one is at work there, or nothing can be written there.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("w") as handle:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handle = (run_dir / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(f"{run_dir} cannot be written: {error}. Set RUNS_DIR, or run_dir=") from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

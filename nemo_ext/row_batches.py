@@ -105,7 +105,9 @@ def readable(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:  # of the disk, not of what is in the file
             raise
-        raise ValueError(f"{path}: cut off or damaged: {str(error).rstrip('.')}. Is it whole where it came from?") from error
+        raise ValueError(
+            f"{path}: cut off or damaged: {str(error).rstrip('.')}. Is it whole where it came from?"
+        ) from error
 
 
 def _edges(part: Part, step: int, key: Key | None) -> Iterator[int]:

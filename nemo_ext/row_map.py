@@ -271,6 +271,8 @@ class _PartWriter:
 
     def __init__(self, folder: Path, cut: list[Part], shard: int, shards: int) -> None:
         _refuse_own_output(folder, cut)
+        for place in (folder, folder / PARTS):
+            remove_torn(place)
         self.folder, self.cut = folder, cut
         self.mine = list(range(shard, len(cut), shards))
         identity = [_identity(part) for part in cut]
@@ -337,12 +339,20 @@ class _PartWriter:
                 path.unlink()
 
 
+def remove_torn(folder: Path) -> None:
+    """What a killed run had begun to write into `folder`: only one process may be at work there."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
+
+
 def _refuse_own_output(folder: Path, cut: list[Part]) -> None:
     """Files by the names that are written would be gone before they were read."""
     for path in {part.path for part in cut}:
         real = path.resolve()
         if real.parent == folder.resolve() and real.name.startswith(WRITTEN):
-            raise ValueError(f"{path} is both input and output: choose another folder to write to, such as by run_name=")
+            raise ValueError(
+                f"{path} is both input and output: choose another folder to write to, such as by run_name="
+            )
 
 
 def _identity(part: Part) -> dict[str, Any]:

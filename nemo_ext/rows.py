@@ -84,7 +84,9 @@ def read_any(path: Path) -> Iterator[Row | str]:
 def require_row_file(path: Path) -> None:
     """Raises ValueError when it is not there or not of a kind that rows are read from."""
     if not path.is_file():
-        raise ValueError(f"no such file: {path} (looked from {Path.cwd()})")
+        raise ValueError(
+            f"no such file: {path} (looked from {Path.cwd()}). Rows of your own are given with input=, or data= to train on"
+        )
     if not path.name.endswith(ROW_FILES):
         raise ValueError(f"{path}: expected a file that ends in {', '.join(ROW_FILES)}")
 

@@ -141,10 +141,10 @@ def run(cfg: Config) -> Facts:
 def _tests(cfg: Config, files: list[Path]) -> list[Row]:
     tests = [row for file in files for row in read_rows(file)]
     require_rows(len(tests), f"{cfg.name}: benchmarks={cfg.benchmarks}", Counter())
-    if not all(PREPARED <= row.keys() for row in tests):
+    if not all(row.keys() >= PREPARED for row in tests):
         raise ValueError(
-            f"stages.{cfg.name}.benchmarks={cfg.benchmarks}: not what prepare_benchmarks writes, which has {sorted(PREPARED)}. "
-            "Files of your own go through that stage: benchmarks=[<file>]"
+            f"stages.{cfg.name}.benchmarks={cfg.benchmarks}: not what prepare_benchmarks writes, rows with "
+            f"{', '.join(sorted(PREPARED))}. Files of your own go through that stage: benchmarks=[<file>]"
         )
     return tests
 

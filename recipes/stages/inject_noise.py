@@ -50,12 +50,13 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.curation.row_keys import read_keys
-    from nemo_ext.row_map import select_rows
+    from nemo_ext.row_map import remove_torn, select_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     keys = read_keys(files, cfg.workers)
     chosen, noisy = _choose(cfg, keys)
     shutil.rmtree(folder / SELECTED, ignore_errors=True)  # of a run that was killed
+    remove_torn(folder)
     mapped = select_rows(
         folder / SELECTED, files, ~chosen, REASONS, workers=cfg.workers, compact=True, lengths=keys.lengths
     )

@@ -55,7 +55,7 @@ def run(cfg: Config) -> Facts:
     for name in POOLS:
         if not len(allowed[name]):
             raise ValueError(
-                f"stages.{cfg.name}.{name}={getattr(cfg, name)}: of {len(keys[name])} rows none is correct (is_correct: true). "
+                f"stages.{cfg.name}.{name}={getattr(cfg, name)}: of {len(keys[name])} rows none has is_correct: true. "
                 "Grade them first, or set only_correct=false"
             )
     first, second = (keys[name].problems[allowed[name]] for name in POOLS)

@@ -82,7 +82,9 @@ def run(cfg: Config) -> Facts:
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     if any(path.resolve().is_relative_to((folder / DATASET).resolve()) for path in files):
-        raise ValueError(f"stages.{cfg.name}.input={cfg.input} is where the data set is written to: use another run_name=")
+        raise ValueError(
+            f"stages.{cfg.name}.input={cfg.input} is where the data set is written to: use another run_name="
+        )
     keys = read_keys(files, cfg.workers)
     ranks = _ranks(keys, cfg.seed)
     solved = int(keys.solved.sum())
@@ -115,11 +117,12 @@ def _ranks(keys: "RowKeys", seed: int) -> Any:
 
 def _write(cfg: Config, files: list[Path], cut: "list[Part]", ranks: Any, splits: dict[str, int | None]) -> "Written":
     from nemo_ext.progress import Progress
-    from nemo_ext.publish.splits import Written, make_writer
-    from nemo_ext.row_map import run_batches, worker_count
+    from nemo_ext.publish.splits import RECORDS, Written, make_writer
+    from nemo_ext.row_map import remove_torn, run_batches, worker_count
 
     dataset = Path(cfg.output_dir) / DATASET
     _remove_others(dataset, len(cut))
+    remove_torn(Path(cfg.output_dir) / RECORDS)
     progress, written = Progress(Path(cfg.output_dir), "files"), Written()
     make = partial(make_writer, dataset, splits, len(cut), list(cfg.columns))
     done = run_batches(make, _tasks(cut, ranks), worker_count(cfg.workers, files))
@@ -142,9 +145,9 @@ def _tasks(cut: "list[Part]", ranks: Any) -> "Iterator[Task]":
 
 
 def _remove_others(dataset: Path, count: int) -> None:
-    """Files of an input that was cut otherwise: readers take every file that is there."""
+    """Files of an input that was cut otherwise, or that a killed run had begun: readers take every file that is there."""
     for path in dataset.glob("*/*"):
-        if f"-of-{count:05d}." not in path.name:
+        if f"-of-{count:05d}." not in path.name or path.suffix == ".tmp":
             path.unlink()
 
 

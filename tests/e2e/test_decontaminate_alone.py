@@ -28,7 +28,7 @@ def benchmark(tmp_path: Path) -> Path:
 def test_a_file_against_a_new_benchmark_then_its_output_again(finish: Finish, benchmark: Path, tmp_path: Path) -> None:
     data = tmp_path / "mine.parquet"
     pq.write_table(pa.Table.from_pylist(DATA), data)
-    said = finish("+recipe=decontaminate", RULE, f"input={data}", f"benchmarks=[{benchmark}]")
+    said = finish("+recipe=decontaminate", f"input={data}", f"benchmarks=[{benchmark}]")
     out = tmp_path / "decontaminate" / "decontaminate"
     assert "1 contaminated_olympiad_2027" in said and f"table {out / 'audit.md'}" in said
     assert [row["mine"] for row in lines(out / "output.jsonl")] == [i for i in range(20) if i != 7]

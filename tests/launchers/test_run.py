@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launchers import resolvers
 from tests.composing import RECIPES
 from tests.conftest import ROOT
 
@@ -84,6 +85,13 @@ def test_missing_data_says_which_key(tmp_path: Path) -> None:
     assert "nowhere.jsonl" in done.stderr and "data=" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = launch(tmp_path / "file", "+recipe=sft_full", "+scale=tiny")
+    assert done.returncode != 0 and "cannot be written" in done.stderr and "RUNS_DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_missing_gpus_name_both_ways_on(tmp_path: Path) -> None:
     line = refusal(tmp_path / "runs", "+recipe=sft_full", "+cluster.gpus=0")
     for said in ("train", "8 node(s) x 8 GPUs", "1 node with 0", "cluster=", "+scale=tiny"):
@@ -130,3 +138,12 @@ def test_paths_of_the_user_are_relative_to_the_user(tmp_path):
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
     assert f"input: {tmp_path}/mine.jsonl" in shown
     assert f"path: {tmp_path}/mine.jsonl" in shown
+
+
+def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Before, the second took the place of the first, unsaid."""
+    with pytest.raises(ValueError, match=r"b/aime.jsonl would be called 'aime', as another one before it is"):
+        resolvers.benchmarks(["a/aime.parquet", "b/aime.jsonl"])
+    with pytest.raises(ValueError, match="'gsm8k'"):
+        resolvers.benchmarks(["gsm8k", "mine/gsm8k.jsonl"])
+    assert list(resolvers.benchmarks(["gsm8k", "a/aime.parquet", "b/amc.v2.jsonl"])) == ["gsm8k", "aime", "amc"]

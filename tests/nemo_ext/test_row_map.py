@@ -1,5 +1,6 @@
 """Rows through workers: the same bytes for any number of them and after any kill; broken lines counted, never lost."""
 
+import codecs
 import json
 import os
 import signal
@@ -224,3 +225,64 @@ def test_selection_follows_the_scan(tmp_path: Path) -> None:
     assert read(tmp_path / "w2", "dropped")[0] == {"id": "r1", "row": 1, "reason": "one"}
     with pytest.raises(AssertionError, match="codes"):
         select_rows(tmp_path / "w3", [path], codes[:-1], ["one", "two"])
+
+
+def test_files_without_rows_are_parts_too(tmp_path: Path) -> None:
+    """A table of no rows, compressed nothing: neither is zero bytes long."""
+    pq.write_table(pa.table({"problem": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl.zst").write_bytes(pa.Codec("zstd").compress(b"", asbytes=True))
+    files = [tmp_path / "a.parquet", tmp_path / "b.jsonl.zst", write(tmp_path / "c.jsonl", numbered(4))]
+    mapped = map_rows(tmp_path / "out", files, make_odd_out)
+    assert (mapped.total, len(mapped.outputs)) == (4, 3) and all(path.is_file() for path in mapped.outputs)
+
+
+def test_a_person_s_keys_and_byte_order_mark_lose_no_row(tmp_path: Path) -> None:
+    rows = [{"problem": "p", "n": n, "__unusable__": "x", "reason": "mine"} for n in range(3)]
+    file = write(tmp_path / "in.jsonl", rows)
+    file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+    assert map_rows(tmp_path / "out", [file], make_odd_out).total == 3
+    assert [row["reason"] for row in read(tmp_path / "out", "output")] == ["mine", "mine"]
+
+
+def test_text_that_parquet_has_as_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"problem": ["2\u00d73?".encode()], "n": [2]}), tmp_path / "in.parquet")
+    map_rows(tmp_path / "out", [tmp_path / "in.parquet"], make_odd_out)
+    assert read(tmp_path / "out", "output")[0]["problem"] == "2\u00d73?"
+
+
+@pytest.mark.parametrize("name", ["cut.jsonl.zst", "not.jsonl.zst", "damaged.parquet", "array.json", "pretty.jsonl"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    path, text = tmp_path / name, b"".join(json.dumps(row).encode() + b"\n" for row in numbered(3000, 50))
+    if name.startswith("cut"):
+        path.write_bytes(pa.Codec("zstd").compress(text, asbytes=True)[:-40])
+    elif name.startswith("damaged"):
+        pq.write_table(pa.Table.from_pylist(numbered(3000, 50)), path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:40] + bytes(200) + whole[240:])
+    else:
+        path.write_bytes(b"plain" if name.startswith("not") else json.dumps(numbered(3), indent=2).encode())
+    with pytest.raises(ValueError, match=rf"{name}: (cut off or damaged|one JSON array)"):
+        map_rows(tmp_path / "out", [path], make_odd_out)
+
+
+def test_rows_are_not_written_over_themselves(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine" / "output.jsonl", numbered(5))
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="both input and output"):
+        map_rows(tmp_path / "link", [file], make_odd_out)
+    assert file.read_bytes() == before
+
+
+def test_what_a_killed_run_had_begun_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    for name in (".output.jsonl.abc.tmp", "parts/.00000.json.abc.tmp"):
+        (tmp_path / "out" / name).write_text("half")
+    map_rows(tmp_path / "out", [write(tmp_path / "in.jsonl", numbered(3))], make_odd_out)
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_workers_that_cannot_be_had(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ValueError, match=rf"workers={workers}; it must be 1 or more"):
+        map_rows(tmp_path / "out", [write(tmp_path / "in.jsonl", numbered(3))], make_odd_out, workers=workers)

@@ -104,3 +104,21 @@ def test_noise_that_cannot_be_had_is_refused(run, rows) -> None:
         run("inject_noise", input=rows(pool(20, 4, wrong=1)), kind="wrong_answer", rate=0.5)
     with pytest.raises(ValueError, match=r"rate=1.5; it is a share"):
         run("inject_noise", folder="x", input="x", rate=1.5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "inputs"),
+    [("downsample", ["input"]), ("inject_noise", ["input"]), ("match_coverage", ["first", "second"])],
+)
+@pytest.mark.parametrize("wrong", [{"num_rows": 0}, {"num_rows": -3}, {"seed": -1}])
+def test_numbers_below_what_they_may_be(run, stage: str, inputs: list[str], wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"must be 1 or more, seed=.* 0 or more"):
+        run(stage, **dict.fromkeys(inputs, "x"), **wrong)
+
+
+def test_rows_that_nobody_graded(run, rows) -> None:
+    source, graded = rows([{"id": "1", "problem": "p", "generation": "s"}]), rows(pool(2, 2))
+    with pytest.raises(ValueError, match="the input has 0 and 0 by is_correct. Grade the rows first"):
+        run("inject_noise", input=source, rate=0.5)
+    with pytest.raises(ValueError, match=r"second=.*of 1 rows none has .*only_correct=false"):
+        run("match_coverage", first=graded, second=source)

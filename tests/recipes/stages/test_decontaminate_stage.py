@@ -16,7 +16,6 @@ import pytest
 from aiohttp import web
 
 from nemo_ext.curation import contamination_parts
-from nemo_ext.curation.contamination_parts import Parts
 from recipes import run_stage
 from tests.conftest import ROOT
 from tests.nemo_ext.curation.test_ngrams import OPENING, OTHER
@@ -163,7 +162,7 @@ def test_the_number_of_workers_changes_no_byte(run, rows, keys, monkeypatch: pyt
     for workers in (1, 2):
         ran = run("decontaminate", folder=f"w{workers}", inputs=[source], benchmarks=tests, workers=workers, ngrams=[10], **keys | {"name": "same"})  # fmt: skip
         written.append([(ran.folder / name).read_bytes() for name in names])
-        assert Parts(ran.folder / "candidates").count == 8
+        assert not (ran.folder / "candidates").exists(), "of use to a killed run alone"
     assert written[0] == written[1] and 0 < written[0][1].count(b"\n") < len(MANY)
 
 
@@ -280,11 +279,14 @@ def test_killed_while_it_retrieves(rows, keys, tmp_path: Path) -> None:
     path = write_config(tmp_path / "killed", "decontaminate", settings | {"name": "same"})
     found = lambda: sorted((path.parent / "candidates").glob("found_*.jsonl"))  # noqa: E731
     _killed_when(path, lambda: len(found()) >= 3)
-    before = {file: file.stat().st_mtime_ns for file in found()}
-    assert 3 <= len(before) < 24 and not (path.parent / "contaminated.jsonl").exists()
+    assert 3 <= len(found()) < 24 and not (path.parent / "contaminated.jsonl").exists()
+    first = found()[0].read_bytes()
+    found()[0].write_bytes(b'{"hits":[],"near":[]}\n' * first.count(b"\n"))  # which shows whether it is done again
     result = _finished(path)
-    assert before.items() <= {file: file.stat().st_mtime_ns for file in found()}.items(), "not done again"
-    assert result == _finished(write_config(tmp_path / "whole", "decontaminate", settings | {"name": "same"}))
+    whole = _finished(write_config(tmp_path / "whole", "decontaminate", settings | {"name": "same"}))
+    assert first.count(b'"exact"') == 1 and MANY[0].encode() in whole["dropped.jsonl"], "the first part has one"
+    for name in ("dropped.jsonl", "contaminated.jsonl"):
+        assert result[name] == whole[name].partition(b"\n")[2], "the rest is as of a run that nobody killed"
 
 
 def test_killed_while_it_judges(rows, model, fake, tmp_path: Path) -> None:
@@ -304,3 +306,23 @@ def test_killed_while_it_judges(rows, model, fake, tmp_path: Path) -> None:
     assert total <= len(server.bodies) <= total + 8 < total + stored, "but for what was under way when it was killed"
     assert [row["problem"] for row in lines(path.parent / "contaminated.jsonl")] == asked[::9]
     assert [row["problem"] for row in lines(path.parent / "dropped.jsonl")] == asked[::9]
+
+
+def test_the_most_similar_of_all_benchmarks_or_of_each(run, rows, model, fake) -> None:
+    """OpenMathInstruct-2 asks about so many of all, which is a quarter of the requests with four benchmarks."""
+    names = ("aime", "amc", "gsm8k", "math")
+    tests = rows(
+        [row for name in names for row in benchmark_of(*(f"{PENS} {name} {i}" for i in range(3)), benchmark=name)]
+    )
+    asked = {}
+    for of in ("all", "each"):
+        server = fake(judge_of(lambda first, second: "False"))
+        keys = {"model": model, "server": external(server), "prompt": JUDGE, "top_k": 2, "top_k_of": of}
+        run("decontaminate", folder=of, inputs=[rows(rows_of(REWORDED))], benchmarks=tests, **keys)
+        asked[of] = len(server.bodies)
+    assert asked == {"all": 2 * 2, "each": 2 * 2 * len(names)}
+
+
+def test_benchmarks_that_were_not_prepared(run, rows, keys) -> None:
+    with pytest.raises(ValueError, match="not what prepare_benchmarks writes"):
+        run("decontaminate", inputs=[rows(rows_of(PENS))], benchmarks=rows(rows_of(PENS)), **keys)

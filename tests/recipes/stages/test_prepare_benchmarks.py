@@ -83,3 +83,9 @@ def test_an_empty_file_among_others(run, tmp_path: Path) -> None:
     paths = {name: {"path": str(tmp_path / f"{name}.jsonl")} for name in ("a", "b")}
     with pytest.raises(ValueError, match=r"benchmark b: .*b\.jsonl has no problems: the file is empty"):
         run("prepare_benchmarks", benchmarks=paths)
+
+
+def test_a_damaged_file_is_named(run, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.zst").write_bytes(b"not compressed")
+    with pytest.raises(ValueError, match=r"a\.jsonl\.zst: cut off or damaged"):
+        run("prepare_benchmarks", benchmarks={"a": {"path": str(tmp_path / "a.jsonl.zst")}})

@@ -146,7 +146,32 @@ def test_nonsense_is_refused(run) -> None:
     for keys, said in (
         ({"splits": {"train": 0}}, "at least one row"),
         ({"splits": {"../x": None}}, "cannot be a split's name"),
-        ({"file_mb": 0}, "at least 1"),
+        ({"file_mb": 0}, "must be 1 or more"),
+        ({"splits": {"all": None}}, "cannot be a split's name"),
     ):
         with pytest.raises(ValueError, match=said):
             run("publish_data", input="x", **keys)
+
+
+@pytest.mark.parametrize("columns", [["problem"], ["a", "a"], [""]])
+def test_columns_that_are_there_already(run, columns: list[str]) -> None:
+    with pytest.raises(ValueError, match="is empty or there twice"):
+        run("publish_data", input="x", columns=columns)
+
+
+def test_what_a_killed_run_had_begun_is_not_published(publish, rows) -> None:
+    source = rows(pool(2))
+    data = Path(source).parent / "out" / "dataset" / "data"
+    data.mkdir(parents=True)
+    (data / ".train-00000-of-00001.parquet.abc.tmp").write_text("half")
+    folder = publish(input=source, title="A\n\n# B")
+    assert [path.name for path in data.iterdir()] == ["train-00000-of-00001.parquet"]
+    assert "\n# A # B\n" in (folder / "dataset" / "README.md").read_text()
+
+
+def test_a_data_set_is_not_published_over_itself(publish, run, rows) -> None:
+    folder = publish(input=rows(pool(2)))
+    (written,) = (folder / "dataset" / "data").glob("*")
+    with pytest.raises(ValueError, match="where the data set is written to"):
+        run("publish_data", input=str(written), file_mb=1)
+    assert written.is_file()
