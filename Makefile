@@ -1,12 +1,14 @@
 # make quickstart   install, then the whole pipeline at tiny scale
 # make test         the whole suite          make check   format, lint, types, structure
+# make soak         what the suite shows, again and longer
 # make bench [ONLY=name]   what is in tests/bench, appended to bench.jsonl
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ONLY ?=
+CHECKED ?= # what make check has run just before, as in CI
 
-.PHONY: install quickstart test test-long test-short check format bench clean
+.PHONY: install quickstart test test-long test-short soak check format bench clean
 
 install: $(VENV)/.installed
 
@@ -19,6 +21,7 @@ quickstart: install
 	$(BIN)/python launchers/run.py +recipe=openmathinstruct2 +scale=tiny
 
 # the runs end to end and the trainer take half of the time, mostly waiting: the other half of the suite runs beside them
+STRUCTURE := tests/test_structure.py tests/test_recipes.py
 LONG := tests/e2e tests/gpu tests/nemo_ext/megatron tests/nemo_ext/megatron_data tests/nemo_ext/megatron_plan
 
 test: install
@@ -28,13 +31,16 @@ test-long: install
 	$(BIN)/python -m pytest $(LONG)
 
 test-short: install
-	$(BIN)/python -m pytest tests $(LONG:%=--ignore=%)
+	$(BIN)/python -m pytest tests $(LONG:%=--ignore=%) $(CHECKED:%=--ignore=%)
+
+soak: install
+	$(BIN)/python -m pytest -m soak tests
 
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_structure.py tests/test_recipes.py
+	$(BIN)/python -m pytest $(STRUCTURE)
 
 format: install
 	$(BIN)/ruff format .

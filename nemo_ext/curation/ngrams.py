@@ -4,7 +4,7 @@ r"""Benchmark problems that share a run of n words with a text, or are the same 
     exact_form(r"Find  $2+3$.")                     -> "find 2 + 3"
 
 A word is what stands between spaces, in lower case, without any character but letters and digits: the usual rule of
-n-gram decontamination (NuminaMath: n = 10; Skywork-OR1: n = 30). A text of fewer than n words has no n-gram and is never
+n-gram decontamination (NuminaMath: n = 10; Skywork-Math: n = 30). A text of fewer than n words has no n-gram and is never
 found this way, only as an exact match.
 """
 

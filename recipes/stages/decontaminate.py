@@ -42,9 +42,7 @@ TOP_K_OF = ("all", "each")
 PREPARED = {"id", "benchmark", "problem", "expected_answer"}
 CANDIDATES, CONTAMINATED, AUDIT = "candidates", "contaminated.jsonl", "audit.md"
 MAX_REPLY_TOKENS = 16
-MAX_LISTED = (
-    10  # hits of a method that a row of contaminated.jsonl lists; a phrase that many tests have makes hundreds
-)
+MAX_LISTED = 10  # hits of a method that a row of contaminated.jsonl has; a phrase that many tests have makes hundreds
 ORDERS = ("problem_first", "benchmark_first")
 log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ class Config(ServedStage, RowStage):
     benchmarks: str = MISSING
     ngrams: list[int] = field(default_factory=list)
     """Problems that share so many words in a row with a benchmark's are contaminated, whatever a judge says: [10] as in
-    NuminaMath, [30] as in Skywork-OR1. The same text but for case, spaces and punctuation always is."""
+    NuminaMath, [30] as in Skywork-Math. The same text but for case, spaces and punctuation always is."""
     judge: str = "llm"
     """llm: the served model is asked, greedily, in both orders. rule: numbers and wording decide, nothing is served.
     none: exact matches and n-grams alone."""

@@ -100,7 +100,7 @@ def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int,
                 yield row | columns(own.text, result), reason
 
     def apply(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
-        for _, problem in groupby(rows, key=lambda row: [row[key] for key in VOTERS]):
+        for _, problem in groupby(rows, key=lambda row: [row.get(key) for key in VOTERS]):
             yield from of_problem(list(problem), counts)
 
     return apply

@@ -33,7 +33,7 @@ def test_noise(finish: Finish, tmp_path: Path) -> None:
     assert noisy == {name: 50 * int(name.rsplit("_", 1)[1]) // 100 for name in noisy} and len(noisy) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_diversity(finish: Finish, tmp_path: Path) -> None:
     sizes = [
@@ -55,7 +55,7 @@ def test_diversity(finish: Finish, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("recipe", ["ablation_format", "ablation_teacher"])
+@pytest.mark.parametrize("recipe", [pytest.param("ablation_format", marks=pytest.mark.soak), "ablation_teacher"])
 def test_pools_match(finish: Finish, tmp_path: Path, recipe: str) -> None:
     stages = "prepare_problems,solve_first,solve_second,grade_first,grade_second,subset"
     finish(f"+recipe={recipe}", "+scale=tiny", *FEW, "sizes.matched_rows=40", f"only=[{stages}]")

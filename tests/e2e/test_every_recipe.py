@@ -34,7 +34,10 @@ def test_no_recipe_is_forgotten():
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("recipe", sorted(FEW))
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(name, marks=pytest.mark.soak) if name == "sft_full_release" else name for name in sorted(FEW)],
+)  # which differs from sft_full in its learning rate
 def test_recipe_runs(recipe: str, finish: Callable[..., str], tmp_path: Path):
     sizes = ["sizes.num_checkpoints=1"] if recipe == "sft_1m" else []
     finish(f"+recipe={recipe}", "+scale=tiny", *FEW[recipe], *sizes, timeout=280)

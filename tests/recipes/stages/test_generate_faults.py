@@ -62,7 +62,8 @@ def test_faults_of_every_kind(run, rows, samples_per_request: int) -> None:
     assert {"500", "reset", "timeout", "truncated", "bad_reply"} <= retries.keys()
 
 
-def test_killed_at_fifty_random_moments(run, rows, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [15, pytest.param(50, marks=pytest.mark.soak)])
+def test_killed_at_random_moments(run, rows, tmp_path: Path, kills: int) -> None:
     """SIGKILL from its first instant on, again and again, until what is left fits between two kills."""
     chance = random.Random(1)
     with servers(2, lambda: Server(delay_s=0.03)) as started:
@@ -70,7 +71,7 @@ def test_killed_at_fifty_random_moments(run, rows, tmp_path: Path) -> None:
         path = write_config(tmp_path / "out", "generate", config)
         completions = tmp_path / "out" / "completions.jsonl"
         stored: set[str] = set()
-        for kill in range(KILLS):
+        for kill in range(kills):
             argv = [sys.executable, "-m", "recipes.run_stage", str(path)]
             process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
             if kill % 3 == 0:  # the machine may be slow: these are killed while they store

@@ -98,7 +98,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_does_not_grow_with_the_rows(rows, model, tmp_path: Path) -> None:
     """Three times the rows, 50 MB more as they are read and 40 MB as lists of tokens, take no more memory."""
     draw = random.Random(0)
