@@ -22,6 +22,7 @@ import numpy as np
 import orjson
 
 from nemo_ext.files import atomic_open, write_json_atomic
+from nemo_ext.manifest import Facts
 from nemo_ext.ordered_pool import available_cores, ordered_map
 from nemo_ext.progress import Progress
 from nemo_ext.row_batches import PART_BYTES, Batch, Part, batches, parts
@@ -54,6 +55,15 @@ class Mapped:
     @property
     def total(self) -> int:
         return self.kept + sum(self.dropped.values())
+
+    def facts(self, inputs: Sequence[Path], **more: Any) -> Facts:
+        """What a stage returns about itself when this pass was its work; `more` are further fields of Facts."""
+        of_pass: dict[str, Any] = {"outputs": self.outputs, "figures": self.figures, "dropped": self.dropped}
+        return Facts(inputs=list(inputs), rows_in=self.total, rows_out=self.kept, **(of_pass | more))
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return dict(sorted(self.counts.items()))
 
 
 @dataclass

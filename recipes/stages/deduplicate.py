@@ -63,12 +63,8 @@ def run(cfg: Config) -> Facts:
     notes = _Notes(Names(keyed.names), first, near)
     lengths = [len(batch) for batch in keyed.names]
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, notes=notes, lengths=lengths)
-    return Facts(
-        inputs=files,
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
+    return mapped.facts(
+        files,
         figures={"problems_compared": near.compared} if near is not None else {},
     )
 

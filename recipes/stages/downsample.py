@@ -67,12 +67,8 @@ def run(cfg: Config) -> Facts:
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, compact=True, lengths=keys.lengths)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     kept = keys.sources[codes == 0]
-    return Facts(
-        inputs=files,
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
+    return mapped.facts(
+        files,
         seeds={"sample": cfg.seed},
         figures={
             "problems": len(np.unique(keys.problems[codes == 0])),

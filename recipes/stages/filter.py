@@ -78,14 +78,7 @@ def run(cfg: Config) -> Facts:
     make = partial(make_filter, tuple(steps), tokenizer)
     mapped = map_rows(folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return Facts(
-        inputs=files,
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
-        figures=dict(sorted(mapped.counts.items())),
-    )
+    return mapped.facts(files)
 
 
 def first_rows(files: list[Path], num: int) -> "list[Row]":

@@ -64,13 +64,9 @@ def run(cfg: Config) -> Facts:
     mapped = map_rows(folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     figures = {name: mapped.counts.get(name, 0) for name in ("correct", "different", "undecided", "no_answer")}
-    return Facts(
-        inputs=files,
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
-        figures=figures | dict(sorted(mapped.counts.items())) | {"grader": grader_version()},
+    return mapped.facts(
+        files,
+        figures=figures | mapped.figures | {"grader": grader_version()},
     )
 
 

@@ -72,16 +72,12 @@ def run(cfg: Config) -> Facts:
         )
         mapped = map_rows(folder, files, lambda: judge_of(cfg, store, request_of), workers=1)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return Facts(
-        inputs=files,
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
+    return mapped.facts(
+        files,
         models={model: "as served" if takes_any_model(cfg) else model_fingerprint(cfg.model.hf_path)},
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)},
         server=describe_server(cfg) | outcome.notes,
-        figures=dict(sorted(mapped.counts.items())) | outcome.figures,
+        figures=mapped.figures | outcome.figures,
     )
 
 

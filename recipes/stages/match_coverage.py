@@ -67,12 +67,8 @@ def run(cfg: Config) -> Facts:
         folder, files[cfg.keep], codes, REASONS, workers=cfg.workers, compact=True, lengths=own.lengths
     )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return Facts(
-        inputs=[*files["first"], *files["second"]],
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
+    return mapped.facts(
+        [*files["first"], *files["second"]],
         seeds={"sample": cfg.seed},
         figures={"problems": len(np.unique(own.problems[codes == 0]))},
     )

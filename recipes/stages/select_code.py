@@ -53,14 +53,7 @@ def run(cfg: Config) -> Facts:
             folder, adjacent, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return Facts(
-        inputs=files,
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
-        figures=dict(sorted(mapped.counts.items())),
-    )
+    return mapped.facts(files)
 
 
 def make_selection(mode: str, total: int | None) -> "RowFunction":

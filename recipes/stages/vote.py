@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from nemo_ext.rows import Row
 
 MODES = ("exact", "equivalent")
-VOTERS = ("id", "problem")
 
 
 @dataclass(kw_only=True)
@@ -57,7 +56,7 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.row_groups import grouped
+    from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
     from nemo_ext.rows import input_files, require_rows
 
@@ -65,22 +64,16 @@ def run(cfg: Config) -> Facts:
     make = partial(make_voter, cfg.mode, cfg.extractor, cfg.weight_by, cfg.min_votes, cfg.min_share)
     with grouped(files, folder, cfg.workers) as ordered:
         mapped = map_rows(
-            folder, ordered, make, workers=cfg.workers, group_by=VOTERS, shard=cfg.shard, shards=cfg.shards
+            folder, ordered, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return Facts(
-        inputs=files,
-        outputs=mapped.outputs,
-        rows_in=mapped.total,
-        rows_out=mapped.kept,
-        dropped=mapped.dropped,
-        figures=dict(sorted(mapped.counts.items())),
-    )
+    return mapped.facts(files)
 
 
 def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int, min_share: float) -> "RowFunction":
     from nemo_ext.grading.answers import predicted_answer
     from nemo_ext.grading.vote import vote
+    from nemo_ext.row_groups import GROUP
 
     def of_problem(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
         found = [predicted_answer(row, extractor) for row in rows]
@@ -100,7 +93,7 @@ def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int,
                 yield row | columns(own.text, result), reason
 
     def apply(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
-        for _, problem in groupby(rows, key=lambda row: [row.get(key) for key in VOTERS]):
+        for _, problem in groupby(rows, key=lambda row: [row.get(key) for key in GROUP]):
             yield from of_problem(list(problem), counts)
 
     return apply
