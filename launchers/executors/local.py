@@ -139,6 +139,8 @@ class RunningTask:
         base = {**os.environ, **config.env, "LAUNCHER_PID": str(os.getpid())}
         if self.devices:
             base["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
+        else:  # megatron-core imports torch's compiler, nearly 2 s a process, for kernels that a CPU does not run
+            base.setdefault("TORCHDYNAMO_DISABLE", "1")
         base.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores: more threads only spin
         if process.service:
             if process.ready_file:

@@ -9,7 +9,7 @@ from tests.composing import RECIPES
 
 FEW = {
     "sft_full": [
-        "sizes.train_iters=6", "sizes.global_batch_size=8", "sizes.answer_tokens=8", "benchmarks=[toy_math]",
+        "sizes.train_iters=4", "sizes.num_checkpoints=2", "sizes.global_batch_size=8", "sizes.answer_tokens=8", "benchmarks=[toy_math]",
         "student_server.replicas=1",
     ],
     "toy_models": [
@@ -25,7 +25,10 @@ SEPARATE = {
     # test_ablations.py
     "ablation_format", "ablation_teacher", "ablation_noise", "ablation_diversity", "ablation_scale",
 }  # fmt: skip
-FEW["sft_full_release"] = FEW["sft_1m"] = FEW["sft_70b"] = FEW["sft_full"]
+# of the stages of sft_full, with another learning rate, another data set, and to make the models that tiny scale starts from
+SOAK = {"sft_full_release", "sft_1m", "toy_models"}
+FEW["sft_full_release"] = FEW["sft_70b"] = FEW["sft_full"]
+FEW["sft_1m"] = [*FEW["sft_full"], "sizes.num_checkpoints=1"]
 
 
 def test_no_recipe_is_forgotten():
@@ -36,11 +39,10 @@ def test_no_recipe_is_forgotten():
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "recipe",
-    [pytest.param(name, marks=pytest.mark.soak) if name == "sft_full_release" else name for name in sorted(FEW)],
-)  # which differs from sft_full in its learning rate
+    [pytest.param(name, marks=pytest.mark.soak) if name in SOAK else name for name in sorted(FEW)],
+)
 def test_recipe_runs(recipe: str, finish: Callable[..., str], tmp_path: Path):
-    sizes = ["sizes.num_checkpoints=1"] if recipe == "sft_1m" else []
-    finish(f"+recipe={recipe}", "+scale=tiny", *FEW[recipe], *sizes, timeout=280)
+    finish(f"+recipe={recipe}", "+scale=tiny", *FEW[recipe], timeout=280)
     run = tmp_path / f"{recipe}_tiny"
     stages = {path.parent for pattern in ("*", "*/*") for path in run.glob(f"{pattern}/config.yaml")}
     assert stages

@@ -14,7 +14,7 @@ from tests.nemo_ext.megatron.ranks import join_ranks, kill_ranks, run_ranks, sta
 from tests.nemo_ext.megatron.tiny import save_llama
 
 PROGRAM = ("tests.nemo_ext.megatron.programs", "train_runs")
-FIRST, LAST = 4, 8
+FIRST, LAST = 2, 5
 
 pytestmark = pytest.mark.timeout(300)  # several launches of real processes; seconds each on a quiet machine
 
@@ -34,13 +34,13 @@ def deep(workspace: Path) -> Path:
 
 
 def case(output: Path, model: Path, data: Path, **changes: Any) -> dict[str, Any]:
-    settings = {"global_batch_size": 16, "lr": 1e-3, "save_interval": 4, "pack_length": 256, **changes}
+    settings = {"global_batch_size": 16, "lr": 1e-3, "save_interval": FIRST, "pack_length": 256, **changes}
     return {"hf": str(model), "data": str(data), "validation": str(data), "output": str(output), "settings": settings}
 
 
 @pytest.fixture(scope="module")
 def relay(workspace: Path, deep: Path, data: Path) -> dict[str, list[float]]:
-    """{name: losses of steps 5 to 8}, each saved at another topology than it goes on at, and of one that never stopped."""
+    """{name: losses of steps 3 to 5}, each saved at another topology than it goes on at, and of one that never stopped."""
     names = list(TOPOLOGIES)
     cases = [case(workspace / "relay" / "none", deep, data, train_iters=LAST, **TOPOLOGIES[names[0]])]
     for saver, reader in zip(names[-1:] + names[:-1], names, strict=True):
