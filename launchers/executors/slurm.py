@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from launchers.cluster import Cluster
 from launchers.display import Display
 from launchers.plan import PlannedStage
 from launchers.sbatch import array, script
+from launchers.slurm_client import client
 from nemo_ext.files import write_json_atomic, write_text_atomic
-
-CLIENT_TIMEOUT_S = 60
 
 
 @dataclass(kw_only=True)
@@ -101,7 +99,7 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
             display.line(f"{stage.name:<18} job {jobs[stage.name]}{waits}  {stage.folder}/logs")
     except BaseException:
         if jobs:
-            _client(["scancel", *jobs.values()])
+            client(["scancel", *jobs.values()])
         raise
 
 
@@ -117,7 +115,7 @@ def _submit_stage(config: Config, stage: PlannedStage, after: list[str]) -> str:
         options += [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"]
     if elements:
         options += [f"--array={elements}%{config.max_parallel_tasks}"]
-    job = _client(["sbatch", *options, str(path)]).strip().split(";")[0]
+    job = client(["sbatch", *options, str(path)]).strip().split(";")[0]
     record = {"job": job, "after": after, "array": elements, "script": str(path)}
     write_json_atomic(folder.parent / "jobs.json", _recorded(folder.parent) | {stage.name: record})
     return job
@@ -132,7 +130,7 @@ def _check_arrays(stages: list[PlannedStage]) -> None:
     largest = max(stages, key=lambda stage: len(stage.tasks), default=None)
     if largest is None or len(largest.tasks) == 1:
         return
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _client(["scontrol", "show", "config"]))
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", client(["scontrol", "show", "config"]))
     if found and len(largest.tasks) > int(found[1]):
         raise ValueError(
             f"stages.{largest.name} has {len(largest.tasks)} tasks, but job arrays here have up to {found[1]} "
@@ -147,26 +145,7 @@ def _check_not_queued(stages: list[PlannedStage]) -> None:
         for stage in stages
         if (record := _recorded(stage.folder.parent).get(stage.name)) is not None
     }
-    alive = set(_client(["squeue", "--me", "--noheader", "--format=%F"]).split()) if earlier else set()
+    alive = set(client(["squeue", "--me", "--noheader", "--format=%F"]).split()) if earlier else set()
     for name, job in earlier.items():
         if job in alive:
             raise ValueError(f"stage {name} is job {job}, which has not ended. Wait for it, or: scancel {job}")
-
-
-def _client(argv: list[str]) -> str:
-    """Run one Slurm client and return its stdout.
-
-    Raises:
-        ValueError: it failed, or did not answer in CLIENT_TIMEOUT_S.
-    """
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ValueError(
-            f"{argv[0]} did not answer in {CLIENT_TIMEOUT_S} s. Look with squeue --me before launching again"
-        ) from None
-    if done.returncode != 0:
-        raise ValueError(f"{' '.join(argv[:2])}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
-    return done.stdout

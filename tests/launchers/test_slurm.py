@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
-from launchers import sbatch
+from launchers import sbatch, slurm_client
 from launchers.display import Display
 from launchers.executors import slurm
 from launchers.plan import PlannedStage, Task
@@ -286,7 +286,7 @@ def test_a_refused_stage_cancels_those_before_it(cluster: Cluster, tmp_path: Pat
 
 def test_a_client_that_hangs_is_reported(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.script("sbatch.answer", "#!/bin/bash\nexec sleep 30\n")
-    monkeypatch.setattr(slurm, "CLIENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(slurm_client, "CLIENT_TIMEOUT_S", 0.3)
     with pytest.raises(ValueError, match="sbatch did not answer"):
         slurm.submit(slurm.Config(), chain(tmp_path / "run")[:1], Display())
 
