@@ -61,14 +61,21 @@ def _reader() -> Any:
 
 def _read(rows: list[Row]) -> tuple[bytes, list[str], bytes, bytes, bytes]:
     names: dict[str, int] = {}
-    digests = b"".join(
-        hashlib.blake2b(str(row["problem"]).strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        for row in rows
-    )
+    digests = []
+    last, digest = object(), b""
+    for row in rows:
+        if row["problem"] != last:  # most often it is another solution of the same one
+            last = row["problem"]
+            digest = _digest(str(last))
+        digests.append(digest)
     sources = [names.setdefault(str(row.get("problem_source") or ""), len(names)) for row in rows]
     correct = np.array([_correct(row) for row in rows], np.int8)
     solved = np.array([has_solution(row) for row in rows], bool)
-    return digests, list(names), np.array(sources, np.int32).tobytes(), correct.tobytes(), solved.tobytes()
+    return b"".join(digests), list(names), np.array(sources, np.int32).tobytes(), correct.tobytes(), solved.tobytes()
+
+
+def _digest(problem: str) -> bytes:
+    return hashlib.blake2b(problem.strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def has_solution(row: Row) -> bool:

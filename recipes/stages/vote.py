@@ -85,12 +85,13 @@ def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int,
             weights=None if weight_by is None else [weights[i] for i in voters],  # type: ignore[misc]
         )
         counts["answered" if result.answer is not None else "unanswered"] += bool(voters)
-        reason = too_few(result, min_votes, min_share)
+        reason, shared = too_few(result, min_votes, min_share), columns(result)
         for row, own, weight in zip(rows, found, weights, strict=True):
             if own is None or weight is None:
                 yield row, "no_generation" if own is None else "bad_weight"
             else:
-                yield row | columns(own.text, result), reason
+                judged = {"predicted_answer": own.text, **shared, "is_correct": own.text in result.spellings}
+                yield row | judged, reason
 
     def apply(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
         for _, problem in groupby(rows, key=lambda row: [row.get(key) for key in GROUP]):
@@ -99,14 +100,13 @@ def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int,
     return apply
 
 
-def columns(own: str | None, result: "Vote") -> dict[str, Any]:
+def columns(result: "Vote") -> dict[str, Any]:
+    """What all rows of a problem get."""
     return {
-        "predicted_answer": own,
         "expected_answer": result.answer,
         "majority_votes": result.votes,
         "total_votes": result.total,
         "vote_share": round(result.share, 6),
-        "is_correct": own in result.spellings,
     }
 
 

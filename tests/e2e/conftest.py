@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.small_pipeline import SMALL
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 Launch = Callable[..., subprocess.Popen[str]]
 
@@ -44,3 +46,15 @@ def finish(launch: Launch) -> Callable[..., str]:
         return output
 
     return run
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the small pipeline, from the first stage to the report, on this machine."""
+    runs = tmp_path_factory.mktemp("whole")
+    done = subprocess.run(
+        [sys.executable, "launchers/run.py", *SMALL],
+        cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs)}, text=True, capture_output=True, timeout=380, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return runs / "openmathinstruct2_tiny"

@@ -2,12 +2,9 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,69 +21,11 @@ from nemo_ext.files import write_json_atomic
 from nemo_ext.model import Model
 from recipes.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, Stage
+from tests.slurm.toy_jobs import CONFIG, WAIT_S, ended, logs, stage, toy
 
 HERE = Path(__file__).resolve().parent
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-WAIT_S = 90
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Path]:
-    """A folder that both nodes see; Slurm's clients find the cluster by SLURM_CONF."""
-    lab = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="slurm-test-"))
-    before = os.environ.get("SLURM_CONF")
-    started = subprocess.run([HERE / "start.sh", lab], capture_output=True, text=True, timeout=200, check=False)
-    os.environ["SLURM_CONF"] = str(lab / "slurm.conf")
-    try:
-        if started.returncode != 0:
-            pytest.skip(f"no Slurm here: {' '.join(started.stderr.split()[-40:])}")
-        yield lab
-    finally:
-        subprocess.run([HERE / "stop.sh", lab], timeout=90, check=False)
-        os.environ.pop("SLURM_CONF")
-        if before is not None:
-            os.environ["SLURM_CONF"] = before
-        shutil.rmtree(lab)
-
-
-def toy(what: str, path: Path, name: str = "main", **kwargs: int | bool | str) -> Process:
-    return Process(name, ["python", str(HERE / "toy_stage.py"), what, str(path)], **kwargs)  # type: ignore[arg-type]
-
-
-def stage(run: Path, name: str, *processes: Process, after: tuple[str, ...] = (), **needs: int) -> PlannedStage:
-    module: Any = SimpleNamespace(Config=Stage, processes=lambda cfg, path: list(processes))
-    task = Task(name, "", {"uses": "fake", "name": name, "output_dir": str(run / name)}, module)
-    return PlannedStage(name, "toy", list(after), Resources(time="00:10:00", **needs), [task])
-
-
-def state(job: str) -> dict[str, str]:
-    """What scontrol says of the job; of an array, of an element that has not ended as long as there is one."""
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, timeout=20, check=True
-    )
-    elements = [dict(f.split("=", 1) for f in line.split() if "=" in f) for line in shown.stdout.splitlines() if line]
-    return next((found for found in elements if found["JobState"] not in ENDED), elements[0])
-
-
-def ended(run: Path) -> dict[str, dict[str, str]]:
-    """Each stage's final state; where one never ends, the logs are in the failure."""
-    jobs = json.loads((run / "jobs.json").read_text())
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        states = {name: state(record["job"]) for name, record in jobs.items()}
-        if all(found["JobState"] in ENDED for found in states.values()):
-            return states
-        assert time.monotonic() < deadline, f"{[found['JobState'] for found in states.values()]}: {logs(run)}"
-        time.sleep(0.5)
-
-
-def logs(run: Path) -> str:
-    return "\n".join(f"--- {path}\n{path.read_text()}" for path in sorted(run.rglob("*.log")))
-
-
-CONFIG = slurm.Config(python=sys.executable, gpus_per_node=2)
 
 
 def test_two_stages_two_nodes_and_a_service(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
