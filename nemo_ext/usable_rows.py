@@ -28,6 +28,11 @@ def is_own(path: Path) -> bool:
     return (path.parent / MANIFEST).is_file()
 
 
+def own_lines(batch: Batch) -> list[bytes]:
+    """The lines of a batch of a stage's own file, where none is blank."""
+    return [line for _, lines in batch.pieces() for line in lines[:-1].split(b"\n")]
+
+
 def count_usable(batch: Batch) -> int:
     """How many rows `usable_rows` finds in it."""
     if is_own(batch.path):

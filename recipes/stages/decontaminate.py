@@ -202,7 +202,7 @@ def _write_found(cfg: Config, judged: Judged, parts: "Parts", tests: list[Row]) 
 
 def _put_in_place(folder: Path) -> None:
     """Rows that were told from another contaminated.jsonl are made anew."""
-    from nemo_ext.row_map import PARTS
+    from nemo_ext.row_parts import PARTS
 
     new, old = folder / CANDIDATES / CONTAMINATED, folder / CONTAMINATED
     if old.is_file() and sha256_file(old) == sha256_file(new):

@@ -50,7 +50,7 @@ def run(cfg: Config) -> Facts:
 
     from nemo_ext.curation.dedup import Names, first_equal, read_keys
     from nemo_ext.curation.near_duplicates import near_duplicates
-    from nemo_ext.row_map import select_rows
+    from nemo_ext.row_select import select_rows
     from nemo_ext.rows import input_files
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)

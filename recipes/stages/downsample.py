@@ -58,7 +58,7 @@ def run(cfg: Config) -> Facts:
     import numpy as np
 
     from nemo_ext.curation.row_keys import read_keys
-    from nemo_ext.row_map import select_rows
+    from nemo_ext.row_select import select_rows
 
     folder = Path(cfg.output_dir)
     files = [solved_file(folder)] if cfg.input == TOY else input_files(cfg.input)

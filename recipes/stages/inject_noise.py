@@ -50,7 +50,8 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.curation.row_keys import read_keys
-    from nemo_ext.row_map import remove_torn, select_rows
+    from nemo_ext.row_parts import remove_torn
+    from nemo_ext.row_select import select_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     keys = read_keys(files, cfg.workers)

@@ -43,7 +43,7 @@ def run(cfg: Config) -> Facts:
 
     from nemo_ext.curation.downsample import matching
     from nemo_ext.curation.row_keys import read_keys
-    from nemo_ext.row_map import select_rows
+    from nemo_ext.row_select import select_rows
 
     folder = Path(cfg.output_dir)
     files = {name: input_files(getattr(cfg, name)) for name in POOLS}

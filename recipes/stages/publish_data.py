@@ -118,7 +118,8 @@ def _ranks(keys: "RowKeys", seed: int) -> Any:
 def _write(cfg: Config, files: list[Path], cut: "list[Part]", ranks: Any, splits: dict[str, int | None]) -> "Written":
     from nemo_ext.progress import Progress
     from nemo_ext.publish.splits import RECORDS, Written, make_writer
-    from nemo_ext.row_map import remove_torn, run_batches, worker_count
+    from nemo_ext.row_map import run_batches, worker_count
+    from nemo_ext.row_parts import remove_torn
 
     dataset = Path(cfg.output_dir) / DATASET
     _remove_others(dataset, len(cut))

@@ -1,6 +1,7 @@
 """Fair downsampling of a data set of the real size: 14M rows to 1M, against one pass of orjson over the same lines."""
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -29,6 +30,8 @@ def _write(path: Path, rows: int) -> None:
                 b'if she buys as many again?","problem_source":"augmented_math","sample_index":%d,"generation":"%b"}\n'
                 % (problem, problem, problem % 97, row % 23, text.encode())
             )
+        out.flush()
+        os.fsync(out.fileno())  # else it is still being written while it is read
 
 
 def _orjson_pass(path: Path) -> float:

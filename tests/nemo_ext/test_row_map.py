@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_ext.row_batches import Batch, batches, parts
-from nemo_ext.row_map import map_rows, scan_rows, select_rows
+from nemo_ext.row_map import map_rows, scan_rows
+from nemo_ext.row_select import select_rows
 from nemo_ext.rows import MAX_ROW_BYTES, input_files
 from nemo_ext.usable_rows import group_key
 
