@@ -1,6 +1,6 @@
 """Which image a stage runs in: a name of containers/images.yaml, or what the cluster's `images` puts in its place.
 
-    nemo -> Image(reference="nvcr.io/nvidia/nemo:26.02", digest=None, sqsh=None)
+    nemo -> Image(reference="nvcr.io/nvidia/nemo:<tag>", digest=None, sqsh=None)
 
 The only place that reads references from that file, so that every executor means the same image by a name.
 """
@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from launchers.plan import PlannedStage
+from nemo_ext import manifest
 from nemo_ext.serving import server as servers
 
 IMAGES = Path(__file__).resolve().parent.parent / "containers" / "images.yaml"
@@ -38,21 +39,14 @@ def resolve(name: str, overrides: Mapping[str, str]) -> Image:
     """The image of that name; `overrides`, the cluster's `images`, win over containers/images.yaml.
 
     Raises:
-        ValueError: no such name, or no reference under it.
+        ValueError: no such name; names those there are.
     """
     if name in overrides:
         return parse(name, overrides[name])
-    entries = _entries(IMAGES)
+    entries = read()["images"]
     if name not in entries:
-        raise ValueError(f"image {name!r} is not known; there are: {', '.join(sorted({*entries, *overrides}))}")
+        raise ValueError(f"no such image; there are: {', '.join(sorted({*entries, *overrides}))}")
     entry = entries[name]
-    if isinstance(entry, str):
-        return parse(name, entry)
-    if not entry["reference"]:
-        raise ValueError(
-            f"image {name} is built for your site: python containers/build.py {name}, and put the line it prints "
-            f"into {IMAGES.parent.name}/{IMAGES.name} or the cluster's images"
-        )
     return parse(name, f"{entry['reference']}@{entry['digest']}" if entry["digest"] else entry["reference"])
 
 
@@ -69,7 +63,7 @@ def of_stage(stage: PlannedStage, overrides: Mapping[str, str]) -> Image:
         raise ValueError(f"stages.{stage.name}.resources.image={name!r}: {error}") from error
     kind = stage.tasks[0].content.get("server", {}).get("kind", name)
     starts_server = any(process.service for process in stage.tasks[0].processes)
-    if kind != name and starts_server and name in servers.kinds() and kind in {*_entries(IMAGES), *overrides}:
+    if kind != name and starts_server and name in servers.kinds() and kind in {*read()["images"], *overrides}:
         raise ValueError(
             f"stages.{stage.name}.resources.image={name}, and its server is {kind}; use "
             f"stages.{stage.name}.resources.image={kind}"
@@ -119,7 +113,32 @@ def enroot_reference(image: Image) -> str:
 
 
 @cache
-def _entries(path: Path) -> dict[str, Any]:
-    loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    assert isinstance(loaded, dict), f"{path} is a mapping"
+def read() -> dict[str, Any]:
+    """containers/images.yaml: its mappings `published`, `images` and `builds`."""
+    loaded = OmegaConf.to_container(OmegaConf.load(IMAGES), resolve=True)
+    assert isinstance(loaded, dict), f"{IMAGES} is a mapping"
     return {str(key): value for key, value in loaded.items()}
+
+
+def how_to_get(image: Image) -> str:
+    """How a missing image comes to this machine."""
+    builds = [name for name, build in read()["builds"].items() if image.name in build["stands_for"]]
+    ways = [f"docker pull {docker_reference(image)}"]
+    if builds:
+        ways += [f"python containers/build.py {' or '.join(builds)}, and use what it prints"]
+    return ", or ".join(ways)
+
+
+def environment(image: Image, check_versions: bool) -> dict[str, str]:
+    """What a process in the image is told of it, for nemo_ext/image_versions.py and the manifest."""
+    told = {
+        "RECIPE_IMAGE": image.name,
+        "RECIPE_IMAGE_REFERENCE": image.sqsh or docker_reference(image),
+        "RECIPE_CODE_VERSION": _code_version(),  # images may lack git, or not trust the checkout's owner
+    }
+    return told if check_versions else told | {"RECIPE_IMAGE_CHECK": "off"}
+
+
+@cache
+def _code_version() -> str:
+    return manifest.code_version()

@@ -4,7 +4,9 @@ A refusal is a ValueError of one line that names the place, the value and the ch
 """
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,10 +54,14 @@ class Task:
         return config_hash(self.content)
 
     def typed(self) -> Any:
-        """The stage's Config object."""
+        """The stage's Config object; nobody changes it."""
+        return self._typed
+
+    @cached_property
+    def _typed(self) -> Any:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(self.module.Config), self.content))
 
-    @property
+    @cached_property
     def processes(self) -> list[Process]:
         path = str(self.config_path)
         if hasattr(self.module, "processes"):
@@ -208,18 +214,34 @@ def write_configs(stages: list[PlannedStage], redo: bool) -> None:
     Raises:
         ValueError: the folder holds another config: names the differing keys and the ways on.
     """
-    for stage in stages:
+    texts = [list(_configs(stage)) for stage in stages]
+    for stage, configs in zip(stages, texts, strict=True):
         if redo and stage.folder.exists():
             _set_aside(stage.folder)
-        for task in stage.tasks:
-            if differing := _differences(task):
+        for task, text in zip(stage.tasks, configs, strict=True):
+            if differing := _differences(task, text):
                 shown = "; ".join(differing[:8]) + (f"; and {len(differing) - 8} more" if len(differing) > 8 else "")
                 _refuse(task.folder, f"was made with another config: {shown}")
         if strangers := _other_tasks(stage):
             _refuse(stage.folder, f"has results of other tasks: {', '.join(strangers)}")
-    for stage in stages:
-        for task in stage.tasks:
-            write_text_atomic(task.config_path, task.config)
+    for stage, configs in zip(stages, texts, strict=True):
+        for task, text in zip(stage.tasks, configs, strict=True):
+            # the next launch makes it again, and there may be thousands: not worth a wait for the disk each
+            write_text_atomic(task.config_path, text, durable=False)
+
+
+def _configs(stage: PlannedStage) -> Iterator[str]:
+    """The text of each task's config.yaml. Shards differ in two lines, and YAML takes 10 ms for the whole of it."""
+    first = stage.tasks[0]
+    if not first.part.startswith("shard_"):
+        yield from (task.config for task in stage.tasks)
+        return
+    folder = "\n" + OmegaConf.to_yaml({"output_dir": first.content["output_dir"]})
+    before, _, rest = first.config.partition(folder)
+    between, _, after = rest.partition("\nshard: 0\n")
+    for task in stage.tasks:
+        here = task.part.join(folder.rsplit(first.part, 1))
+        yield f"{before}{here}{between}\nshard: {task.content['shard']}\n{after}"
 
 
 def _refuse(folder: Path, why: str) -> None:
@@ -243,9 +265,10 @@ def _set_aside(folder: Path) -> None:
     shutil.move(folder, kept)
 
 
-def _differences(task: Task) -> list[str]:
+def _differences(task: Task, text: str) -> list[str]:
     """`key: old -> new` of every leaf that decides the result and differs from the config on disk."""
-    if not task.config_path.is_file() or task.config_path.read_text() == task.config:
+    # a machine that lost its power may have left the beginning of it
+    if not task.config_path.is_file() or text.startswith(task.config_path.read_text()):
         return []
     on_disk = OmegaConf.to_container(OmegaConf.load(task.config_path))
     assert isinstance(on_disk, dict), "a stage's config is a mapping"

@@ -23,9 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import estimate, plan, plugins, resolvers
+from launchers import estimate, launcher_record, plan, plugins, preflight, resolvers
 from launchers.display import Display
-from launchers.executors.local import TaskFailed
+from launchers.running import TaskFailed
 from nemo_ext.toy.sources import TOY
 
 RECIPES = resolvers.CONF / "recipe"
@@ -163,7 +163,8 @@ def launch(cfg: DictConfig, display: Display) -> None:
         display.show_estimate(estimate.table([each for each in estimates if each.stage in names], gpu))
         for warning in [line for each in estimates if each.stage in names for line in each.warnings]:
             display.line(f"warning: {warning}", style="yellow")
-        executor.submit(cluster, todo, display)
+        with launcher_record.recorded(run_dir, cluster.executor, stages, todo):
+            executor.submit(cluster, todo, display)
         display.line(f"run folder: {run_dir}")
 
 
@@ -196,6 +197,9 @@ def main() -> int:
         entry()
         if raised:
             raise raised[0]
+    except preflight.Refused as error:  # several lines, one per thing to change
+        display.line(f"error: {error}", style="red")
+        return 2
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         display.line(f"error: {message}", style="red")

@@ -6,14 +6,13 @@ background and main is the step the job waits for. The values are written here; 
 
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
+from launchers import job_arrays, sbatch_container
 from launchers.plan import PlannedStage, Task
-from nemo_ext.files import sha256_json
-from nemo_ext.serving import server as servers
+from launchers.slurm_time import parse_limit
 from recipes.stage import Process
 
 if TYPE_CHECKING:
@@ -21,68 +20,129 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 BODY = ROOT / "launchers" / "sbatch.sh"
-IMAGES = ROOT / "containers" / "images.yaml"
 EXPORTED = ["PATH", "HOME", "USER"]
+ENROOT_FOLDERS = ("RUNTIME", "CACHE", "DATA")
 SIGNAL_BEFORE_END_S = 120
 WAIT_FOR_RANKS_S = 30
 
 
-def script(config: "Config", stage: PlannedStage) -> str:
-    """The text for sbatch.
+@dataclass(frozen=True)
+class Kind:
+    """Tasks of a stage that start the same processes."""
+
+    task: Task
+    """One of them."""
+    processes: list[Process]
+    indices: list[int]
+
+
+def script(config: "Config", stage: PlannedStage, max_array_size: int | None = None) -> str:
+    """The text for sbatch; tasks beyond `max_array_size` are arrays of their own, submitted with the first one's index.
 
     Raises:
         ValueError: a value that Slurm or bash would read as something else, or ranks that do not fill their nodes.
     """
-    lines = ["#!/bin/bash", *_directives(config, stage), ""]
+    arrays = job_arrays.split(list(range(len(stage.tasks))), max_array_size)
+    kinds = _kinds(stage)
+    lines = ["#!/bin/bash", *_directives(config, stage, kinds, arrays[0].elements), ""]
     lines += [f"# Written by launchers/executors/slurm.py. By hand: sbatch {_path(stage.folder)}/submit.sh"]
+    lines += [
+        f"#   sbatch --array={each.elements} {_path(stage.folder)}/submit.sh {each.offset}" for each in arrays[1:]
+    ]
     lines += [*config.setup, "set -uo pipefail", f"max_requeues={config.max_requeues}"]
-    lines += [f"export {_name(key)}={shlex.quote(value)}" for key, value in sorted(config.env.items())]
+    lines += [f"{kind}_memory_advice={shlex.quote(text)}" for kind, text in _advice(stage).items()]
+    set_here = sbatch_container.variables(config, stage)
+    lines += [f"export {_name(key)}={shlex.quote(value)}" for key, value in sorted(set_here.items())]
+    if config.container == "enroot":
+        lines += ["export ENROOT_MOUNT_HOME=n"]
+        lines += [f"export ENROOT_{kind}_PATH={_scratch(config)}/{kind.lower()}" for kind in ENROOT_FOLDERS]
     lines += ["folders=(", *(f"  {_path(task.folder)}" for task in stage.tasks), ")", _step(config, stage)]
-    lines += ["", "start_task() {", *_processes(config, stage), "}", ""]
+    if prefix := sbatch_container.command_prefix(config, stage):
+        lines += [_bash_array("container", prefix[:3], prefix[3:])]
+    lines += ["", "start_task() {", *_processes(config, stage, kinds), "}", ""]
     return "\n".join(lines) + BODY.read_text()
 
 
-def array(indices: list[int]) -> str:
-    """`0-2,5` for [0, 1, 2, 5]."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+def time_limit(config: "Config", stage: PlannedStage) -> str:
+    """What the stage asks for, or cluster.max_time where that is less.
+
+    Raises:
+        ValueError: one of them is no time that Slurm reads as it is meant.
+    """
+    asked = parse_limit(stage.resources.time, f"stages.{stage.name}.resources.time")
+    if config.max_time is None or parse_limit(config.max_time, "cluster.max_time") >= asked:
+        return stage.resources.time
+    return config.max_time
 
 
-def _directives(config: "Config", stage: PlannedStage) -> list[str]:
-    needs, folder = stage.resources, stage.folder
-    per_node = max(_layout(process, needs.nodes)[1] for task, _ in _kinds(stage) for process in task.processes)
+def _gpus(config: "Config", count: int) -> dict[str, str | None]:
+    kind = f"{config.gpu_type}:" if config.gpu_type else ""
+    ways: dict[str, dict[str, str | None]] = {
+        "gpus-per-node": {"gpus-per-node": f"{kind}{count}"},
+        "gres": {"gres": f"gpu:{kind}{count}"},
+        "none": {},
+    }
+    if config.gpu_option not in ways:
+        raise ValueError(f"cluster.gpu_option={config.gpu_option!r}; it may be one of {', '.join(ways)}")
+    return ways[config.gpu_option] if count else {}
+
+
+def _directives(config: "Config", stage: PlannedStage, kinds: list[Kind], elements: str) -> list[str]:
+    needs, folder, several = stage.resources, stage.folder, len(stage.tasks) > 1
+    per_node = max(_layout(process, needs.nodes)[1] for kind in kinds for process in kind.processes)
     options: dict[str, str | None] = {
         "job-name": f"{folder.parent.name}/{stage.name}",
         "account": config.account,
         "partition": config.partition,
         "qos": config.qos,
+        "constraint": config.constraint,
+        "reservation": config.reservation,
         "nodes": str(needs.nodes),
         "ntasks-per-node": str(per_node),
-        "gpus-per-node": str(needs.gpus) if needs.gpus else None,
-        "time": needs.time,
+        "cpus-per-task": str(config.cpus_per_task) if config.cpus_per_task else None,
+        "mem": config.mem,
+        "exclusive": "" if config.exclusive else None,
+        **_gpus(config, needs.gpus),
+        "time": time_limit(config, stage),
         "signal": f"B:USR1@{SIGNAL_BEFORE_END_S}",
         "requeue": "",
         "open-mode": "append",
         "export": ",".join([*EXPORTED, *map(_name, config.env_from)]),
-        "chdir": str(ROOT),
-        "output": f"{_plain(folder)}/logs/slurm-%j.log",
+        "chdir": _plain(ROOT),
+        "output": f"{_plain(folder)}/logs/slurm-%{'A_%a' if several else 'j'}.log",
+        "array": f"{elements}%{config.max_parallel_tasks}" if several else None,
     }
-    if len(stage.tasks) > 1:
-        options["array"] = f"{array(list(range(len(stage.tasks))))}%{config.max_parallel_tasks}"
-        options["output"] = f"{_plain(folder)}/logs/slurm-%A_%a.log"
     options |= config.extra_sbatch
     return [_directive(key, value) for key, value in options.items() if value is not None]
 
 
+def _advice(stage: PlannedStage) -> dict[str, str]:
+    """How to go on when the node's memory or a GPU's ran out."""
+    place, content = f"stages.{stage.name}", stage.tasks[0].content
+    node = "raise cluster.mem, or take whole nodes (cluster.exclusive=true cluster.mem=0)"
+    if "server" in content:
+        gpu = "lower server.max_batch_size, server.max_num_tokens or the share of memory that the cache takes"
+    else:
+        gpu = (
+            f"dry_run=true shows what fits: a shorter {place}.pack_length, {place}.recompute_granularity=full or more "
+            "model parallelism; PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in cluster.env saves fragmentation"
+        )
+    return {"node": f"{node}, or lower {place}.workers" if "workers" in content else node, "gpu": gpu}
+
+
 def _directive(key: str, value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z-]*", key) or not value.isprintable():
-        raise ValueError(f"sbatch option {key!r}={value!r}: it must be an option's long name and one line of text")
-    return f"#SBATCH --{key}={shlex.quote(value)}" if value else f"#SBATCH --{key}"
+    name, equals, text = _option(key, value).partition("=")
+    return f"#SBATCH {name}{equals}{shlex.quote(text) if equals else ''}"
+
+
+def _option(key: str, value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", key) or not value.isprintable():
+        raise ValueError(f"Slurm option {key!r}={value!r}: it must be an option's long name and one line of text")
+    return f"--{key}={value}" if value else f"--{key}"
+
+
+def _key(option: str) -> str:
+    return option.removeprefix("--").partition("=")[0]
 
 
 def _name(key: str) -> str:
@@ -105,61 +165,51 @@ def _step(config: "Config", stage: PlannedStage) -> str:
     """The part all steps share, as a bash array. --overlap: services and main share the job's nodes and GPUs."""
     # --export=ALL: what sbatch's --export let in, and what this script sets
     flags = ["--overlap", "--export=ALL", "--input=none", "--open-mode=append", "--cpu-bind=none"]
-    if config.container == "pyxis":
-        run_dir = _plain(stage.folder.parent)
-        mounts = [f"{_plain(ROOT)}:{ROOT}", f"{run_dir}:{run_dir}", *config.mounts]
-        flags += [f"--container-image={image(config, stage)}", f"--container-mounts={','.join(mounts)}"]
-        flags += [f"--container-workdir={ROOT}"]
-    return f"step=(srun {shlex.join(flags[:5])}" + "".join(f"\n  {shlex.quote(flag)}" for flag in flags[5:]) + ")"
+    more = [_option(key, value) for key, value in config.extra_srun.items() if value is not None]
+    flags = [flag for flag in flags if _key(flag) not in config.extra_srun]
+    return _bash_array("step", ["srun", *flags], sbatch_container.step_options(config, stage) + more)
 
 
-def image(config: "Config", stage: PlannedStage) -> str:
-    """What enroot calls the stage's image: a .sqsh file, or a reference with # after the registry.
-
-    Raises:
-        ValueError: no such name in cluster.images or containers/images.yaml, or that of another kind of server.
-    """
-    images = {**OmegaConf.to_container(OmegaConf.load(IMAGES)), **config.images}  # type: ignore[dict-item]
-    name = stage.resources.image
-    if name not in images:
-        raise ValueError(f"stages.{stage.name}.resources.image={name!r}; there are: {', '.join(sorted(images))}")
-    kind = stage.tasks[0].content.get("server", {}).get("kind", name)
-    if (
-        kind != name
-        and kind in images
-        and name in servers.kinds()
-        and any(p.service for p in stage.tasks[0].processes)
-    ):
-        raise ValueError(
-            f"stages.{stage.name}.resources.image={name}, and its server is {kind}; use "
-            f"stages.{stage.name}.resources.image={kind}"
-        )
-    registry, slash, rest = images[name].partition("/")
-    return f"{registry}#{rest}" if slash and re.search(r"[.:]", registry) else images[name]
+def _bash_array(name: str, first: list[str], others: list[str]) -> str:
+    """`first` on one line, of `others` each option on its own."""
+    text = f"{name}=({shlex.join(first)}"
+    for word in others:
+        # a comma unquoted looks like a mistake in an array, to people and to linters
+        quoted = f"'{word}'" if "," in word and shlex.quote(word) == word else shlex.quote(word)
+        text += (" " if text.endswith(("--rc", "--conf", "--mount", "--env")) else "\n  ") + quoted
+    return text + ")"
 
 
-def _kinds(stage: PlannedStage) -> list[tuple[Task, list[int]]]:
-    """One task of each kind, and the indices of that kind. Shards are one kind: they differ in their rows only."""
-    kinds: dict[str, list[int]] = {}
+def _scratch(config: "Config") -> str:
+    return f'{shlex.quote(f"{config.local_scratch}/enroot")}-"$SLURM_JOB_ID"'
+
+
+def _kinds(stage: PlannedStage) -> list[Kind]:
+    """Shards are one kind: they differ in their rows only."""
+    found: list[tuple[dict[str, Any], Kind]] = []
     for index, task in enumerate(stage.tasks):
-        content = {key: value for key, value in task.content.items() if key not in ("output_dir", "shard")}
-        kinds.setdefault(sha256_json(content), []).append(index)
-    return [(stage.tasks[indices[0]], indices) for indices in kinds.values()]
+        content = task.content | {"output_dir": "", "shard": 0}
+        alike = next((kind for other, kind in found if other == content), None)
+        if alike is None:
+            alike = Kind(task, task.processes, [])
+            found.append((content, alike))
+        alike.indices.append(index)
+    return [kind for _, kind in found]
 
 
-def _processes(config: "Config", stage: PlannedStage) -> list[str]:
-    """The lines that start a task; a `case` on the array's index where its tasks differ in more than their folder."""
+def _processes(config: "Config", stage: PlannedStage, kinds: list[Kind]) -> list[str]:
+    """The lines that start a task; a `case` on its number where tasks differ in more than their folder."""
     texts: dict[str, list[int]] = {}
-    for task, indices in _kinds(stage):
-        texts.setdefault("\n".join(_task(config, task, stage.resources.nodes)), []).extend(indices)
+    for kind in kinds:
+        texts.setdefault("\n".join(_task(config, kind, stage.resources.nodes)), []).extend(kind.indices)
     if len(texts) == 1:
         return list(texts)
     arms = [f"  {'|'.join(map(str, sorted(indices)))})\n{text}\n  ;;" for text, indices in texts.items()]
-    return ['  case "$SLURM_ARRAY_TASK_ID" in', *arms, "  esac"]
+    return ['  case "$index" in', *arms, "  esac"]
 
 
-def _task(config: "Config", task: Task, nodes: int) -> list[str]:
-    processes = task.processes
+def _task(config: "Config", kind: Kind, nodes: int) -> list[str]:
+    task, processes = kind.task, kind.processes
     services = [process for process in processes if process.service]
     lines = [f"  rm -f -- {_word(p.ready_file, task)}" for p in services if p.ready_file]
     lines += [_service(config, process, task, nodes) for process in services]
@@ -203,7 +253,8 @@ def _layout(process: Process, nodes: int) -> tuple[int, int]:
 
 
 def _command(config: "Config", argv: list[str], task: Task) -> str:
-    return " ".join(_word(config.python if word == "python" else word, task) for word in argv)
+    words = [_word(config.python if word == "python" else word, task) for word in argv]
+    return " ".join(['"${container[@]}"', *words] if config.container == "enroot" else words)
 
 
 def _word(word: str, task: Task) -> str:

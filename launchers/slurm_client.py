@@ -5,23 +5,20 @@ import subprocess
 CLIENT_TIMEOUT_S = 60
 
 
-def client(argv: list[str], timeout_s: float | None = None) -> str:
-    """Run one client and return its stdout.
+def client(argv: list[str], timeout_s: float | None = None, text: str = "") -> str:
+    """Run one client, `text` on its stdin, and return its stdout.
 
     Raises:
         ValueError: it is not on PATH, failed, or did not answer in `timeout_s` (None: CLIENT_TIMEOUT_S).
     """
     limit = timeout_s or CLIENT_TIMEOUT_S
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, check=False
-        )
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=limit, check=False)
     except FileNotFoundError:
         raise ValueError(f"there is no {argv[0]} on PATH. Is this the cluster's login node?") from None
     except subprocess.TimeoutExpired:
-        raise ValueError(
-            f"{argv[0]} did not answer in {limit:g} s. Look with squeue --me before launching again"
-        ) from None
+        unsure = ". Look with squeue --me before launching again" if argv[0] == "sbatch" else ""
+        raise ValueError(f"{argv[0]} did not answer in {limit:g} s{unsure}") from None
     if done.returncode != 0:
         raise ValueError(f"{' '.join(argv[:2])}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
     return done.stdout

@@ -20,8 +20,9 @@ def fsync_dir(path: Path) -> None:
 
 
 @contextmanager
-def atomic_open(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` only when the block ends without an error.
+def atomic_open(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` only when the block ends without an error. `durable`: on the disk by then,
+    so that not even a machine that loses its power leaves a part of it.
 
     Raises:
         OSError: the disk is full or the folder is not writable; nothing is left behind.
@@ -31,18 +32,20 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(descriptor, "wb") as handle:
             yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
         os.chmod(temporary, 0o644)  # mkstemp gives 0600, which a colleague on a shared disk cannot read
         os.replace(temporary, path)
-        fsync_dir(path.parent)
+        if durable:
+            fsync_dir(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    with atomic_open(path) as handle:
+def write_text_atomic(path: Path, text: str, durable: bool = True) -> None:
+    with atomic_open(path, durable) as handle:
         handle.write(text.encode())
 
 

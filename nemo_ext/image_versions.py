@@ -28,7 +28,7 @@ def check(environ: Mapping[str, str], images: Path = IMAGES) -> dict[str, Any]:
     wanted = dict(known[name].versions) if name in known else {}  # an image that only the cluster's file knows
     found = {package: installed(package) for package in wanted}
     wrong = [
-        f"{package} {found[package] or 'is missing'}, expected {want}"
+        f"{package} {found[package]}, expected {want}" if found[package] else f"no {package}, expected {want}"
         for package, want in wanted.items()
         if want is not None and not fits(found[package], str(want))
     ]

@@ -6,6 +6,7 @@ tell a finished stage from one whose config or inputs have changed since.
 
 import hashlib
 import json
+import os
 import subprocess
 import time
 from collections import Counter
@@ -41,8 +42,16 @@ class Facts:
     """Anything else worth showing: accuracies, counts, rates."""
 
 
-def write(folder: Path, stage: str, uses: str, config_hash: str, facts: Facts, seconds: float) -> None:
-    """Write manifest.json, then _DONE.
+def write(
+    folder: Path,
+    stage: str,
+    uses: str,
+    config_hash: str,
+    facts: Facts,
+    seconds: float,
+    image: dict[str, Any] | None = None,
+) -> None:
+    """Write manifest.json, then _DONE. `image`: what nemo_ext/image_versions.py says of the container; empty outside of one.
 
     Raises:
         AssertionError: rows in are not rows out plus rows dropped; a stage lost or invented some.
@@ -58,6 +67,7 @@ def write(folder: Path, stage: str, uses: str, config_hash: str, facts: Facts, s
         "uses": uses,
         "config_hash": config_hash,
         "code_version": code_version(),
+        "image": image or {},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": round(seconds, 3),
         "inputs": inputs,
@@ -114,7 +124,12 @@ def _changed(recorded: dict[str, Any]) -> str | None:
 
 
 def code_version() -> str:
-    """The commit, with `+changes` when the tree differs from it; `unknown` outside a git checkout."""
+    """The commit, with `+changes` when the tree differs from it; `unknown` outside a git checkout.
+
+    In a container the launcher has said it: images may lack git, or not trust the checkout's owner.
+    """
+    if told := os.environ.get("RECIPE_CODE_VERSION"):
+        return told
     root = Path(__file__).resolve().parent.parent
     try:
         commit = subprocess.run(

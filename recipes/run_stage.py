@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_ext import manifest
+from nemo_ext import image_versions, manifest
 from nemo_ext.files import sha256_json, write_json_atomic
 from nemo_ext.process import die_with_parent
 from recipes.stage import deciding
@@ -78,13 +78,15 @@ def run(path: Path) -> None:
     module, config = load(path)
     folder = Path(config.output_dir)
     with task_lock(folder, rank):
+        image = image_versions.check(os.environ)
         started = time.monotonic()
         facts = module.run(config)
         if rank == 0:
             content = OmegaConf.to_container(OmegaConf.load(path))
             assert isinstance(content, dict), f"{path} is a mapping"
             digest = config_hash({str(key): value for key, value in content.items()})
-            manifest.write(folder, config.name, config.uses, digest, facts, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            manifest.write(folder, config.name, config.uses, digest, facts, seconds, image)
 
 
 def _record(path: Path, error: Exception) -> None:

@@ -2,22 +2,20 @@
 
 Reads <run_dir>/<stage>/config.yaml on the nodes, so the run folder and this checkout are on a file system they share.
 Writes <run_dir>/<stage>/submit.sh (launchers/sbatch.py makes its text) and <run_dir>/jobs.json:
-    {"train": {"job": "4711", "after": ["4710"], "array": "", "script": ".../train/submit.sh"}}
+    {"train": {"job": "4711", "jobs": ["4711"], "offsets": [0], "after": ["4710"], "array": "", "script": ".../submit.sh"}}
+`array` are the tasks submitted. One beyond the cluster's MaxArraySize is in a later array of `jobs`: element i of jobs[k]
+works in task offsets[k] + i. `job` is the first.
 """
 
-import json
-import os
-import re
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
+from launchers import job_arrays, preflight_slurm, slurm_site
 from launchers.cluster import Cluster
 from launchers.display import Display
 from launchers.plan import PlannedStage
-from launchers.sbatch import array, script
+from launchers.sbatch import script
 from launchers.slurm_client import client
+from launchers.slurm_site import recorded_jobs
 from nemo_ext.files import write_json_atomic, write_text_atomic
 
 
@@ -29,12 +27,27 @@ class Config(Cluster):
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
+    constraint: str | None = None
+    """Features the nodes must have."""
+    reservation: str | None = None
     gpus_per_node: int = 8
     """GPUs of a node here; a stage that wants more is refused."""
+    gpu_option: str = "gpus-per-node"
+    """How GPUs are asked for: gpus-per-node, gres, or none, where Slurm does not count them."""
+    gpu_type: str | None = None
+    """What Slurm calls the kind (`h100` in gpu:h100:8); null: any."""
+    exclusive: bool = False
+    """Take whole nodes."""
+    mem: str | None = None
+    """Memory per node, such as 200G; "0" is all of it; null: what Slurm gives by default."""
+    cpus_per_task: int | None = None
+    """CPUs per GPU process, or of a node where a stage has one process there; null: what Slurm gives by default."""
+    max_time: str | None = None
+    """Longest time limit here, HH:MM:SS: a stage that asks for more gets this, and goes on when it is requeued."""
     max_parallel_tasks: int = 8
     """Shards or variants of one stage that run at once."""
     max_requeues: int = 20
-    """How often a job that was stopped by its time limit puts itself back in the queue."""
+    """How often a job may start again: after its time limit, a failed node or preemption. Errors end it at once."""
     python: str = "python"
     """The interpreter on the nodes, or inside the container."""
     setup: list[str] = field(default_factory=list)
@@ -44,13 +57,21 @@ class Config(Cluster):
     env_from: list[str] = field(default_factory=list)
     """Names of variables (tokens, say) that jobs get from the launching shell; their values are written nowhere."""
     container: str = "none"
-    """none, or pyxis: steps run in the stage's image."""
+    """none, pyxis or enroot: how steps get into the stage's image (launchers/sbatch_container.py)."""
     images: dict[str, str] = field(default_factory=dict)
     """Image name -> .sqsh file or reference, where it differs from containers/images.yaml."""
+    check_versions: bool = True
+    """Refuse an image with other versions inside than containers/images.yaml says."""
     mounts: list[str] = field(default_factory=list)
     """`source:target[:flags]` for the container; the run folder and this checkout are always mounted."""
+    local_scratch: str = "/tmp"  # noqa: S108 - each node's own, where enroot keeps what a job needs while it runs
+    """A folder of each node's own, for what a job's containers need while they run."""
+    check_paths: bool = True
+    """Refuse models, data, images and mounts that are not here, and a run folder that only this machine has."""
     extra_sbatch: dict[str, str | None] = field(default_factory=dict)
     """More sbatch options by long name; "" is a flag, null removes one of ours."""
+    extra_srun: dict[str, str | None] = field(default_factory=dict)
+    """The same of srun, for every step."""
 
     @property
     def tasks_at_once(self) -> int:
@@ -58,26 +79,14 @@ class Config(Cluster):
 
 
 def check(config: Config, stages: list[PlannedStage]) -> None:
-    """Raises ValueError when these stages cannot be submitted here, or are already."""
-    if shutil.which("sbatch") is None:
-        raise ValueError(
-            "cluster.executor=slurm, but there is no sbatch on PATH. Two ways on: launch from the cluster's login "
-            "node, or cluster=local +scale=tiny to run the same recipe here on the CPU."
-        )
-    if config.container not in ("none", "pyxis"):
-        raise ValueError(f"cluster.container={config.container!r}; it may be none or pyxis")
-    unset = [name for name in config.env_from if name not in os.environ]
-    if unset:
-        raise ValueError(f"cluster.env_from names {', '.join(unset)}, not set here; export it, or remove it")
-    for stage in stages:
-        if stage.resources.gpus > config.gpus_per_node:
-            raise ValueError(
-                f"stages.{stage.name}.resources.gpus={stage.resources.gpus}, but a node here has "
-                f"{config.gpus_per_node} (cluster.gpus_per_node); use more nodes with fewer GPUs each"
-            )
-        script(config, stage)
-    _check_arrays(stages)
-    _check_not_queued(stages)
+    """Show what may go wrong, and refuse what would.
+
+    Raises:
+        Refused: these stages cannot be submitted here, or are already; every reason at once.
+    """
+    found = preflight_slurm.look(config, stages)
+    found.show(Display())
+    found.refuse()
 
 
 def submit(config: Config, stages: list[PlannedStage], display: Display) -> None:
@@ -86,66 +95,62 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
     Raises:
         ValueError: Slurm refused one; those submitted before it are cancelled.
     """
-    jobs: dict[str, str] = {}
+    jobs: dict[str, list[str]] = {}
+    max_array_size = slurm_site.max_array_size() if any(len(stage.tasks) > 1 for stage in stages) else None
     try:
         for stage in stages:
-            after = [jobs[other] for other in stage.after if other in jobs]
+            after = [job for other in stage.after for job in jobs.get(other, [])]
             # what comes after a stage that runs may see other inputs, so it runs too
             if not after and stage.why_not_done() is None:
                 display.done_before(stage.name, [task.folder for task in stage.tasks])
                 continue
-            jobs[stage.name] = _submit_stage(config, stage, after)
+            jobs[stage.name] = _submit_stage(config, stage, after, max_array_size)
             waits = f", after {', '.join(after)}" if after else ""
-            display.line(f"{stage.name:<18} job {jobs[stage.name]}{waits}  {stage.folder}/logs")
-    except BaseException:
-        if jobs:
-            client(["scancel", *jobs.values()])
+            display.line(f"{stage.name:<18} job {', '.join(jobs[stage.name])}{waits}  {stage.folder}/logs")
+    except BaseException as error:
+        _cancel([job for each in jobs.values() for job in each], error)
         raise
+    if jobs:
+        display.line(f"follow it: python launchers/status.py {stages[0].folder.parent} --watch")
 
 
-def _submit_stage(config: Config, stage: PlannedStage, after: list[str]) -> str:
+def _submit_stage(config: Config, stage: PlannedStage, after: list[str], max_array_size: int | None) -> list[str]:
+    """The ids of its jobs: one, or several arrays where it has more tasks than an array may have."""
     folder = stage.folder
     path = folder / "submit.sh"
     (folder / "logs").mkdir(parents=True, exist_ok=True)  # Slurm opens the job's log before the script runs
-    write_text_atomic(path, script(config, stage))
+    write_text_atomic(path, script(config, stage, max_array_size))
     tasks = [index for index, task in enumerate(stage.tasks) if after or task.why_not_done()]
-    elements = array(tasks) if len(stage.tasks) > 1 else ""
-    options = ["--parsable"]
-    if after:
-        options += [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"]
-    if elements:
-        options += [f"--array={elements}%{config.max_parallel_tasks}"]
-    job = client(["sbatch", *options, str(path)]).strip().split(";")[0]
-    record = {"job": job, "after": after, "array": elements, "script": str(path)}
-    write_json_atomic(folder.parent / "jobs.json", _recorded(folder.parent) | {stage.name: record})
-    return job
-
-
-def _recorded(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "jobs.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _check_arrays(stages: list[PlannedStage]) -> None:
-    largest = max(stages, key=lambda stage: len(stage.tasks), default=None)
-    if largest is None or len(largest.tasks) == 1:
-        return
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", client(["scontrol", "show", "config"]))
-    if found and len(largest.tasks) > int(found[1]):
-        raise ValueError(
-            f"stages.{largest.name} has {len(largest.tasks)} tasks, but job arrays here have up to {found[1]} "
-            f"elements (MaxArraySize); lower stages.{largest.name}.shards"
-        )
-
-
-def _check_not_queued(stages: list[PlannedStage]) -> None:
-    """Two jobs must not write one folder."""
-    earlier = {
-        stage.name: record["job"]
-        for stage in stages
-        if (record := _recorded(stage.folder.parent).get(stage.name)) is not None
+    arrays = job_arrays.split(tasks, max_array_size)
+    jobs: list[str] = []
+    try:
+        for each in arrays:
+            # one array after another: together they would run more than max_parallel_tasks at once
+            waits = [f"afterok:{':'.join(after)}"] * bool(after) + [f"afterany:{jobs[-1]}" for _ in jobs[-1:]]
+            options = ["--parsable"]
+            options += [f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes"] if waits else []
+            options += [f"--array={each.elements}%{config.max_parallel_tasks}"] if len(stage.tasks) > 1 else []
+            words = [str(path), *([str(each.offset)] if each.offset else [])]
+            jobs.append(client(["sbatch", *options, *words]).strip().split(";")[0])
+    except BaseException as error:
+        _cancel(jobs, error)
+        raise
+    record = {
+        "job": jobs[0],
+        "jobs": jobs,
+        "offsets": [each.offset for each in arrays],
+        "after": after,
+        "array": job_arrays.ranges(tasks) if len(stage.tasks) > 1 else "",
+        "script": str(path),
     }
-    alive = set(client(["squeue", "--me", "--noheader", "--format=%F"]).split()) if earlier else set()
-    for name, job in earlier.items():
-        if job in alive:
-            raise ValueError(f"stage {name} is job {job}, which has not ended. Wait for it, or: scancel {job}")
+    write_json_atomic(folder.parent / "jobs.json", recorded_jobs(folder.parent) | {stage.name: record})
+    return jobs
+
+
+def _cancel(jobs: list[str], why: BaseException) -> None:
+    """Raises ValueError when they cannot be cancelled, with the reason for which they should be."""
+    try:
+        if jobs:
+            client(["scancel", *jobs])
+    except ValueError as error:
+        raise ValueError(f"{why}; and {error}: when it answers again, scancel {' '.join(jobs)}") from why

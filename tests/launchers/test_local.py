@@ -10,33 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from launchers import running
 from launchers.display import Display
 from launchers.executors import local
-from launchers.plan import PlannedStage, Task
-from nemo_ext import manifest
-from recipes.stage import Process, Resources, Stage
+from launchers.plan import PlannedStage
+from recipes.stage import Process
 from tests.conftest import ROOT
-
-
-def python(name: str, code: str, **more: object) -> Process:
-    return Process(name, ["python", "-c", code], **more)  # type: ignore[arg-type]
-
-
-def stage(folder: Path, *processes: Process, parts: int = 1, gpus: int = 0, nodes: int = 1) -> PlannedStage:
-    module = SimpleNamespace(Config=Stage, processes=lambda cfg, path: list(processes))
-    tasks = []
-    for part in range(parts):
-        content = {"uses": "fake", "name": "fake", "output_dir": str(folder / f"part{part}"), "shard": part}
-        # what run_stage would have left, of another config, so that the task runs
-        (folder / f"part{part}").mkdir(exist_ok=True)
-        manifest.write(folder / f"part{part}", "fake", "fake", "another", manifest.Facts(), 0.0)
-        tasks.append(Task("fake", f"part{part}", content, module))  # type: ignore[arg-type]
-    return PlannedStage("fake", "fake", [], Resources(gpus=gpus, nodes=nodes), tasks)
+from tests.launchers.process_stages import process_stage, python
 
 
 def submit(planned: PlannedStage, **config: object) -> None:
@@ -44,7 +28,7 @@ def submit(planned: PlannedStage, **config: object) -> None:
 
 
 def failure(planned: PlannedStage) -> str:
-    with pytest.raises(local.TaskFailed) as caught:
+    with pytest.raises(running.TaskFailed) as caught:
         submit(planned)
     return str(caught.value)
 
@@ -63,7 +47,7 @@ import json, os, pathlib
 keys = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "MINE", "OMP_NUM_THREADS"]
 pathlib.Path({str(folder)!r}, os.environ["RANK"]).write_text(json.dumps([os.environ[key] for key in keys]))
 """
-    submit(stage(tmp_path, python("main", code, ranks=3)), env={"MINE": "yes", "OMP_NUM_THREADS": "2"})
+    submit(process_stage(tmp_path, python("main", code, ranks=3)), env={"MINE": "yes", "OMP_NUM_THREADS": "2"})
     told = [json.loads((folder / str(rank)).read_text()) for rank in range(3)]
     assert [each[:3] for each in told] == [[str(rank), str(rank), "3"] for rank in range(3)]
     assert len({tuple(each[3:]) for each in told}) == 1
@@ -74,7 +58,7 @@ pathlib.Path({str(folder)!r}, os.environ["RANK"]).write_text(json.dumps([os.envi
 
 def test_one_failed_rank_ends_the_others(tmp_path: Path) -> None:
     code = "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit('rank one says no')\ntime.sleep(600)"
-    message = failure(stage(tmp_path, python("main", code, ranks=2)))
+    message = failure(process_stage(tmp_path, python("main", code, ranks=2)))
     assert "fake/part0: exit code 1." in message and "rank one says no" in message
     assert not psutil.Process().children(recursive=True)
 
@@ -85,19 +69,21 @@ import pathlib, sys
 pathlib.Path({str(tmp_path / "part0" / "error.json")!r}).write_text('{{"error": "row 7 has no problem"}}')
 sys.exit("a long traceback")
 """
-    message = failure(stage(tmp_path, python("main", code)))
+    message = failure(process_stage(tmp_path, python("main", code)))
     assert "fake/part0: row 7 has no problem" in message and "traceback" not in message
     assert str(tmp_path / "part0" / "logs") in message
 
 
 def test_a_main_killed_from_outside_is_a_failure(tmp_path: Path) -> None:
-    message = failure(stage(tmp_path, python("main", "import os; os.kill(os.getpid(), 9)")))
+    message = failure(process_stage(tmp_path, python("main", "import os; os.kill(os.getpid(), 9)")))
     assert "exit code -9" in message
 
 
 def test_a_dead_service_fails_its_task_with_its_last_lines(tmp_path: Path) -> None:
     dying = "import sys\nprint('loading')\nsys.exit('out of memory')"
-    planned = stage(tmp_path, python("server-0", dying, service=True), python("main", "import time; time.sleep(600)"))
+    planned = process_stage(
+        tmp_path, python("server-0", dying, service=True), python("main", "import time; time.sleep(600)")
+    )
     message = failure(planned)
     assert "service server-0 ended with code 1" in message and "loading" in message and "out of memory" in message
     assert not psutil.Process().children(recursive=True)
@@ -112,14 +98,16 @@ path = pathlib.Path({str(ready)!r})
 while not path.exists(): time.sleep(0.01)
 assert path.read_text() in ("", "new"), path.read_text()
 """
-    planned = stage(tmp_path, python("server-0", serve, service=True, ready_file=str(ready)), python("main", main))
+    planned = process_stage(
+        tmp_path, python("server-0", serve, service=True, ready_file=str(ready)), python("main", main)
+    )
     ready.write_text("an address of yesterday")
     submit(planned)
     assert not psutil.Process().children(recursive=True)
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "STOP_S", 0.5)
+    monkeypatch.setattr(running, "STOP_S", 0.5)
     ready = tmp_path / "ready"
     stubborn = f"""
 import pathlib, signal, time
@@ -128,7 +116,7 @@ pathlib.Path({str(ready)!r}).touch()
 time.sleep(600)
 """
     main = f"import pathlib, time\nwhile not pathlib.Path({str(ready)!r}).exists(): time.sleep(0.01)"
-    submit(stage(tmp_path, python("server-0", stubborn, service=True), python("main", main)))
+    submit(process_stage(tmp_path, python("server-0", stubborn, service=True), python("main", main)))
     assert not psutil.Process().children(recursive=True)
 
 
@@ -142,13 +130,13 @@ time.sleep(0.3)
 print("at once:", len(list(marks.glob("running-*"))))
 mine.unlink()
 """
-    submit(stage(tmp_path, python("main", code), parts=4), parallel_tasks=2)
+    submit(process_stage(tmp_path, python("main", code), parts=4), parallel_tasks=2)
     counts = [int((tmp_path / f"part{i}" / "logs" / "main.log").read_text().split()[-1]) for i in range(4)]
     assert max(counts) <= 2
 
 
 def test_a_missing_program_fails_and_stops_what_was_started(tmp_path: Path) -> None:
-    planned = stage(
+    planned = process_stage(
         tmp_path,
         python("server-0", "import time; time.sleep(600)", service=True),
         Process("main", ["no-such-program"]),
@@ -160,15 +148,15 @@ def test_a_missing_program_fails_and_stops_what_was_started(tmp_path: Path) -> N
 
 def test_gpus_are_checked(tmp_path: Path) -> None:
     few = local.Config(gpus=2)
-    local.check(few, [stage(tmp_path, gpus=2), stage(tmp_path)])
-    for needy in (stage(tmp_path, gpus=4), stage(tmp_path, gpus=1, nodes=2)):
+    local.check(few, [process_stage(tmp_path, gpus=2), process_stage(tmp_path)])
+    for needy in (process_stage(tmp_path, gpus=4), process_stage(tmp_path, gpus=1, nodes=2)):
         with pytest.raises(ValueError, match=r"stage fake needs .* with 2\. .*cluster=.*\+scale=tiny"):
             local.check(few, [needy])
 
 
 def test_several_nodes_are_refused_without_gpus_too(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"needs 2 node\(s\) x 0 GPUs.*cluster=.*\+scale=tiny"):
-        local.check(local.Config(), [stage(tmp_path, nodes=2)])
+        local.check(local.Config(), [process_stage(tmp_path, nodes=2)])
 
 
 def test_tasks_at_once_share_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +171,7 @@ print("had", os.environ["CUDA_VISIBLE_DEVICES"])
 for device in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
     (folder / f"gpu-{{device}}").unlink()
 """
-    submit(stage(tmp_path, python("main", code), parts=4, gpus=1), parallel_tasks=4, gpus=3)
+    submit(process_stage(tmp_path, python("main", code), parts=4, gpus=1), parallel_tasks=4, gpus=3)
     had = {(tmp_path / f"part{i}" / "logs" / "main.log").read_text().split()[-1] for i in range(4)}
     assert had <= {"2", "5", "7"} and len(had) > 1
 

@@ -40,6 +40,13 @@ def test_shards_differ_in_their_number_alone(tmp_path: Path) -> None:
     assert [task.typed().shard for task in stage.tasks] == list(range(64))
 
 
+def test_shards_have_the_text_that_each_alone_would_have(tmp_path: Path) -> None:
+    stage = sharded(tmp_path, "sizes.new_shards=16")
+    plan.write_configs([stage], redo=False)
+    assert [task.config_path.read_text() for task in stage.tasks] == [task.config for task in stage.tasks]
+    assert len({task.config for task in stage.tasks}) == 16
+
+
 def test_shards_sort_by_number(tmp_path: Path) -> None:
     parts = [task.part for task in resolve_recipe("openmathinstruct2", run_dir=tmp_path)["solve_new"].tasks]
     assert parts == sorted(parts) and len(parts) == 2880

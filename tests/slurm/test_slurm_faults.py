@@ -1,12 +1,12 @@
 """What clusters do to jobs, on a real Slurm: requeue, nodes that go down, a controller that is away, two runs at once."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launchers.display import Display
@@ -75,7 +75,9 @@ def test_a_cancelled_stage_is_submitted_again(cluster: Path) -> None:
 def test_jobs_outlive_their_controller(cluster: Path) -> None:
     run = cluster / "controller_away"
     job = waiting(run)
-    os.kill(int((cluster / "slurmctld.pid").read_text()), 9)
+    controller = psutil.Process(int((cluster / "slurmctld.pid").read_text()))
+    controller.terminate()
+    controller.wait(30)
     try:
         refusal = "slurm|controller|did not answer"
         with pytest.raises(ValueError, match=refusal):

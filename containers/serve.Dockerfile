@@ -1,0 +1,13 @@
+# A server's own image (TensorRT-LLM, vLLM, SGLang), with what this project's wrapper and the stage beside it need.
+#   python containers/build.py serve          which takes BASE from images.yaml
+ARG BASE
+FROM ${BASE}
+SHELL ["/bin/bash", "-o", "errexit", "-o", "nounset", "-o", "pipefail", "-c"]
+
+WORKDIR /opt/megatron-recipes
+COPY requirements.lock containers/add_missing.py ./
+RUN python3 add_missing.py requirements.lock
+
+COPY . ./
+RUN python3 -c "import aiohttp, hydra, math_verify, orjson, psutil, nemo_ext.chat, nemo_ext.serving.serve, recipes.run_stage"
+USER 1000:1000

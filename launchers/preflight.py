@@ -1,0 +1,186 @@
+"""What can be known before anything is submitted: all that would fail, at once, each with the key to change.
+
+A failure refuses the run; a warning is shown and the run goes on. Here is what holds for every kind of cluster: the
+run folder, mounts, models, data, disk. launchers/preflight_slurm.py asks Slurm.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from launchers.display import Display
+from launchers.estimate_training import short_bytes
+from launchers.mounts import Mount
+from launchers.plan import PlannedStage, Task
+from nemo_ext.megatron.memory import checkpoint_bytes, checkpoints_on_disk
+from nemo_ext.megatron.published_shapes import shape_of
+
+LOCAL_TYPES = ("tmpfs", "ramfs", "devtmpfs", "squashfs")
+SHARED_TYPES = (
+    "nfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "fuse",
+    "weka",
+    "wekafs",
+    "panfs",
+    "cifs",
+    "smb",
+    "9p",
+    "virtiofs",
+)
+SPARE = 1.2
+"""Free space wanted, as a multiple of what the checkpoints take."""
+PATH_KEYS = ("hf_path", "path", "data", "input", "inputs", "second", "checkpoints", "seeds")
+
+
+class Refused(ValueError):
+    """What keeps a run from being submitted: one line per reason."""
+
+
+@dataclass
+class Findings:
+    failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def attempt(self, check: Callable[[], Any]) -> Any:
+        """What `check` returns; None, and a failure more, when it raises a ValueError."""
+        try:
+            return check()
+        except ValueError as error:
+            self.failures.append(str(error))
+            return None
+
+    def show(self, display: Display) -> None:
+        for warning in self.warnings:
+            display.line(f"warning: {warning}", style="yellow")
+
+    def refuse(self) -> None:
+        """Raises Refused when there are failures."""
+        failures = list(dict.fromkeys(self.failures))
+        if len(failures) == 1:
+            raise Refused(failures[0])
+        if failures:
+            numbered = "\n".join(f"  {number}. {text}" for number, text in enumerate(failures, start=1))
+            raise Refused(f"{len(failures)} things to change, and nothing was submitted:\n{numbered}")
+
+
+def look_at_folder(found: Findings, folder: Path, key: str) -> None:
+    """Whether files can be written there (or in the nearest folder above that exists), and other machines see them."""
+    place = existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        found.failures.append(f"{folder} cannot be written: {error.strerror}; set {key}")
+    kind = file_system(place)
+    if kind in LOCAL_TYPES or (Path("/tmp") in [place, *place.parents] and not _is_shared(kind)):  # noqa: S108 - named
+        found.failures.append(
+            f"{folder} is on {kind}, which only this machine has, and the nodes must see it: set {key}; if they do, "
+            "cluster.check_paths=false"
+        )
+    elif not _is_shared(kind):
+        found.warnings.append(
+            f"{folder} is on {kind}, most often a disk of one machine; the nodes must see it ({key})"
+        )
+
+
+def look_at_paths(found: Findings, stages: list[PlannedStage], mounts: list[Mount] | None) -> None:
+    """Whether the models and data that no stage of the run makes are here; `mounts`: those of the container, or None."""
+    users: dict[str, list[str]] = {}
+    for stage in stages:
+        for key, path in stage_paths(stage):
+            users.setdefault(path, []).append(f"stages.{stage.name}.{key}")
+    for path, keys in users.items():
+        who = keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
+        variable = "HF_MODELS" if keys[0].endswith("hf_path") else "DATA_DIR"
+        here = path if mounts is None else source_of(path, mounts)
+        if here is None:
+            folder = str(Path(path).parent)
+            text = f"{who}: {path} is in no mount, so the container has not got it"
+            if _is_there(path):
+                found.failures.append(f"{text}; add {folder}:{folder} to cluster.mounts")
+            else:
+                found.warnings.append(f"{text}, unless the image holds it; it is not here either (cluster.mounts)")
+        elif not _is_there(here):
+            mounted = f" (mounted from {here})" if here != path else ""
+            found.failures.append(f"{who}: there is no {path}{mounted}; set {variable} or that key")
+
+
+def look_at_disk(found: Findings, stages: list[PlannedStage]) -> None:
+    """Whether the run folder has room for the checkpoints, where the model's size is known."""
+    needed = 0
+    for stage in stages:
+        for config in (task.typed() for task in stage.tasks if stage.uses == "train_sft"):
+            shape = shape_of(config.model.hf_path)
+            needed += checkpoints_on_disk(config) * checkpoint_bytes(shape, config) if shape else 0
+    if needed:
+        run_dir = stages[0].folder.parent
+        free = shutil.disk_usage(existing(run_dir)).free
+        if free < SPARE * needed:
+            found.warnings.append(
+                f"{run_dir} has {short_bytes(free)} free, and the checkpoints take {short_bytes(needed)}: free some, set "
+                "RUNS_DIR, or keep fewer (stages.<name>.keep_checkpoints, keep_interval)"
+            )
+
+
+def stage_paths(stage: PlannedStage) -> Iterator[tuple[str, str]]:
+    """(dotted key, absolute path) of what the stage reads from outside its run; shards, which are alike, are one."""
+    run_dir = stage.folder.parent
+    tasks: list[Task] = stage.tasks[:1] if stage.tasks[0].part.startswith("shard_") else stage.tasks
+    seen = set()
+    for task in tasks:
+        for key, path in _paths(task.content, ""):
+            if run_dir not in Path(path).parents and path != str(run_dir) and path not in seen:
+                seen.add(path)
+                yield key, path
+
+
+def source_of(path: str, mounts: list[Mount]) -> str | None:
+    """Where a path of the container is on this side; None when nothing is mounted there."""
+    for mount in sorted(mounts, key=lambda each: len(each.target), reverse=True):
+        if Path(mount.target) in [Path(path), *Path(path).parents]:
+            return str(mount.source / Path(path).relative_to(mount.target))
+    return None
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that there is."""
+    return next(place for place in [folder, *folder.parents] if place.exists())
+
+
+def file_system(place: Path) -> str:
+    """The type of the file system at `place`, as mount names it: `nfs4`, `lustre`, `ext4`, `tmpfs`."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, target, mounted = line.split(" ")[:3]
+        target = target.replace("\\040", " ")
+        if os.path.commonpath([target, place.resolve()]) == target and len(target) >= len(best):
+            best, kind = target, mounted
+    return kind
+
+
+def _is_shared(kind: str) -> bool:
+    return kind.startswith(SHARED_TYPES)
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists() or (any(sign in path for sign in "*?[") and bool(glob(path)))
+
+
+def _paths(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _paths(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _paths(value, key)
+    elif isinstance(node, str) and node.startswith("/") and key.rsplit(".", 1)[-1] in PATH_KEYS:
+        yield key, node
