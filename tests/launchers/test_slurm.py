@@ -108,7 +108,7 @@ def test_tasks_that_differ_in_more_than_their_folder_get_a_case() -> None:
         (
             slurm.Config(container="enroot", images={"nemo": "nvcr.io/nvidia/nemo:1"}),
             train(),
-            r"set cluster\.images\.nemo to that file",
+            r"set \+\+cluster\.images\.nemo=<that file>",
         ),
         (slurm.Config(container="pyxis", mounts=["data:/data"]), train(), "cluster.mounts has 'data:/data'"),
         (PYXIS, other_image("vllm"), r"solve\.resources\.image=trtllm, and its server is vllm; use stages\.solve"),
