@@ -4,6 +4,7 @@
     push=<registry/prefix>  push it as <registry/prefix>/<name>:<commit>
     sqsh=<folder>           write <folder>/<name>-<commit>.sqsh for enroot and pyxis
     engine=docker|podman    allow_dirty=true: build the working tree as it is, tagged -dirty
+    torch_index=<url>       of the cpu image: a package index with torch's CPU wheels; else it gets 3 GB of CUDA too
 
 What is built is the committed tree. Prints the lines for images.yaml or the cluster's file.
 Exit codes: 0 done, 1 a command failed, 2 refused before anything was started.
@@ -43,6 +44,7 @@ class Request:
     push: str | None = None
     sqsh: Path | None = None
     engine: str = "docker"
+    torch_index: str | None = None
 
 
 def read_request(words: list[str]) -> Request:
@@ -57,6 +59,7 @@ def read_request(words: list[str]) -> Request:
         "engine": "|".join(ENGINES),
         "push": r"[a-z0-9][a-z0-9._:/-]*[a-z0-9]",
         "sqsh": ".+",
+        "torch_index": r"(https?|file)://\S+",
     }
     given: dict[str, Any] = {}
     for word in words[1:]:
@@ -64,7 +67,7 @@ def read_request(words: list[str]) -> Request:
         if key not in fits or not re.fullmatch(fits[key], value):
             raise ValueError(
                 f"{word!r}: it may be dry_run=true, allow_dirty=true, push=<registry/prefix>, sqsh=<folder>, "
-                f"engine={' or '.join(ENGINES)}"
+                f"engine={' or '.join(ENGINES)}, torch_index=<url>"
             )
         given[key] = value == "true" if key in ("dry_run", "allow_dirty") else value
     if "sqsh" in given:
@@ -99,6 +102,7 @@ def commands(request: Request, version: str, context: str) -> list[list[str]]:
     base = images.read()["published"][build["from"]]
     local = f"{LOCAL}/{request.name}:{version}"
     arguments = {"BASE": "@".join(filter(None, [base["reference"], base["digest"]])), **build.get("args", {})}
+    arguments |= {"TORCH_INDEX": request.torch_index} if request.torch_index else {}
     file = f"{context}/containers/{build.get('dockerfile', request.name)}.Dockerfile"
     words = [request.engine, "build", "--file", file, "--tag", local]
     words += [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]

@@ -11,9 +11,9 @@ RUN apt-get update \
 
 WORKDIR /opt/megatron-recipes
 COPY requirements.lock ./
-# PyPI's torch brings 3 GB of CUDA
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN python3 -m pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" --requirement requirements.lock
+# torch brings 3 GB of CUDA unless TORCH_INDEX names a package index with its CPU wheels
+ARG TORCH_INDEX=
+RUN python3 -m pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement requirements.lock
 
 RUN useradd --uid 1000 --create-home recipe
 COPY . ./

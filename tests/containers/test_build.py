@@ -210,3 +210,11 @@ def fake_python_image() -> bytes:
             entry.size, entry.mode = len(text), 0o755
             tar.addfile(entry, io.BytesIO(text.encode()))
     return buffer.getvalue()
+
+
+def test_torch_comes_from_the_index_that_is_named(build: ModuleType) -> None:
+    plain, named = (build.read_request(["cpu", *words]) for words in ([], ["torch_index=https://index.example/cpu"]))
+    assert not any("TORCH_INDEX" in word for word in build.commands(plain, "1", "context")[0])
+    assert "TORCH_INDEX=https://index.example/cpu" in build.commands(named, "1", "context")[0]
+    with pytest.raises(ValueError, match="torch_index=<url>"):
+        build.read_request(["cpu", "torch_index=nothing"])
