@@ -20,9 +20,9 @@ $(VENV)/.installed: requirements.lock
 quickstart: install
 	$(BIN)/python launchers/run.py +recipe=openmathinstruct2 +scale=tiny
 
-# the runs end to end and the cluster take half of the time, mostly waiting: the other half of the suite runs beside them
+# the runs end to end, the cluster and the launchers take half of the time, mostly waiting: the rest runs beside them
 STRUCTURE := tests/test_structure.py tests/test_recipes.py
-LONG := tests/e2e tests/gpu tests/slurm
+LONG := tests/e2e tests/gpu tests/slurm tests/launchers
 
 test: install
 	$(MAKE) --no-print-directory -j2 test-long test-short

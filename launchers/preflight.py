@@ -72,23 +72,23 @@ class Findings:
             raise Refused(f"{len(failures)} things to change, and nothing was submitted:\n{numbered}")
 
 
-def look_at_folder(found: Findings, folder: Path, key: str) -> None:
+def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
     """Whether files can be written there (or in the nearest folder above that exists), and other machines see them."""
     place = existing(folder)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        found.failures.append(f"{folder} cannot be written: {error.strerror}; set {key}")
+        found.failures.append(f"{folder} cannot be written: {error.strerror}; {way_on}")
     kind = file_system(place)
     if kind in LOCAL_TYPES or (Path("/tmp") in [place, *place.parents] and not _is_shared(kind)):  # noqa: S108 - named
         found.failures.append(
-            f"{folder} is on {kind}, which only this machine has, and the nodes must see it: set {key}; if they do, "
+            f"{folder} is on {kind}, which only this machine has, and the nodes must see it: {way_on}; if they do, "
             "cluster.check_paths=false"
         )
     elif not _is_shared(kind):
         found.warnings.append(
-            f"{folder} is on {kind}, most often a disk of one machine; the nodes must see it ({key})"
+            f"{folder} is on {kind}, most often a disk of one machine; the nodes must see it ({way_on})"
         )
 
 

@@ -88,8 +88,8 @@ def _look_at_images(found: Findings, config: "Config", stages: list[PlannedStage
 
 
 def _look_at_paths(found: Findings, config: "Config", stages: list[PlannedStage]) -> None:
-    preflight.look_at_folder(found, stages[0].folder.parent, "RUNS_DIR or run_dir=")
-    preflight.look_at_folder(found, sbatch.ROOT, "another checkout, on a shared file system")
+    preflight.look_at_folder(found, stages[0].folder.parent, "set RUNS_DIR or run_dir=")
+    preflight.look_at_folder(found, sbatch.ROOT, "use a checkout on a shared file system")
     if config.container == "none":
         preflight.look_at_paths(found, stages, None)
         return

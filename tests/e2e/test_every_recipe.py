@@ -25,8 +25,8 @@ SEPARATE = {
     # test_ablations.py
     "ablation_format", "ablation_teacher", "ablation_noise", "ablation_diversity", "ablation_scale",
 }  # fmt: skip
-# of the stages of sft_full, with another learning rate, another data set, and to make the models that tiny scale starts from
-SOAK = {"sft_full_release", "sft_1m", "toy_models"}
+# the stages of sft_full with another learning rate, data set, or model and layout; and what makes the models of tiny scale
+SOAK = {"sft_full_release", "sft_1m", "sft_70b", "toy_models"}
 FEW["sft_full_release"] = FEW["sft_70b"] = FEW["sft_full"]
 FEW["sft_1m"] = [*FEW["sft_full"], "sizes.num_checkpoints=1"]
 

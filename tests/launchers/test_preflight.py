@@ -181,7 +181,7 @@ def test_a_run_folder_that_others_do_not_see(tmp_path: Path, monkeypatch: pytest
     def said(kind: str, folder: Path) -> Findings:
         found = Findings()
         monkeypatch.setattr(preflight, "file_system", lambda place: kind)
-        preflight.look_at_folder(found, folder, "RUNS_DIR")
+        preflight.look_at_folder(found, folder, "set RUNS_DIR")
         return found
 
     assert "is on tmpfs" in said("tmpfs", Path("/var/lib/run")).failures[0]
@@ -193,7 +193,7 @@ def test_a_run_folder_that_others_do_not_see(tmp_path: Path, monkeypatch: pytest
 
 def test_a_run_folder_that_cannot_be_written() -> None:
     found = Findings()
-    preflight.look_at_folder(found, Path("/proc/runs/sft"), "RUNS_DIR")
+    preflight.look_at_folder(found, Path("/proc/runs/sft"), "set RUNS_DIR")
     assert "/proc/runs/sft cannot be written" in found.failures[0] and "set RUNS_DIR" in found.failures[0]
 
 

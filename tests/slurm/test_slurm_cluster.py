@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +32,7 @@ def test_two_stages_two_nodes_and_a_service(cluster: Path, monkeypatch: pytest.M
     run = cluster / "a run of $HOME's"
     monkeypatch.setenv("TOKEN", "s3cret")
     monkeypatch.setenv("UNLISTED", "1")
-    config = slurm.Config(python=sys.executable, gpus_per_node=2, env={"MODE": "a b"}, env_from=["TOKEN"])
+    config = replace(CONFIG, env={"MODE": "a b"}, env_from=["TOKEN"])
     address = run / "train" / "server.json"
     service = toy("serve", address, "server", service=True, ready_file=str(address))
     stages = [
@@ -119,7 +119,7 @@ def serve_on_two_nodes(run: Path, what: str) -> tuple[dict[str, str], list[dict[
     """The ended job, what each of the server's four tasks found, and how many of their processes are still there."""
     folder = run / "teacher"
     env = {"PATH": f"{HERE / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}", "FAKE_FOLDER": str(folder)}
-    config = slurm.Config(python=sys.executable, gpus_per_node=2, env=env)
+    config = replace(CONFIG, env=env)
     planned = teacher(run, what)
     slurm.check(config, [planned])
     slurm.submit(config, [planned], Display())
