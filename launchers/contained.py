@@ -1,6 +1,5 @@
 """One machine that runs stages in containers: what docker and enroot have in common."""
 
-import os
 from dataclasses import dataclass, field
 
 from launchers import images, machine, preflight
@@ -57,9 +56,7 @@ def look(config: Contained, stages: list[PlannedStage]) -> Findings:
     """
     machine.check_size(config, stages)
     found = Findings(failures=check_mounts(config.mounts))
-    unset = [name for name in config.env_from if name not in os.environ]
-    if unset:
-        found.failures.append(f"cluster.env_from names {', '.join(unset)}, not set here; export it, or remove it")
+    preflight.look_at_secrets(found, config.env_from)
     if stages and not found.failures:
         preflight.look_at_paths(found, stages, mounts_of(config, stages[0]))
         preflight.look_at_disk(found, stages)

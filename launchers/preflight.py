@@ -72,6 +72,13 @@ class Findings:
             raise Refused(f"{len(failures)} things to change, and nothing was submitted:\n{numbered}")
 
 
+def look_at_secrets(found: Findings, names: list[str]) -> None:
+    """Whether the variables of cluster.env_from are set here."""
+    unset = [name for name in names if name not in os.environ]
+    if unset:
+        found.failures.append(f"cluster.env_from names {', '.join(unset)}, not set here; export it, or remove it")
+
+
 def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
     """Whether files can be written there (or in the nearest folder above that exists), and other machines see them."""
     place = existing(folder)

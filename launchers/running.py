@@ -4,9 +4,7 @@ One main process per rank and the services it needs. A service that dies fails i
 services. What a process's command line is (bare, in docker, in enroot) is the executor's to say, as `Runtime`.
 """
 
-import ctypes
 import json
-import os
 import shlex
 import signal
 import socket
@@ -23,13 +21,11 @@ import psutil
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import write_json_atomic
 from nemo_ext.megatron.preemption import EXIT_PREEMPTED
+from nemo_ext.serving.parent import die_with_parent
 from recipes.stage import Process
 
 STOP_S = 15.0
 ROOT = Path(__file__).resolve().parent.parent
-PR_SET_PDEATHSIG = 1
-
-_libc = ctypes.CDLL(None)
 
 
 class TaskFailed(RuntimeError):
@@ -194,17 +190,11 @@ class RunningTask:
 
 
 def _popen(command: Command, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    launcher = os.getpid()
-
-    def die_with_launcher() -> None:  # by SIGTERM, which `docker run` passes on, even when the launcher is killed
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != launcher:
-            os._exit(1)
-
-    # its own session, so that Ctrl-C reaches the launcher alone and the launcher decides the order of stopping
+    # its own session, so that Ctrl-C reaches the launcher alone and the launcher decides the order of stopping; when the
+    # launcher is killed, SIGTERM, which `docker run` passes on
     return subprocess.Popen(
         command.argv, cwd=ROOT, env=command.env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        start_new_session=True, preexec_fn=die_with_launcher,
+        start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM),
     )  # fmt: skip
 
 

@@ -7,19 +7,20 @@ import threading
 import time
 from collections.abc import Callable
 
-PR_SET_PDEATHSIG = 1
+from nemo_ext.process import PR_SET_PDEATHSIG
+
 GRACE_S = 12.0  # more than child.STOP_S
 POLL_S = 0.5
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent() -> Callable[[], None]:
-    """For subprocess's preexec_fn: the kernel kills the child when the thread that started it ends."""
+def die_with_parent(signum: int = signal.SIGKILL) -> Callable[[], None]:
+    """For subprocess's preexec_fn: the kernel sends the child `signum` when the thread that started it ends."""
     parent = os.getpid()
 
     def in_child() -> None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
 
