@@ -16,14 +16,14 @@ from pathlib import Path
 # `python launchers/cancel.py` puts launchers/ first on the path, where a file could shadow a library
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from launchers import launcher_record, run_status
 from launchers.display import duration
-from launchers.find_run import command, find_run
-from launchers.launcher_record import Record
-from launchers.run_status import Snapshot
-from launchers.slurm_client import client
-from launchers.slurm_jobs import TIMEOUT_S
-from launchers.stage_status import TaskState
+from launchers.following import launcher_record, run_status
+from launchers.following.find_run import command, find_run
+from launchers.following.launcher_record import Record
+from launchers.following.run_status import Snapshot
+from launchers.following.stage_status import TaskState
+from launchers.slurm.client import client
+from launchers.slurm.jobs import TIMEOUT_S
 
 WAIT_S = 120.0
 POLL_S = 0.2

@@ -105,7 +105,7 @@ class Display:
         self.line(f"{stage:<18}    done  {describe_result(folders)}", style="dim")
 
     def show_estimate(self, table: list[str]) -> None:
-        """The lines of launchers/estimate.py's table: a title, a heading, the stages, a total."""
+        """The lines of launchers/estimates/estimate.py's table: a title, a heading, the stages, a total."""
         for number, text in enumerate(table):
             self.line(text, style="bold" if number < 2 or number == len(table) - 1 else "")
 

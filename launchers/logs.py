@@ -13,13 +13,13 @@ from pathlib import Path
 # `python launchers/logs.py` puts launchers/ first on the path, where a file could shadow a library
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from launchers import log_files, run_status
 from launchers.display import duration
-from launchers.find_run import command, find_run
-from launchers.log_files import Follower, Log
-from launchers.run_state import StageFiles
-from launchers.run_status import Snapshot
-from launchers.slurm_tasks import Queue, job_log
+from launchers.following import log_files, run_status
+from launchers.following.find_run import command, find_run
+from launchers.following.log_files import Follower, Log
+from launchers.following.run_state import StageFiles
+from launchers.following.run_status import Snapshot
+from launchers.slurm.tasks import Queue, job_log
 
 NAMES_SHOWN = 12
 LOGS_READ = 64

@@ -1,7 +1,7 @@
 """What can be known before anything is submitted: all that would fail, at once, each with the key to change.
 
 A failure refuses the run; a warning is shown and the run goes on. Here is what holds for every kind of cluster: the
-run folder, mounts, models, data, disk. launchers/preflight_slurm.py asks Slurm.
+run folder, mounts, models, data, disk. launchers/slurm/preflight.py asks Slurm.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launchers.display import Display
-from launchers.estimate_training import short_bytes
+from launchers.estimates.estimate_training import short_bytes
 from launchers.mounts import Mount
 from launchers.plan import PlannedStage, Task
 from nemo_ext.megatron.memory import checkpoint_bytes, checkpoints_on_disk

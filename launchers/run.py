@@ -23,8 +23,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import estimate, launcher_record, plan, plugins, preflight, resolvers
+from launchers import plan, plugins, preflight, resolvers
 from launchers.display import Display
+from launchers.estimates import estimate
+from launchers.following import launcher_record
 from launchers.running import TaskFailed
 from nemo_ext.toy.sources import TOY
 

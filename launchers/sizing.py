@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from launchers.fit_serving import PROMPT_TOKENS
+from launchers.estimates.fit_serving import PROMPT_TOKENS
 from launchers.resolvers import CONF, register
 from nemo_ext.gpus import gpu_named
 from nemo_ext.model import Model

@@ -18,10 +18,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from launchers import run_status, status_table
-from launchers.find_run import command, find_run
-from launchers.run_status import RunStatus
-from launchers.slurm_tasks import Queue
+from launchers.following import run_status, status_table
+from launchers.following.find_run import command, find_run
+from launchers.following.run_status import RunStatus
+from launchers.slurm.tasks import Queue
 
 FILES_INTERVAL_S = 2.0
 SLURM_INTERVAL_S = 15.0

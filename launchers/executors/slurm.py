@@ -1,7 +1,7 @@
 """A Slurm cluster: one batch script per stage, submitted with its dependencies; the launcher does not wait.
 
 Reads <run_dir>/<stage>/config.yaml on the nodes, so the run folder and this checkout are on a file system they share.
-Writes <run_dir>/<stage>/submit.sh (launchers/sbatch.py makes its text) and <run_dir>/jobs.json:
+Writes <run_dir>/<stage>/submit.sh (launchers/slurm/sbatch.py makes its text) and <run_dir>/jobs.json:
     {"train": {"job": "4711", "jobs": ["4711"], "offsets": [0], "after": ["4710"], "array": "", "script": ".../submit.sh"}}
 `array` are the tasks submitted. One beyond the cluster's MaxArraySize is in a later array of `jobs`: element i of jobs[k]
 works in task offsets[k] + i. `job` is the first.
@@ -9,13 +9,15 @@ works in task offsets[k] + i. `job` is the first.
 
 from dataclasses import dataclass, field
 
-from launchers import job_arrays, preflight_slurm, slurm_site
 from launchers.cluster import Cluster
 from launchers.display import Display
 from launchers.plan import PlannedStage
-from launchers.sbatch import script
-from launchers.slurm_client import client
-from launchers.slurm_site import recorded_jobs
+from launchers.slurm import job_arrays
+from launchers.slurm import preflight as preflight_slurm
+from launchers.slurm import site as slurm_site
+from launchers.slurm.client import client
+from launchers.slurm.sbatch import script
+from launchers.slurm.site import recorded_jobs
 from nemo_ext.files import write_json_atomic, write_text_atomic
 
 
@@ -57,7 +59,7 @@ class Config(Cluster):
     env_from: list[str] = field(default_factory=list)
     """Names of variables (tokens, say) that jobs get from the launching shell; their values are written nowhere."""
     container: str = "none"
-    """none, pyxis or enroot: how steps get into the stage's image (launchers/sbatch_container.py)."""
+    """none, pyxis or enroot: how steps get into the stage's image (launchers/slurm/sbatch_container.py)."""
     images: dict[str, str] = field(default_factory=dict)
     """Image name -> .sqsh file or reference, where it differs from containers/images.yaml."""
     check_versions: bool = True

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from launchers.step_time import step_time
+from launchers.estimates.step_time import step_time
 from nemo_ext.gpus import gpu_named
 from nemo_ext.megatron.flops import flops_per_token
 from nemo_ext.megatron.memory import bytes_per_parameter, layer_bytes_per_token, stage_memory, stage_parameters

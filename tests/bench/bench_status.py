@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from launchers.run_status import look, status
+from launchers.following.run_status import look, status
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDS = 5000

@@ -50,8 +50,9 @@ def child() -> None:
     """One submission; prints the seconds of its parts."""
     started = time.perf_counter()
     parts: dict[str, float] = {}
-    from launchers import estimate, plan, run
+    from launchers import plan, run
     from launchers.display import Display
+    from launchers.estimates import estimate
     from launchers.executors import slurm
     from tests.composing import compose_recipe
 

@@ -153,7 +153,7 @@ def test_the_cpu_image_is_built_with_docker(
         said = capfd.readouterr().out
         version = build.version_of(build.ROOT, False)
         assert "asked: apt-get install --yes --no-install-recommends bubblewrap git" in said
-        assert "asked: python3 -m pip install --no-cache-dir --extra-index-url https://" in said
+        assert "asked: python3 -m pip install --no-cache-dir --requirement requirements.lock" in said
         assert f'images: {{ base: "megatron-recipes/cpu:{version}", nemo: ' in said
         layout = [
             "docker",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers.slurm_client import client
+from launchers.slurm.client import client
 from tests.e2e.small_pipeline import SMALL, data_hash, losses
 
 WAIT_S = 400

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from launchers.launcher_record import Record
-from launchers.run_status import RunStatus, look, status
-from launchers.stage_status import Row
+from launchers.following.launcher_record import Record
+from launchers.following.run_status import RunStatus, look, status
+from launchers.following.stage_status import Row
 
 CLIENT = """#!/bin/bash
 printf '%s\\n' "${0##*/} $*" >>"$CALLS"

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launchers import cancel, launcher_record
+from launchers import cancel
+from launchers.following import launcher_record
 from tests.conftest import ROOT
 from tests.launchers.followed_run import Clients, Run
 

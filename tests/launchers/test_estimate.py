@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from launchers import estimate, resolvers
+from launchers import resolvers
+from launchers.estimates import estimate
+from launchers.estimates.step_time import step_time
 from launchers.executors import local, slurm
-from launchers.step_time import step_time
 from nemo_ext.gpus import gpu_named
 from nemo_ext.megatron.published_shapes import SHAPES
 from nemo_ext.megatron.settings import TrainSettings

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from launchers.fit import find_fit, why_not_fit
+from launchers.estimates.fit import find_fit, why_not_fit
 from nemo_ext.gpus import gpu_named
 from nemo_ext.megatron.memory import worst_stage
 from nemo_ext.megatron.published_shapes import SHAPES

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from launchers import estimate, fit_serving, resolvers, sizing
+from launchers import resolvers, sizing
+from launchers.estimates import estimate, fit_serving
+from launchers.estimates.fit_serving import ServingFit
 from launchers.executors import slurm
-from launchers.fit_serving import ServingFit
 from launchers.plan import PlannedStage, Task
 from launchers.resolvers import CONF
 from nemo_ext.gpus import gpu_named

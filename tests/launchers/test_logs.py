@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from launchers import log_files, logs
-from launchers.log_files import Follower
-from launchers.slurm_tasks import Queue
+from launchers import logs
+from launchers.following import log_files
+from launchers.following.log_files import Follower
+from launchers.slurm.tasks import Queue
 from tests.conftest import ROOT
 from tests.launchers.followed_run import Clients, Run
 

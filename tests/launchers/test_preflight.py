@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from launchers import preflight, preflight_slurm
+from launchers import preflight
 from launchers.display import Display
 from launchers.executors import slurm
 from launchers.mounts import Mount
 from launchers.plan import PlannedStage
 from launchers.preflight import Findings, Refused
+from launchers.slurm import preflight as preflight_slurm
 from recipes.stage import Resources, main_process
 from tests.composing import resolve_recipe
 from tests.launchers.slurm_stand_ins import Cluster, chain, stage

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launchers.executors import slurm
-from launchers.sbatch import ROOT
+from launchers.slurm.sbatch import ROOT
 from nemo_ext.manifest import code_version
 from tests.composing import resolve_recipe
 

@@ -7,10 +7,11 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
-from launchers import job_arrays, slurm_client
 from launchers.display import Display
 from launchers.executors import slurm
 from launchers.plan import PlannedStage, Task
+from launchers.slurm import client as slurm_client
+from launchers.slurm import job_arrays
 from nemo_ext.files import write_json_atomic
 from nemo_ext.model import Model
 from recipes.served import ServedStage, server_processes

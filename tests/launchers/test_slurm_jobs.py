@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers import slurm_jobs
+from launchers.slurm import jobs as slurm_jobs
 from tests.launchers.followed_run import Clients
 
 

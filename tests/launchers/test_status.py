@@ -15,8 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from launchers import launcher_record, slurm_client, slurm_jobs, status, status_table
-from launchers import run_status as run_statuses
+from launchers import status
+from launchers.following import launcher_record, status_table
+from launchers.following import run_status as run_statuses
+from launchers.slurm import client as slurm_client
+from launchers.slurm import jobs as slurm_jobs
 from tests.conftest import ROOT
 from tests.launchers.followed_run import Clients, Run
 
@@ -249,7 +252,7 @@ def test_a_narrow_terminal_keeps_every_line_within_it(run: Run, clients: Clients
 LAUNCHER = """
 import fcntl, pathlib, signal, sys, types
 sys.path.insert(0, sys.argv[2])
-from launchers import launcher_record
+from launchers.following import launcher_record
 run_dir, how = pathlib.Path(sys.argv[1]), sys.argv[3]
 def stop(*_): raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
@@ -402,6 +405,6 @@ def test_it_starts_without_hydra_and_torch() -> None:
     program = "import sys; sys.path.insert(0, '.'); import launchers.status, launchers.logs, launchers.cancel; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "launchers.run_status" in loaded
+    assert "launchers.following.run_status" in loaded
     assert not loaded & {"hydra", "omegaconf", "torch", "transformers", "pyarrow", "numpy"}
     assert run_statuses.STALE_S > status.FILES_INTERVAL_S

@@ -41,7 +41,7 @@ start_task() {
   main=$!
 }
 
-# From here on the same for every stage: launchers/sbatch.sh.
+# From here on the same for every stage: launchers/slurm/sbatch.sh.
 index=$((${1:-0} + ${SLURM_ARRAY_TASK_ID:-0}))
 folder=${folders[$index]}
 mkdir -p "$folder/logs"

@@ -5,12 +5,15 @@ import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from launchers import estimate, images, job_arrays, preflight, sbatch, sbatch_container, slurm_site
+from launchers import images, preflight
+from launchers.estimates import estimate
 from launchers.mounts import check_mounts
 from launchers.plan import PlannedStage
 from launchers.preflight import Findings
-from launchers.slurm_client import client
-from launchers.slurm_time import parse_limit, show_limit
+from launchers.slurm import job_arrays, sbatch, sbatch_container
+from launchers.slurm import site as slurm_site
+from launchers.slurm.client import client
+from launchers.slurm.time_limit import parse_limit, show_limit
 
 if TYPE_CHECKING:
     from launchers.executors.slurm import Config

@@ -3,8 +3,8 @@
 import shlex
 
 from launchers.display import duration
-from launchers.run_status import RunStatus
-from launchers.stage_status import Row
+from launchers.following.run_status import RunStatus
+from launchers.following.stage_status import Row
 
 STYLES = {
     "done": "green", "running": "cyan", "requeued": "yellow", "pending": "yellow", "waiting": "dim",

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from launchers import run_state
-from launchers.run_state import StageFiles
-from launchers.slurm_jobs import Job
+from launchers.following import run_state
+from launchers.following.run_state import StageFiles
+from launchers.slurm.jobs import Job
 
 ORDER = (
     "running",

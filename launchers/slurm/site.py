@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launchers.slurm_client import client
-from launchers.slurm_time import parse_maximum
+from launchers.slurm.client import client
+from launchers.slurm.time_limit import parse_maximum
 
 
 @dataclass(frozen=True)

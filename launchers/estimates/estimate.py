@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from launchers.cluster import Cluster
-from launchers.estimate_serving import COMPLETION_TOKENS, completions, rate
-from launchers.estimate_training import TrainingEstimate, estimate_training, number, short
-from launchers.fit_serving import ServingFit, fit_serving
+from launchers.estimates.estimate_serving import COMPLETION_TOKENS, completions, rate
+from launchers.estimates.estimate_training import TrainingEstimate, estimate_training, number, short
+from launchers.estimates.fit_serving import ServingFit, fit_serving
 from launchers.plan import PlannedStage
 from nemo_ext.gpus import Gpu, find_gpu, gpu_named, list_devices
 

@@ -1,6 +1,6 @@
 """What Slurm's words for the end of a job, and for why one waits, mean for a stage, and what to do about them."""
 
-from launchers.slurm_jobs import Job
+from launchers.slurm.jobs import Job
 from nemo_ext.megatron.preemption import EXIT_PREEMPTED
 
 AGAIN = "cancel it (launchers/cancel.py) and launch again"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from launchers.launcher_record import RECORD
+from launchers.following.launcher_record import RECORD
 
 SHOWN = 10
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launchers.fit import why_not_fit
+from launchers.estimates.fit import why_not_fit
+from launchers.estimates.step_time import TOKENS_PER_SAMPLE, StepTime, peak_and_share, step_time
 from launchers.plan import PlannedStage
-from launchers.step_time import TOKENS_PER_SAMPLE, StepTime, peak_and_share, step_time
 from nemo_ext.gpus import Gpu
 from nemo_ext.megatron.memory import (
     GIB,

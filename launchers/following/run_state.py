@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launchers.launcher_record import Record
+from launchers.following.launcher_record import Record
 from nemo_ext.manifest import DONE
 from nemo_ext.progress import HEARTBEAT, read_heartbeat
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from launchers.run_state import StageFiles
+from launchers.following.run_state import StageFiles
 
 BLOCK = 1 << 16
 SEARCHED_BYTES = 1 << 20

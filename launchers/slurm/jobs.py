@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from launchers.slurm_client import client
+from launchers.slurm.client import client
 
 TIMEOUT_S = 10.0
 FIELDS = [

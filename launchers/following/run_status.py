@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launchers import launcher_record, local_tasks, run_state, slurm_tasks
 from launchers.display import duration
-from launchers.local_tasks import Launch
-from launchers.run_state import StageFiles
-from launchers.slurm_tasks import Queue, Submission
-from launchers.stage_status import OVER, Row, TaskState, rows
+from launchers.following import launcher_record, local_tasks, run_state
+from launchers.following.local_tasks import Launch
+from launchers.following.run_state import StageFiles
+from launchers.following.stage_status import OVER, Row, TaskState, rows
+from launchers.slurm import tasks as slurm_tasks
+from launchers.slurm.tasks import Queue, Submission
 
 STALE_S = 600.0
 

@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from launchers import launcher_record, run_state
-from launchers.launcher_record import Record
-from launchers.run_state import StageFiles
-from launchers.stage_status import TaskState
+from launchers.following import launcher_record, run_state
+from launchers.following.launcher_record import Record
+from launchers.following.run_state import StageFiles
+from launchers.following.stage_status import TaskState
 
 FRESH_S = 120.0
 

@@ -16,7 +16,7 @@ from launchers.plan import PlannedStage
 if TYPE_CHECKING:
     from launchers.executors.slurm import Config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ENROOT_CONF = ROOT / "launchers" / "enroot.conf.sh"
 ENROOT_RC = ROOT / "launchers" / "enroot_rc.sh"
 MODES = ("none", "pyxis", "enroot")

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launchers import run_state, slurm_jobs, slurm_states
-from launchers.run_state import StageFiles
-from launchers.slurm_jobs import Elements, Job
-from launchers.stage_status import TaskState
+from launchers.following import run_state
+from launchers.following.run_state import StageFiles
+from launchers.following.stage_status import TaskState
+from launchers.slurm import jobs as slurm_jobs
+from launchers.slurm import states as slurm_states
+from launchers.slurm.jobs import Elements, Job
 
 FRESH_S = 120.0
 HELD = {"REQUEUE_HOLD", "SPECIAL_EXIT"}

@@ -1,7 +1,7 @@
 """The batch script of one stage, as text a person can read, edit and submit again by hand. Pure: starts nothing.
 
 A stage with several tasks is one job array; element i works in folder i. Within a job, services are steps in the
-background and main is the step the job waits for. The values are written here; launchers/sbatch.sh acts on them.
+background and main is the step the job waits for. The values are written here; launchers/slurm/sbatch.sh acts on them.
 """
 
 import re
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launchers import job_arrays, sbatch_container
 from launchers.plan import PlannedStage, Task
-from launchers.slurm_time import parse_limit
+from launchers.slurm import job_arrays, sbatch_container
+from launchers.slurm.time_limit import parse_limit
 from recipes.stage import Process
 
 if TYPE_CHECKING:
     from launchers.executors.slurm import Config
 
-ROOT = Path(__file__).resolve().parent.parent
-BODY = ROOT / "launchers" / "sbatch.sh"
+ROOT = Path(__file__).resolve().parents[2]
+BODY = ROOT / "launchers" / "slurm" / "sbatch.sh"
 EXPORTED = ["PATH", "HOME", "USER"]
 ENROOT_FOLDERS = ("RUNTIME", "CACHE", "DATA")
 SIGNAL_BEFORE_END_S = 120

@@ -1,0 +1,1 @@
+"""What a plan takes: seconds, GPU hours, memory, space, before anything runs."""

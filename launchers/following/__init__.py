@@ -1,0 +1,1 @@
+"""A run from outside: found, read from its files and its cluster's word, shown as a table."""
