@@ -128,7 +128,14 @@ class Engine:
             firsts.append(slots[0])
             copies += [(slots[0], slot, len(prompt)) for slot in slots[1:]]
             members += [number] * len(slots)
-        logits = self.model.prefill([np.array(prompt) for prompt in prompts], np.array(firsts))
+        scored = [number for number, prompt in enumerate(prompts) if any(s.scores_prompt for s in group[prompt])]
+        ids = [np.array(prompt) for prompt in prompts]
+        if scored:
+            logits, every = self.model.prefill_scored(ids, np.array(firsts), scored)
+            for number, each in every.items():
+                _score_prompt(group[prompts[number]], each)
+        else:
+            logits = self.model.prefill(ids, np.array(firsts))
         for source, target, length in copies:
             self.model.pages.copy(source, target, length)
         self.counters.prompt_tokens += sum(len(prompt) for prompt in prompts)
@@ -171,12 +178,14 @@ class Engine:
         """Feed text streams and log-probabilities; returns which rows met a stop string."""
         stopped = np.zeros(len(tokens), dtype=bool)
         for row, sequence in enumerate(self.slots.sequences[start : start + len(tokens)]):
-            if not sequence.watched or ended[row]:
+            asked = sequence.parameters
+            # lm-evaluation-harness takes a scored prompt's last entry for the one token it had generated, whatever it is
+            if not sequence.watched or asked.max_tokens == 0 or (ended[row] and not sequence.scores_prompt):
                 continue
             token = int(tokens[row])
-            if sequence.parameters.num_logprobs is not None:
-                sequence.logprobs.append(token_logprob(logits[row], token, sequence.parameters.num_logprobs))
-            if sequence.text_stream is not None:
+            if asked.num_logprobs is not None:
+                sequence.logprobs.append(token_logprob(logits[row], token, asked.num_logprobs))
+            if sequence.text_stream is not None and not ended[row]:
                 sequence.text_stream.push(token)
                 stopped[row] = sequence.text_stream.stopped
                 if not stopped[row]:
@@ -186,6 +195,8 @@ class Engine:
     def _finish(self, slot: int, reason: str, *, drop_last: bool) -> None:
         sequence = self.slots.sequences[slot]
         sequence.num_generated = int(self.slots.table[slot]["produced"])
+        if sequence.parameters.max_tokens == 0:  # what the step sampled, nobody asked for
+            sequence.num_generated, reason, drop_last = 0, "length", False
         stream = sequence.text_stream
         if stream is None:
             tokens = self.slots.generated[slot, : sequence.num_generated - drop_last].tolist()
@@ -207,6 +218,15 @@ def token_logprob(logits: torch.Tensor, token: int, num_top: int) -> TokenLogpro
     logprobs = logits.log_softmax(-1)
     values, ids = logprobs.topk(num_top)
     return TokenLogprob(token, float(logprobs[token]), list(zip(ids.tolist(), values.tolist(), strict=True)))
+
+
+def _score_prompt(sequences: list[Sequence], logits: torch.Tensor) -> None:
+    """`logits` [length, vocab] at every position of their prompt."""
+    for sequence in sequences:
+        if sequence.parameters.num_logprobs is not None and sequence.scores_prompt:
+            num_top = sequence.parameters.num_logprobs
+            pairs = zip(logits, sequence.prompt[1:], strict=False)  # the last position is followed by no token of it
+            sequence.prompt_logprobs = [token_logprob(row, token, num_top) for row, token in pairs]
 
 
 def choice_key(seed: int | None, index: int) -> int:

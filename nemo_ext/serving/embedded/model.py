@@ -154,13 +154,22 @@ class Llama:
 
     def prefill(self, prompts: list[Ints], slots: Ints) -> Tensor:
         """Logits [prompts, vocab] after each prompt of token ids; its keys and values go to its slot, an empty one."""
-        hidden = self._prefill_hidden(prompts, slots)
-        last = np.cumsum([len(prompt) for prompt in prompts]) - 1
-        return self._logits(hidden[torch.from_numpy(np.append(last, NOBODY + len(hidden) - 1))])
+        return self._after_each(prompts, self._prefill_hidden(prompts, slots))
 
-    def all_logits(self, ids: Ints) -> Tensor:
-        """Logits [length, vocab] at every position of one prompt, in slot 0."""
-        return self._logits(self._prefill_hidden([ids], np.array([0])))
+    def prefill_scored(self, prompts: list[Ints], slots: Ints, scored: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """As `prefill`, and of each prompt whose number is in `scored` the logits [length, vocab] at every position."""
+        hidden = self._prefill_hidden(prompts, slots)
+        starts = np.cumsum([0] + [len(prompt) for prompt in prompts])
+        rows = {number: np.arange(starts[number], starts[number + 1]) for number in scored}
+        every = {number: self._logits_of(hidden, each) for number, each in rows.items()}
+        return self._after_each(prompts, hidden), every
+
+    def _after_each(self, prompts: list[Ints], hidden: Tensor) -> Tensor:
+        return self._logits_of(hidden, np.cumsum([len(prompt) for prompt in prompts]) - 1)
+
+    def _logits_of(self, hidden: Tensor, rows: Ints) -> Tensor:
+        """[rows, vocab] of some rows of `hidden`, whose last row is nobody's."""
+        return self._logits(hidden[torch.from_numpy(np.append(rows, NOBODY + len(hidden) - 1))])
 
     def decode(self, ids: Ints, positions: Ints) -> Tensor:
         """Logits [slots, vocab] of slots 0, 1, ..., all that are in use, given the token each holds at its position."""

@@ -73,12 +73,27 @@ class Replies:
         if self._request.chat:
             choice["message"] = {"role": "assistant", "content": sequence.text}
         else:
-            choice["text"] = sequence.text
+            choice["text"] = self._echoed(sequence) + sequence.text
         choice["logprobs"] = self._logprobs(sequence.logprobs, sequence.index)
+        if sequence.scores_prompt:
+            choice["logprobs"] = self._scored(sequence)
         return choice
 
+    def _echoed(self, sequence: Sequence) -> str:
+        texts = self._request.prompt_texts
+        return texts[sequence.index // self._request.num_choices] if texts else ""
+
+    def _scored(self, sequence: Sequence) -> Json:
+        """Of the prompt's tokens and the generated ones; of the first, which nothing comes before, null, as in vLLM."""
+        first = self._token(sequence.prompt[0])
+        self._offsets[sequence.index] = len(first)
+        rest = self._logprobs([*sequence.prompt_logprobs, *sequence.logprobs], sequence.index)
+        assert rest is not None, "a scored prompt has log-probabilities"
+        before: Json = {"tokens": first, "token_logprobs": None, "top_logprobs": None, "text_offset": 0}
+        return {key: [before[key], *values] for key, values in rest.items()}
+
     def _logprobs(self, entries: list[TokenLogprob], index: int) -> Json | None:
-        """The end-of-sequence token, which is not in the text, is not listed either."""
+        """The end-of-sequence token, which is not in the text, is not listed either, but for a scored prompt."""
         if self._request.parameters.num_logprobs is None:
             return None
         if self._request.chat:

@@ -16,13 +16,13 @@ SHARED_FIELDS = {
     "model", "n", "temperature", "top_p", "top_k", "seed", "stop", "max_tokens", "stream", "stream_options",
     "logprobs", "ignore_eos", "user",
 }  # fmt: skip
-COMPLETION_FIELDS = SHARED_FIELDS | {"prompt", "add_special_tokens"}
+COMPLETION_FIELDS = SHARED_FIELDS | {"prompt", "add_special_tokens", "echo"}
 CHAT_FIELDS = SHARED_FIELDS | {
     "messages", "max_completion_tokens", "top_logprobs", "add_generation_prompt", "chat_template_kwargs",
 }  # fmt: skip
 # Fields other servers act on, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},), "presence_penalty": (0,),
+    "best_of": (1,), "suffix": ("",), "logit_bias": ({},), "presence_penalty": (0,),
     "frequency_penalty": (0,), "repetition_penalty": (1,), "min_p": (0,), "min_tokens": (0,),
     "stop_token_ids": ([],), "use_beam_search": (False,), "length_penalty": (1,), "skip_special_tokens": (True,),
     "response_format": ({"type": "text"},), "tools": ([],), "tool_choice": ("none",), "store": (False,),
@@ -41,6 +41,8 @@ class BadRequest(ValueError):
 class GenerationRequest:
     chat: bool
     prompts: list[tuple[int, ...]]
+    prompt_texts: list[str]
+    """What `echo` gives back: each prompt as it was sent, or its tokens' text."""
     num_choices: int
     """Per prompt."""
     parameters: SamplingParameters
@@ -58,6 +60,9 @@ def parse(
     if body.get("model") not in (None, model):
         raise BadRequest(f"model {body['model']!r} is not served here; this server has {model!r}", status=404)
     prompts = _chat_prompts(body, tokenizer, template) if chat else _completion_prompts(body, tokenizer)
+    echo, stream = not chat and _boolean(body, "echo", False), _boolean(body, "stream", False)
+    if echo and stream:
+        raise BadRequest("echo=true with stream=true is not supported by the embedded server; send one of them")
     _check_prompts(prompts, tokenizer, context_length)
     options = body.get("stream_options") or {}
     if not isinstance(options, dict) or set(options) - {"include_usage"}:
@@ -65,9 +70,10 @@ def parse(
     return GenerationRequest(
         chat=chat,
         prompts=prompts,
+        prompt_texts=_prompt_texts(body["prompt"], prompts, tokenizer) if echo else [],
         num_choices=_integer(body, "n", 1, 1, 1024),
-        parameters=_sampling(body, chat, context_length),
-        stream=_boolean(body, "stream", False),
+        parameters=_sampling(body, chat, context_length, echo),
+        stream=stream,
         include_usage=_boolean(options, "include_usage", False),
     )
 
@@ -106,13 +112,13 @@ def _boolean(body: dict[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _sampling(body: dict[str, Any], chat: bool, context_length: int) -> SamplingParameters:
+def _sampling(body: dict[str, Any], chat: bool, context_length: int, echo: bool) -> SamplingParameters:
     top_p = _number(body, "top_p", 1.0, 0.0, 1.0)
     if top_p == 0.0:
         raise BadRequest("top_p=0.0; it must be above 0 (temperature 0 is greedy)")
     top_k = _integer(body, "top_k", 0, -1, 1 << 31)
     return SamplingParameters(
-        max_tokens=_max_tokens(body, chat, context_length),
+        max_tokens=_max_tokens(body, chat, context_length, least=0 if echo else 1),
         temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
         top_p=top_p,
         top_k=max(top_k, 0),  # -1 also means off, as in vLLM
@@ -120,14 +126,15 @@ def _sampling(body: dict[str, Any], chat: bool, context_length: int) -> Sampling
         stop=_stop(body.get("stop")),
         ignore_eos=_boolean(body, "ignore_eos", False),
         num_logprobs=_num_logprobs(body, chat),
+        echo=echo,
     )
 
 
-def _max_tokens(body: dict[str, Any], chat: bool, context_length: int) -> int:
+def _max_tokens(body: dict[str, Any], chat: bool, context_length: int, least: int) -> int:
     """Longer than the context is allowed: the choice then ends at the context with finish_reason length."""
     default = context_length if chat else DEFAULT_COMPLETION_TOKENS
     name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-    return _integer(body, name, default, 1, 1 << 31)
+    return _integer(body, name, default, least, 1 << 31)
 
 
 def _stop(value: Any) -> tuple[str, ...]:
@@ -158,6 +165,12 @@ def _completion_prompts(body: dict[str, Any], tokenizer: Tokenizer) -> list[tupl
     return [
         tuple(tokenizer.encode(p, add_special_tokens=special).ids) if isinstance(p, str) else tuple(p) for p in prompt
     ]
+
+
+def _prompt_texts(prompt: Any, ids: list[tuple[int, ...]], tokenizer: Tokenizer) -> list[str]:
+    sent = prompt if isinstance(prompt, list) and not _is_ids(prompt) else [prompt]
+    decoded = (tokenizer.decode(list(each), skip_special_tokens=False) for each in ids)
+    return [each if isinstance(each, str) else text for each, text in zip(sent, decoded, strict=True)]
 
 
 def _is_ids(value: Any) -> bool:

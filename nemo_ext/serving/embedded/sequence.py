@@ -10,6 +10,7 @@ from nemo_ext.serving.embedded.text import TextStream
 @dataclass(frozen=True)
 class SamplingParameters:
     max_tokens: int
+    """0 with `echo` only."""
     temperature: float
     top_p: float
     top_k: int
@@ -18,6 +19,8 @@ class SamplingParameters:
     ignore_eos: bool
     num_logprobs: int | None
     """None: none asked for; 0: the chosen token's only."""
+    echo: bool = False
+    """The reply begins with the prompt and, with num_logprobs, the log-probability of each of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,13 @@ class Sequence:
     num_generated: int = 0
     """Sampled tokens, the end-of-sequence one included, as in vLLM's usage."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of the prompt's tokens but the first, when they were asked for."""
     num_sent_logprobs: int = 0
+
+    @property
+    def scores_prompt(self) -> bool:
+        return self.parameters.echo and self.parameters.num_logprobs is not None
 
     @property
     def watched(self) -> bool:

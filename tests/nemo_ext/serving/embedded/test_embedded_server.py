@@ -198,7 +198,6 @@ def test_chat_stream(shared_server: Running) -> None:
     [
         ({"model": "gpt-4"}, 404, "'gpt-4' is not served here; this server has 'tiny'"),
         ({"prompt": "x" * 3000}, 400, "tokens; the context length is 512"),
-        ({"echo": True}, 400, "echo=True is not supported"),
         ({"best_of": 4}, 400, "best_of=4"),
         ({"suffix": "x"}, 400, "suffix='x'"),
         ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
