@@ -1,0 +1,65 @@
+"""Give an evaluation to other tools: files as lm-evaluation-harness and NeMo-Skills write them.
+
+In:  the folder of an evaluation (evaluate, rescore, search)
+Out: lm_eval/<model>/results_<time>.json and samples_<benchmark>_<time>.jsonl;
+     nemo_skills/eval-results/<benchmark>/output-rs0.jsonl, ... and metrics.json
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from nemo_ext.manifest import Facts
+from recipes.stage import Stage
+
+if TYPE_CHECKING:
+    from nemo_ext.rows import Row
+
+FORMATS = ("lm_eval", "nemo_skills")
+SCORES = "scores.json"
+
+
+@dataclass(kw_only=True)
+class Config(Stage):
+    input: str = MISSING
+    """An evaluation's folder."""
+    formats: list[str] = field(default_factory=lambda: list(FORMATS))
+
+
+def check(cfg: Config) -> None:
+    wrong = [name for name in cfg.formats if name not in FORMATS]
+    if wrong or not cfg.formats:
+        raise ValueError(f"stages.{cfg.name}.formats={list(cfg.formats)}; it may hold {' and '.join(FORMATS)}")
+
+
+def run(cfg: Config) -> Facts:
+    import json
+    from datetime import datetime
+
+    from nemo_ext.interop.lm_eval import write_lm_eval
+    from nemo_ext.interop.nemo_skills import write_nemo_skills
+    from nemo_ext.manifest import code_version
+    from nemo_ext.rows import input_files
+
+    path, files, folder = Path(cfg.input) / SCORES, input_files(cfg.input), Path(cfg.output_dir)
+    if not path.is_file():
+        raise ValueError(f"{cfg.name}: {path} is not there; input must be the folder of a finished evaluation")
+    scores = json.loads(path.read_text())
+    written: list[Path] = []
+    if "lm_eval" in cfg.formats:
+        time = datetime.fromtimestamp(path.stat().st_mtime)
+        written += write_lm_eval(folder / "lm_eval", _rows(files), scores, time, code_version())
+    if "nemo_skills" in cfg.formats:
+        written += write_nemo_skills(folder / "nemo_skills", _rows(files), scores)
+    rows = sum(each.get("samples", each["total"]) for each in scores["benchmarks"].values())
+    return Facts(inputs=[*files, path], outputs=written, rows_in=rows, rows_out=rows)
+
+
+def _rows(files: list[Path]) -> "Iterator[Row]":
+    from nemo_ext.rows import read_rows
+
+    for file in files:
+        yield from read_rows(file)
