@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 ISOLATIONS = ("bubblewrap", "namespaces", "none")  # strongest first
 FORMATS = ("llm_code", "fenced")
+ON_ERROR = ("stop", "go_on", "restart")
 
 
 @dataclass(kw_only=True)
@@ -52,7 +53,7 @@ class SandboxConfig:
 @dataclass(kw_only=True)
 class ToolLoopConfig:
     """How a trace alternates between the model and Python. The defaults are OpenMathInstruct-1's for generation;
-    its evaluation used max_executions=6, stop_on_error=False."""
+    its evaluation used max_executions=6, on_error=go_on."""
 
     format: str = "llm_code"
     """llm_code (OpenMathInstruct-1) or fenced (ToRA, Numina)."""
@@ -61,8 +62,10 @@ class ToolLoopConfig:
     max_executions_text: str | None = None
     """What the model is shown instead of a result for one block too many, after which it may write once more.
     None: the trace ends there."""
-    stop_on_error: bool = True
-    """End the trace after a block that did not run to its end; the error stays in the text."""
+    on_error: str = "stop"
+    """What a block that did not run to its end does to its trace. stop: ends it, the error stays in the text. go_on: the
+    model reads the error and writes on. restart: the trace begins anew, in a new session and with other random numbers;
+    blocks that were executed stay counted."""
     stop_at_answer: bool = True
     r"""Do not execute a block that the model opens after it has boxed an answer: the trace ends before that block."""
     timeout_s: float = 10.0
@@ -82,6 +85,8 @@ class ToolLoopConfig:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(f"format={self.format!r}: choose one of {', '.join(FORMATS)}")
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error={self.on_error!r}: choose one of {', '.join(ON_ERROR)}")
         if self.cut not in ("head", "head_tail"):
             raise ValueError(f"cut={self.cut!r}: choose head or head_tail")
         for name in ("timeout_s", "max_output_chars", "max_total_tokens", "patience_s"):

@@ -83,6 +83,12 @@ class RemoteSession:
             raise SandboxDown(f"the sandbox at {url} refused a block, which is an error of this program: {text}")
         return text
 
+    async def renew(self) -> None:
+        """End the session; the next block begins one that knows nothing of it."""
+        await self.delete()
+        self.name, self.started = uuid.uuid4().hex, False
+        self.history.clear()
+
     async def _move(self) -> None:
         """To the next service, under a new name: the block may have run, and must not run twice in one session."""
         await self.delete()

@@ -29,7 +29,7 @@ Send = Callable[[Request], Awaitable[Completion]]
 ANSWER, STOP, LENGTH = "answer", "stop", "length"
 MAX_EXECUTIONS, ERROR, NOT_EXECUTED = "max_executions", "error", "not_executed"
 """Why a trace ended: it boxed an answer; it stopped without one; a token limit; one block too many; a block failed and
-stop_on_error is set; the model asked for the result of a block that is not there."""
+on_error is stop; the model asked for the result of a block that is not there."""
 
 
 @dataclass
@@ -44,6 +44,7 @@ class _Trace:
     used_tokens: int = 0
     """Of the text, or more: counted exactly up to the last segment, and a token per byte of the last result."""
     told_to_stop: bool = False
+    restarts: int = 0
     attempts: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -54,6 +55,10 @@ class _Trace:
         self.used_tokens = segment.num_prompt_tokens - self.prompt_tokens + segment.num_generated_tokens
         self.attempts = max(self.attempts, segment.attempts)
 
+    def restart(self) -> None:
+        self.text, self.used_tokens = "", 0
+        self.restarts += 1
+
     def append_result(self, form: Format, result: str) -> None:
         before = len(self.text.encode())
         self.text = with_output(form, self.text, result)
@@ -61,7 +66,8 @@ class _Trace:
 
     @property
     def tools(self) -> dict[str, Any]:
-        return {"executions": self.executions, "errors": dict(self.errors), "ended": self.ended}
+        told = {"executions": self.executions, "errors": dict(self.errors), "ended": self.ended}
+        return told | ({"restarts": self.restarts} if self.restarts else {})
 
 
 class ToolLoop:
@@ -188,8 +194,11 @@ class ToolLoop:
         trace.append_result(self.format, self._shown(executed))
         if executed.ended != "ok":
             trace.errors[executed.ended] += 1
-            if config.stop_on_error:
+            if config.on_error == "stop":
                 trace.ended = ERROR
+            elif config.on_error == "restart" and trace.executions < config.max_executions:
+                trace.restart()
+                await session.renew()
 
     def _shown(self, executed: Executed) -> str:
         config = self.config

@@ -54,7 +54,7 @@ def test_c_finished_traces_go_on(any_sandbox: Service) -> None:
     assert done.text.endswith("So \\boxed{42}.\nLet me check.")
     assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
     assert len(model.requests) == 2
-    done = trace(any_sandbox, ScriptedModel(model.script), format="fenced", stop_at_answer=False, stop_on_error=False)
+    done = trace(any_sandbox, ScriptedModel(model.script), format="fenced", stop_at_answer=False, on_error="go_on")
     assert done.tools == {"executions": 2, "errors": {"error": 1}, "ended": "stop"}
 
 

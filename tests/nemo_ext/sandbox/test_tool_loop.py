@@ -131,9 +131,35 @@ def test_an_error_ends_the_trace_or_goes_on(any_sandbox: Service) -> None:
     done = trace(any_sandbox, ScriptedModel(script))
     assert done.tools == {"executions": 1, "errors": {"error": 1}, "ended": "error"}
     assert done.text.endswith("ZeroDivisionError: division by zero\n</llm-code-output>\n")
-    done = trace(any_sandbox, ScriptedModel(script), stop_on_error=False)
+    done = trace(any_sandbox, ScriptedModel(script), on_error="go_on")
     assert done.tools == {"executions": 2, "errors": {"error": 1}, "ended": "answer"}
     assert "<llm-code-output>\n1\n</llm-code-output>" in done.text
+
+
+def test_a_restarted_trace_knows_nothing_of_the_one_before(any_sandbox: Service) -> None:
+    """Its text, its names and its result are gone; the blocks it executed stay counted."""
+    script = [
+        "<llm-code>\nx = 1\n1 / 0\n</llm-code>",
+        "Anew.\n<llm-code>\nprint('x' in globals())\n</llm-code>",
+        "\\boxed{1}",
+    ]
+    model = ScriptedModel(script)
+    done = trace(any_sandbox, model, request(seed=7), on_error="restart")
+    assert (
+        done.text
+        == "Anew.\n<llm-code>\nprint('x' in globals())\n</llm-code>\n<llm-code-output>\nFalse\n</llm-code-output>\n\\boxed{1}"
+    )
+    assert done.tools == {"executions": 2, "errors": {"error": 1}, "ended": "answer", "restarts": 1}
+    assert [asked.prompt for asked in model.requests[:2]] == [PROMPT, PROMPT]
+    assert [asked.sampling.seed for asked in model.requests] == [7, 8, 9]
+    assert [asked.sampling.max_tokens for asked in model.requests[:2]] == [1000, 1000]
+
+
+def test_restarts_end_with_the_blocks_a_trace_may_execute(any_sandbox: Service) -> None:
+    model = ScriptedModel(["<llm-code>\n1 / 0\n</llm-code>"] * 3 + ["\\boxed{1}"])
+    done = trace(any_sandbox, model, on_error="restart", max_executions=3)
+    assert done.tools == {"executions": 3, "errors": {"error": 3}, "ended": "answer", "restarts": 2}
+    assert done.text.count("ZeroDivisionError: division by zero") == 1, "the model reads the last one"
 
 
 def test_state_survives_a_block_that_was_stopped(any_sandbox: Service) -> None:
@@ -144,7 +170,7 @@ def test_state_survives_a_block_that_was_stopped(any_sandbox: Service) -> None:
         "<llm-code>\nx\n</llm-code>",
         ".",
     ]
-    done = trace(any_sandbox, ScriptedModel(script), stop_on_error=False, timeout_s=0.4)
+    done = trace(any_sandbox, ScriptedModel(script), on_error="go_on", timeout_s=0.4)
     assert done.tools == {"executions": 3, "errors": {"timeout": 1}, "ended": "stop"}
     assert "TimeoutError: the block ran longer than 0.4 s and was stopped\n</llm-code-output>" in done.text
     assert done.text.endswith("<llm-code-output>\n5\n</llm-code-output>\n.")
