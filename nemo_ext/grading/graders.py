@@ -10,7 +10,6 @@ Stored generations can be graded again under another name.
 
 import re
 from collections.abc import Callable
-from fractions import Fraction
 
 from nemo_ext.grading.normalise import normalise
 from nemo_ext.grading.number import number
@@ -83,7 +82,7 @@ def integer_verdict(predicted: str | None, expected: str, modulus: int | None = 
     """Equal where both are the same whole number (modulo `modulus`); an answer that is none differs."""
     if predicted is None or not predicted.strip():
         return Verdict(DIFFERENT, "no_answer")
-    ours, theirs = _whole(predicted), _whole(expected)
+    ours, theirs = whole_number(predicted), whole_number(expected)
     if theirs is None:
         return Verdict(EQUAL if predicted == expected else UNDECIDED, "not_an_integer")
     if ours is None:
@@ -92,8 +91,9 @@ def integer_verdict(predicted: str | None, expected: str, modulus: int | None = 
     return Verdict(EQUAL if same else DIFFERENT, "integer")
 
 
-def _whole(text: str) -> Fraction | None:
+def whole_number(text: str) -> int | None:
+    """The whole number an answer is, whatever its spelling; None: it is none. Of digits in another base: none."""
     if len(text) > MAX_ANSWER_CHARS:
         return None
     found = number(normalise(text))
-    return found.value if found is not None and found.value.denominator == 1 and not found.base else None
+    return int(found.value) if found is not None and found.value.denominator == 1 and not found.base else None
