@@ -24,6 +24,8 @@ from launchers.following.run_status import Snapshot
 from launchers.following.stage_status import TaskState
 from launchers.slurm.client import client
 from launchers.slurm.jobs import TIMEOUT_S
+from launchers.slurm.tasks import BY_HAND
+from launchers.submit_host.remote_run import elsewhere
 
 WAIT_S = 120.0
 POLL_S = 0.2
@@ -64,13 +66,25 @@ def _goes_on(task: TaskState) -> bool:
     return task.job is not None and not task.job.ended and task.job.state != "COMPLETING"
 
 
+def tell_of_others(seen: Snapshot, stages: list[str]) -> None:
+    """Jobs that a person submitted are that person's to cancel: their numbers are not known here."""
+    for name in stages:
+        if any(task.reason == BY_HAND for task in seen.tasks[name]):
+            script = seen.run_dir / name / "submit.sh"
+            print(
+                f"{name} runs in a job that jobs.json does not name: look in squeue --me for {script}", file=sys.stderr
+            )
+
+
 def cancel_jobs(seen: Snapshot, names: list[str]) -> int:
     if seen.queue.failure:
         print(f"nothing was cancelled: {seen.queue.failure}", file=sys.stderr)
         return 1
-    found = live_jobs(seen, with_dependants(seen, names))
+    stages = with_dependants(seen, names)
+    tell_of_others(seen, stages)
+    found = live_jobs(seen, stages)
     if not found:
-        print("nothing to cancel: none of its jobs waits or runs.")
+        print("nothing to cancel: none of the jobs that were launched waits or runs.")
         return 0
     try:
         client(["scancel", *(job for jobs in found.values() for job in jobs)], TIMEOUT_S)
@@ -129,7 +143,9 @@ def main() -> int:
     parser.add_argument("run", help="a run folder, or the name of one below RUNS_DIR (default: runs)")
     parser.add_argument("stage", nargs="*", help="only these stages, and those that wait for them (Slurm)")
     args = parser.parse_args()
-    return cancel(find_run(args.run), args.stage)
+    folder = find_run(args.run)
+    code = elsewhere(folder, args.run)
+    return cancel(folder, args.stage) if code is None else code
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from launchers.following.log_files import Follower, Log
 from launchers.following.run_state import StageFiles
 from launchers.following.run_status import Snapshot
 from launchers.slurm.tasks import Queue, job_log
+from launchers.submit_host.remote_run import elsewhere
 
 NAMES_SHOWN = 12
 LOGS_READ = 64
@@ -143,7 +144,10 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=50, help="how many of its last lines (default: 50)")
     parser.add_argument("--errors", action="store_true", help="only lines that look like errors, and tracebacks")
     args = parser.parse_args()
-    stage, logs = wait_for_logs(find_run(args.run), args, Queue())
+    folder = find_run(args.run)
+    if (code := elsewhere(folder, args.run)) is not None:
+        return code
+    stage, logs = wait_for_logs(folder, args, Queue())
     show(stage, logs, args)
     return 0
 

@@ -7,6 +7,7 @@ run folder, mounts, models, data, disk. launchers/slurm/preflight.py asks Slurm.
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from glob import glob
@@ -36,6 +37,7 @@ SHARED_TYPES = (
     "9p",
     "virtiofs",
 )
+CLOCK_S = 10.0
 SPARE = 1.2
 """Free space wanted, as a multiple of what the checkpoints take."""
 PATH_KEYS = ("hf_path", "path", "data", "input", "inputs", "second", "checkpoints", "seeds")
@@ -83,8 +85,11 @@ def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
     """Whether files can be written there (or in the nearest folder above that exists), and other machines see them."""
     place = existing(folder)
     try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(b"1")
+            probe.flush()
+            os.fsync(probe.fileno())
+            look_at_clock(found, os.fstat(probe.fileno()).st_mtime - time.time(), f"that of {place}'s file server")
     except OSError as error:
         found.failures.append(f"{folder} cannot be written: {error.strerror}; {way_on}")
     kind = file_system(place)
@@ -96,6 +101,16 @@ def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
     elif not _is_shared(kind):
         found.warnings.append(
             f"{folder} is on {kind}, most often a disk of one machine; the nodes must see it ({way_on})"
+        )
+
+
+def look_at_clock(found: Findings, ahead_s: float | None, whose: str) -> None:
+    """Heartbeats are told by the nodes' clocks; Slurm's own messages are refused when 5 minutes lie between two."""
+    if ahead_s is not None and abs(ahead_s) > CLOCK_S:
+        way = "ahead of" if ahead_s > 0 else "behind"
+        found.warnings.append(
+            f"this machine's clock and {whose} differ: that is {abs(ahead_s):.0f} s {way} this; set both by NTP, or what "
+            "runs may look as if it hung"
         )
 
 

@@ -11,6 +11,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -28,6 +31,7 @@ from launchers.display import Display
 from launchers.estimates import estimate
 from launchers.following import launcher_record
 from launchers.running import TaskFailed
+from launchers.submit_host import remote_launch, remote_run
 from nemo_ext.toy.sources import TOY
 
 RECIPES = resolvers.CONF / "recipe"
@@ -71,11 +75,16 @@ def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
     kind = cfg.cluster.get("executor")
     if kind not in executors:
         raise ValueError(f"cluster.executor={kind!r}; launchers/executors has: {', '.join(executors)}")
+    known = {field.name for field in fields(executors[kind].Config)}
+    if unknown := [str(key) for key in cfg.cluster if key not in known]:
+        near = get_close_matches(unknown[0], known, 1)
+        meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
+        raise ValueError(f"unknown key cluster.{', cluster.'.join(unknown)} of cluster.executor={kind}; {meant}")
     try:
         typed = OmegaConf.merge(OmegaConf.structured(executors[kind].Config), cfg.cluster)
+        return executors[kind], OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
         raise ValueError(f"cluster (launchers/executors/{kind}.py): {str(error).splitlines()[0]}") from error
-    return executors[kind], OmegaConf.to_object(typed)
 
 
 def show(stages: list[plan.PlannedStage], estimates: list[estimate.Estimate]) -> str:
@@ -127,8 +136,8 @@ def run_folder(cfg: DictConfig) -> Path:
         raise ValueError(f"not set: {key}; the recipe needs it, conf/config.yaml says what it is") from error
 
 
-def launch(cfg: DictConfig, display: Display) -> None:
-    """Everything from a composed config to finished stages.
+def launch(cfg: DictConfig, display: Display) -> int:
+    """Everything from a composed config to finished stages; the exit code.
 
     Raises:
         ValueError: refused; nothing was started.
@@ -140,6 +149,11 @@ def launch(cfg: DictConfig, display: Display) -> None:
         if not OmegaConf.is_missing(cfg, key) and cfg[key] != TOY:
             cfg[key] = str(Path(cfg[key]).absolute())
     executor, cluster = executor_of(cfg)
+    if getattr(cluster, "ssh", None) and not cfg.dry_run:
+        words = list(HydraConfig.get().overrides.task)
+        return remote_launch.launch(cfg, cluster.ssh, cluster.env_from, words, display)
+    if (run_dir / remote_run.REMOTE).exists():
+        raise ValueError(f"{run_dir} stands for a run on another machine (remote.json): use another run_name=")
     stages = plan.resolve(cfg, run_dir)
     selected = plan.select(stages, list(cfg.only), cfg.from_stage)
     gpu = estimate.gpu_of(cluster, selected)
@@ -149,7 +163,7 @@ def launch(cfg: DictConfig, display: Display) -> None:
         print("\n".join(f"# {line}".rstrip() for line in estimate.table(estimates, gpu)))
     estimate.refuse(estimates, cluster)
     if cfg.dry_run:
-        return
+        return 0
     executor.check(cluster, selected)
     plan.require_finished(stages, selected)
     with run_lock(run_dir):
@@ -168,6 +182,7 @@ def launch(cfg: DictConfig, display: Display) -> None:
         with launcher_record.recorded(run_dir, cluster.executor, stages, todo):
             executor.submit(cluster, todo, display)
         display.line(f"run folder: {run_dir}")
+    return 0
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -187,11 +202,12 @@ def main() -> int:
     display = Display()
 
     raised: list[BaseException] = []
+    codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
     def entry(cfg: DictConfig) -> None:
         try:
-            launch(cfg, display)
+            codes.append(launch(cfg, display))
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - re-raised below: Hydra would print a traceback
             raised.append(error)
 
@@ -199,6 +215,7 @@ def main() -> int:
         entry()
         if raised:
             raise raised[0]
+        return codes[0] if codes else 0
     except preflight.Refused as error:  # several lines, one per thing to change
         display.line(f"error: {error}", style="red")
         return 2

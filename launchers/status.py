@@ -22,6 +22,7 @@ from launchers.following import run_status, status_table
 from launchers.following.find_run import command, find_run
 from launchers.following.run_status import RunStatus
 from launchers.slurm.tasks import Queue
+from launchers.submit_host.remote_run import elsewhere
 
 FILES_INTERVAL_S = 2.0
 SLURM_INTERVAL_S = 15.0
@@ -92,7 +93,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.json and args.watch:
         raise ValueError("--json prints once; without --watch")
-    watched = Watched(find_run(args.run))
+    folder = find_run(args.run)
+    if (code := elsewhere(folder, args.run)) is not None:
+        return code
+    watched = Watched(folder)
     console = Console(highlight=False)
     if args.watch:
         watch(watched, console)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from omegaconf import MISSING
 
 from nemo_ext.prompts import Prompt, check_prompt, required_keys
-from recipes.served import SamplingConfig, ServedStage
+from recipes.served import SamplingConfig
+from recipes.tool_use import ToolStage
 
 if TYPE_CHECKING:
     from nemo_ext.rows import Row, RowWriter
@@ -25,7 +26,7 @@ class PerSource:
 
 
 @dataclass(kw_only=True)
-class SamplingStage(ServedStage):
+class SamplingStage(ToolStage):
     """A stage that asks for samples of rows."""
 
     splits_rows: ClassVar[bool] = True

@@ -13,11 +13,12 @@ RECIPES = sorted(path.relative_to(run.RECIPES).with_suffix("").as_posix() for pa
 
 ON_ROWS = (
     "generate", "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "inject_noise",
-    "publish_data", "select_code",
+    "publish_data", "select_code", "explore", "export_scores", "rescore", "score_rewards", "choose_answers",
 )  # fmt: skip
 NEEDED = {name: ["input=rows.jsonl"] for name in ON_ROWS} | {
     "evaluate_checkpoint": ["checkpoints=run/train", "step=100"],
     "match_coverage": ["input=rows.jsonl", "second=more.jsonl"],
+    "compare": ["input=run/evaluate/base", "second=run/evaluate/average"],
 }
 
 

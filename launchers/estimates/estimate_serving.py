@@ -45,7 +45,9 @@ def completions(stage: PlannedStage, stages: list[PlannedStage]) -> tuple[int | 
         problems = _problems(content["benchmarks"], stages)
         if problems is None:
             return None, "how many problems its benchmarks have"
-        return problems * len(stage.tasks), f"{problems:,} problems x {len(stage.tasks)} models"
+        samples = content["num_samples"]
+        each = f"{samples} samples x " if samples > 1 else ""
+        return problems * samples * len(stage.tasks), f"{problems:,} problems x {each}{len(stage.tasks)} models"
     if stage.uses != "generate":
         return None, "how much it asks depends on its rows"
     found = _rows(content["input"])

@@ -18,12 +18,15 @@ from launchers.slurm import site as slurm_site
 from launchers.slurm.client import client
 from launchers.slurm.sbatch import script
 from launchers.slurm.site import recorded_jobs
+from launchers.submit_host.link import SshHost
 from nemo_ext.files import write_json_atomic, write_text_atomic
 
 
 @dataclass(kw_only=True)
 class Config(Cluster):
     executor: str = "slurm"
+    ssh: SshHost | None = None
+    """The machine to submit from, where it is not this one."""
     gpu: str | None = "h100"
     """Kind of the nodes' GPUs, a name in nemo_ext/gpus.py, for estimates; null: not known."""
     account: str | None = None
@@ -98,7 +101,7 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
         ValueError: Slurm refused one; those submitted before it are cancelled.
     """
     jobs: dict[str, list[str]] = {}
-    max_array_size = slurm_site.max_array_size() if any(len(stage.tasks) > 1 for stage in stages) else None
+    max_array_size = slurm_site.settings().max_array_size if any(len(stage.tasks) > 1 for stage in stages) else None
     try:
         for stage in stages:
             after = [job for other in stage.after for job in jobs.get(other, [])]

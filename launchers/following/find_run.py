@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launchers.following.launcher_record import RECORD
+from launchers.submit_host.remote_run import REMOTE
 
 SHOWN = 10
 
@@ -31,7 +32,7 @@ def find_run(name: str) -> Path:
 
 def is_run(folder: Path) -> bool:
     try:
-        return (folder / RECORD).is_file() or any(
+        return any((folder / name).is_file() for name in (RECORD, REMOTE)) or any(
             (entry / "config.yaml").is_file() or next(entry.glob("*/config.yaml"), None) for entry in _folders(folder)
         )
     except OSError:

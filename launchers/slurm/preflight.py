@@ -168,22 +168,26 @@ def _look_at_limits(
 
 
 def _look_at_queue(found: Findings, stages: list[PlannedStage]) -> None:
-    """Two jobs must not write one folder."""
+    """Two jobs must not write one folder: neither those of an earlier launch, nor what a person submitted."""
+    alive = found.attempt(slurm_site.not_ended) or {}
     records = slurm_site.recorded_jobs(stages[0].folder.parent)
-    earlier = {stage.name: records[stage.name] for stage in stages if stage.name in records}
-    jobs = {name: record.get("jobs") or [record["job"]] for name, record in earlier.items()}
-    alive = found.attempt(lambda: slurm_site.not_ended(job for each in jobs.values() for job in each)) or set()
-    for name, ids in jobs.items():
-        if left := [job for job in ids if job in alive]:
-            found.failures.append(
-                f"stage {name} is job {', '.join(left)}, which has not ended. Wait for it, or: scancel {' '.join(left)}"
-            )
+    for stage in stages:
+        record = records.get(stage.name, {})
+        jobs = record.get("jobs") or [record["job"]] if record else []
+        script = str(stage.folder / "submit.sh")
+        left = [job for job in jobs if job in alive]
+        left += [job for job, ran in alive.items() if ran.split(" ")[0] == script and job not in jobs]
+        if left:
+            way_on = f"Wait for it, or: scancel {' '.join(left)}"
+            found.failures.append(f"stage {stage.name} is job {', '.join(left)}, which has not ended. {way_on}")
 
 
 def _look_at_jobs(found: Findings, stages: list[PlannedStage], scripts: dict[str, str]) -> None:
     """Ask Slurm whether it would take jobs like these: once for all that differ in nothing it decides by."""
-    several = any(len(stage.tasks) > 1 for stage in stages)
-    max_array_size = found.attempt(slurm_site.max_array_size) if several else None
+    settings = found.attempt(slurm_site.settings)
+    if settings is None:
+        return
+    preflight.look_at_clock(found, settings.clock_s, "the Slurm controller's")
     alike: dict[tuple[str, ...], list[PlannedStage]] = {}
     for stage in stages:
         options = [line for line in scripts[stage.name].splitlines() if line.startswith("#SBATCH ")]
@@ -191,7 +195,7 @@ def _look_at_jobs(found: Findings, stages: list[PlannedStage], scripts: dict[str
         alike.setdefault(key, []).append(stage)
     for asked, group in alike.items():
         largest = max(group, key=lambda each: len(each.tasks))
-        array = job_arrays.split(list(range(len(largest.tasks))), max_array_size)[0].elements
+        array = job_arrays.split(list(range(len(largest.tasks))), settings.max_array_size)[0].elements
         argv = ["sbatch", "--test-only", *([f"--array={array}"] if len(largest.tasks) > 1 else [])]
         try:
             client(argv, text=scripts[largest.name])

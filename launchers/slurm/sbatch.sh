@@ -84,7 +84,7 @@ if [ "$code" != 85 ] || [ -n "$dead" ]; then
   if said 'CUDA out of memory|CUDA error: out of memory|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY'; then
     fail 1 OutOfMemory "out of GPU memory" "$gpu_memory_advice"
   fi
-  if said 'oom[-_]kill|Out Of Memory|MemoryError|Cannot allocate memory' || [ "$signalled$code" = 137 ]; then
+  if said 'oom[-_]kill|Out Of Memory|xceeded .*memory limit|MemoryError|Cannot allocate memory' || [ "$signalled$code" = 137 ]; then
     fail 1 OutOfMemory "the node's memory ran out (exit code $code)" "$node_memory_advice"
   fi
 fi

@@ -5,6 +5,7 @@ enroot  srun enroot start --rw --mount ... image.sqsh      python -m recipes.run
 none    srun python -m recipes.run_stage ...               on the node itself
 """
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,9 @@ def command_prefix(config: "Config", stage: PlannedStage) -> list[str]:
 def variables(config: "Config", stage: PlannedStage) -> dict[str, str]:
     """What is set for every process, without the secrets; in a container also what it is told of its image."""
     if config.container == "none":
-        return config.env
+        # a tree that came over ssh is no git checkout, and was told which commit it is
+        told = os.environ.get("RECIPE_CODE_VERSION")
+        return config.env | ({"RECIPE_CODE_VERSION": told} if told else {})
     return config.env | images.environment(images.of_stage(stage, config.images), config.check_versions)
 
 

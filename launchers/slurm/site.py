@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launchers.slurm.client import client
+from launchers.slurm.jobs import moment
 from launchers.slurm.time_limit import parse_maximum
 
 
@@ -22,14 +23,24 @@ class Partition:
     """Of one job, and no more than it has; None: not said."""
 
 
-def max_array_size() -> int | None:
-    """Elements of a job array are numbered below this; None where the controller does not say.
+@dataclass(frozen=True)
+class Settings:
+    max_array_size: int | None
+    """Elements of a job array are numbered below this; None: not said."""
+    clock_s: float | None
+    """How far the controller's clock is ahead of this machine's, to a second; None: not said."""
+
+
+def settings() -> Settings:
+    """What the controller says of itself.
 
     Raises:
-        ValueError: the controller does not answer.
+        ValueError: it does not answer.
     """
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", client(["scontrol", "show", "config"]))
-    return int(found[1]) if found else None
+    text = client(["scontrol", "show", "config"])
+    size, at = (re.search(form, text) for form in (r"MaxArraySize\s*=\s*(\d+)", r"data as of (\S+)"))
+    clock = moment(at[1]) if at else None
+    return Settings(int(size[1]) if size else None, None if clock is None else clock - time.time())
 
 
 def partitions() -> dict[str, Partition]:
@@ -53,14 +64,14 @@ def recorded_jobs(run_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def not_ended(jobs: Iterable[str]) -> set[str]:
-    """Those of `jobs` that wait or run.
+def not_ended() -> dict[str, str]:
+    """The user's jobs that wait or run, each with its script.
 
     Raises:
         ValueError: the controller does not answer.
     """
-    wanted = set(jobs)
-    return wanted & set(client(["squeue", "--me", "--noheader", "--format=%F"]).split()) if wanted else set()
+    lines = client(["squeue", "--me", "--noheader", "--format=%F|%o"]).splitlines()
+    return {job.strip(): script.strip() for job, _, script in (line.partition("|") for line in lines)}
 
 
 def _partition(fields: dict[str, str]) -> Partition:

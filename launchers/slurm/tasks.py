@@ -15,7 +15,10 @@ from launchers.slurm.jobs import Elements, Job
 
 FRESH_S = 120.0
 HELD = {"REQUEUE_HOLD", "SPECIAL_EXIT"}
+LATER_S = 10.0
+"""A heartbeat so long after a job's end is not that job's, though the node's clock be a little ahead."""
 FORGOTTEN = "Slurm has forgotten its job"
+BY_HAND = "by its heartbeat, in a job that jobs.json does not name"
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def task_states(
 def _unsubmitted(stage: StageFiles, index: int) -> TaskState:
     if stage.done_at[index] is not None:
         return TaskState("done")
+    if _beats(stage, index, 0.0):
+        return TaskState("running", BY_HAND)
     error = run_state.error_of(stage.task_folder(index), 0.0)
     return TaskState("failed", error=error[0], advice=error[1]) if error else TaskState("not started")
 
@@ -127,7 +132,7 @@ def _state(stage: StageFiles, index: int, submission: Submission, queue: Queue, 
     if job is None:
         return TaskState("done") if done else _from_files(stage, index, queue)
     if job.ended:
-        return _ended(stage, index, job, done, queue)
+        return _ended(stage, index, job, done)
     if done and job.state == "COMPLETING":
         return TaskState("done", job=job)
     return _alive(job, submission.place(index)[0], stage, waits_for)
@@ -152,10 +157,18 @@ def _alive(job: Job, number: str, stage: StageFiles, waits_for: str) -> TaskStat
     return TaskState("running", reason, job, since=stage.submitted)
 
 
-def _ended(stage: StageFiles, index: int, job: Job, done: bool, queue: Queue) -> TaskState:
+def _beats(stage: StageFiles, index: int, after: float) -> bool:
+    """Whether a process works on the task now, by a heartbeat from after that moment; a person may have submitted it."""
+    beat = run_state.beat_of(stage.task_folder(index), stage.submitted)
+    return beat is not None and time.time() - beat["time"] < FRESH_S and beat["time"] > after
+
+
+def _ended(stage: StageFiles, index: int, job: Job, done: bool) -> TaskState:
+    if done:
+        return TaskState("done", job=job)
+    if _beats(stage, index, (job.end or time.time()) + LATER_S):
+        return TaskState("running", BY_HAND, since=stage.submitted)
     if job.state == "COMPLETED":
-        if done:
-            return TaskState("done", job=job)
         missing = f"its job is COMPLETED, but {stage.task_folder(index)}/_DONE is not here, or not yet"
         return TaskState("unknown", job=job, error=missing, advice="a shared file system may lag; see the logs")
     if job.state == "CANCELLED":
@@ -173,8 +186,7 @@ def _from_files(stage: StageFiles, index: int, queue: Queue) -> TaskState:
     folder = stage.task_folder(index)
     if (error := run_state.error_of(folder, stage.submitted)) is not None:
         return TaskState("failed", error=error[0], advice=error[1])
-    beat = run_state.beat_of(folder, stage.submitted)
-    if beat and time.time() - beat["time"] < FRESH_S:
+    if _beats(stage, index, 0.0):
         return TaskState("running", "by its heartbeat", since=stage.submitted)
     if queue.failure:
         return TaskState("unknown", "Slurm does not answer")

@@ -1,76 +1,165 @@
-"""Scores of graded rows, per benchmark.
+"""Scores of a benchmark from its counted problems, as scores.json holds them.
 
-A row: {"benchmark": "gsm8k", "id": "7", "predicted_answer": "12", "is_correct": true, "finish_reason": "stop"}
+benchmark_scores(problems)["metrics"]["majority@64"]  ->  {"value": 0.81, "low": 0.78, "high": 0.84}
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
-from nemo_ext.evaluation.stats import pass_at_k, wilson
-from nemo_ext.grading.vote import vote
+from nemo_ext.evaluation.problems import BREAKDOWNS, Problem, majority_sizes, powers_of_two
+from nemo_ext.evaluation.stats import bootstrap, pass_at_k_by_correct, spread, wilson
 
-Row = dict[str, Any]
+MAX_GROUPS = 100  # of a breakdown: more values than this are a name of each problem, not a kind of problem
 
 
-def metrics(rows: Iterable[Row]) -> dict[str, dict[str, float | int]]:
-    """Per benchmark, in order of appearance: counts, rates in 0..1, and the 95 % Wilson interval of the accuracy.
+def by_benchmark(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
+    """In order of appearance."""
+    found: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        found[problem.benchmark].append(problem)
+    return dict(found)
 
-    A row without an answer counts as wrong; `no_answer` and `truncated` say how many there were.
+
+def scores(problems: Iterable[Problem]) -> dict[str, dict[str, Any]]:
+    """Benchmark -> `benchmark_scores` of its problems."""
+    return {name: benchmark_scores(group) for name, group in by_benchmark(problems).items()}
+
+
+def benchmark_scores(problems: Sequence[Problem]) -> dict[str, Any]:
+    """Counts, shares in 0..1 and 95 % intervals.
+
+    An answer that is missing or that no grader could compare counts as wrong. `total` and `correct` count samples;
+    `accuracy` is the mean over problems of the share of correct samples. Raises ValueError without problems.
     """
-    return {name: _scores(group) for name, group in _grouped(rows, "benchmark").items()}
+    if not problems:
+        raise ValueError("benchmark_scores: needs at least one problem")
+    samples = sum(problem.num_samples for problem in problems)
+    no_answer = sum(problem.no_answer for problem in problems)
+    truncated = sum(problem.truncated for problem in problems)
+    found: dict[str, Any] = {
+        **_accuracy(problems),
+        "total": samples,
+        "no_answer": no_answer,
+        "no_answer_rate": no_answer / samples,
+        "truncated": truncated,
+        "truncation_rate": truncated / samples,
+        "metrics": metrics(problems),
+    }
+    if (num_samples := min(problem.num_samples for problem in problems)) > 1:
+        by_sample = [sum(problem.correct[i] for problem in problems) / len(problems) for i in range(num_samples)]
+        found["seeds"] = spread(by_sample)
+    patterns = verdict_patterns(problems)
+    if len({grader for pattern in patterns for grader, _ in pattern}) > 1:
+        found["verdicts"] = verdict_shares(patterns)
+        found["agreement"] = agreement(problems)
+    return found | {"by": breakdowns(problems)}
 
 
-def _scores(rows: list[Row]) -> dict[str, float | int]:
-    total = len(rows)
-    correct = sum(row["is_correct"] is True for row in rows)
-    no_answer = sum(row["predicted_answer"] is None for row in rows)
-    truncated = sum(row.get("finish_reason") == "length" for row in rows)
-    low, high = wilson(correct, total)
+def _accuracy(problems: Sequence[Problem]) -> dict[str, Any]:
+    values = [problem.accuracy for problem in problems]
+    low, high = interval(values)
     return {
-        "total": total,
-        "correct": correct,
-        "accuracy": correct / total,
+        "problems": len(problems),
+        "samples": sum(problem.num_samples for problem in problems),
+        "correct": sum(sum(problem.correct) for problem in problems),
+        "accuracy": sum(values) / len(values),
         "low": low,
         "high": high,
-        "no_answer": no_answer,
-        "no_answer_rate": no_answer / total,
-        "truncated": truncated,
-        "truncation_rate": truncated / total,
     }
 
 
-def sampled_metrics(rows: Iterable[Row], k: int) -> dict[str, dict[str, float | int]]:
-    """Per benchmark for rows with several samples of each problem (rows that share `id`).
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Of the mean of one value per problem: Wilson's where each is 0 or 1, else a bootstrap over problems.
 
-    majority@k: share of problems whose majority answer (exact strings, over the first k samples) is correct. pass@k
-    and pass@1: unbiased, over all samples. Raises ValueError when a problem has fewer than k samples.
+    A bootstrap of problems that are all alike would have no width at all.
     """
-    return {name: _sampled_scores(name, group, k) for name, group in _grouped(rows, "benchmark").items()}
+    if all(value in (0, 1) for value in values):
+        return wilson(int(sum(values)), len(values))
+    return bootstrap(values)
 
 
-def _sampled_scores(benchmark: str, rows: list[Row], k: int) -> dict[str, float | int]:
-    problems = _grouped(rows, "id")
-    for problem, samples in problems.items():
-        if len(samples) < k:
-            raise ValueError(f"{benchmark}: problem {problem} has {len(samples)} samples, majority@{k} needs {k}")
-    counts = [(len(samples), sum(row["is_correct"] is True for row in samples)) for samples in problems.values()]
-    total = len(problems)
-    return {
-        "problems": total,
-        f"majority@{k}": sum(_majority_is_correct(samples[:k]) for samples in problems.values()) / total,
-        f"pass@{k}": sum(pass_at_k(n, c, k) for n, c in counts) / total,
-        "pass@1": sum(c / n for n, c in counts) / total,
-    }
+def metrics(problems: Sequence[Problem]) -> dict[str, dict[str, float]]:
+    """pass@k (unbiased) for k = 1, 2, 4, ... and majority@k for k = 4, 8, ..., up to the fewest samples a problem has."""
+    fewest = min(problem.num_samples for problem in problems)
+    found = {f"pass@{k}": [_pass_at(problem, k) for problem in problems] for k in powers_of_two(fewest)}
+    for k in majority_sizes(fewest):
+        if all(k in problem.majority for problem in problems):
+            found[f"majority@{k}"] = [problem.majority[k] for problem in problems]
+    return {name: _estimate(values) for name, values in found.items()}
 
 
-def _majority_is_correct(samples: list[Row]) -> bool:
-    winner = vote([row["predicted_answer"] for row in samples], "exact").answer
-    return any(row["predicted_answer"] == winner and row["is_correct"] is True for row in samples)
+def _estimate(values: Sequence[float]) -> dict[str, float]:
+    low, high = interval(values)
+    return {"value": sum(values) / len(values), "low": low, "high": high}
 
 
-def _grouped(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:
-    groups: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row[key]].append(row)
-    return groups
+_TABLES: dict[tuple[int, int], list[float]] = {}
+
+
+def _pass_at(problem: Problem, k: int) -> float:
+    key = (problem.num_samples, k)
+    if key not in _TABLES:
+        _TABLES[key] = pass_at_k_by_correct(*key).tolist()
+    return _TABLES[key][sum(problem.correct)]
+
+
+def verdict_patterns(problems: Iterable[Problem]) -> Counter[tuple[tuple[str, bool | None], ...]]:
+    found: Counter[tuple[tuple[str, bool | None], ...]] = Counter()
+    for problem in problems:
+        found.update(problem.verdicts)
+    return found
+
+
+def verdict_shares(patterns: Counter[tuple[tuple[str, bool | None], ...]]) -> dict[str, float]:
+    """Share of samples that each grader calls correct, that all do (`both`), and that any does (`either`)."""
+    total = patterns.total()
+    graders = list(dict.fromkeys(grader for pattern in patterns for grader, _ in pattern))
+
+    def share(says: Callable[[list[bool]], bool]) -> float:
+        return (
+            sum(n for pattern, n in patterns.items() if says([dict(pattern).get(g) is True for g in graders])) / total
+        )
+
+    each = {grader: share(lambda said, i=i: said[i]) for i, grader in enumerate(graders)}  # type: ignore[misc]
+    return each | {"both": share(all), "either": share(any)}
+
+
+def agreement(problems: Iterable[Problem]) -> list[dict[str, Any]]:
+    """For each two graders: samples that only the one, only the other, and both call correct, and by how many points their
+    scores differ (first - second)."""
+    patterns = verdict_patterns(problems)
+    graders = list(dict.fromkeys(grader for pattern in patterns for grader, _ in pattern))
+    total, found = patterns.total(), []
+    for first, second in combinations(graders, 2):
+        said = Counter[tuple[bool, bool]]()
+        for pattern, n in patterns.items():
+            verdicts = dict(pattern)
+            said[verdicts.get(first) is True, verdicts.get(second) is True] += n
+        counts = {"only_first": said[True, False], "only_second": said[False, True], "both": said[True, True]}
+        points = 100 * (counts["only_first"] - counts["only_second"]) / total
+        found.append({"first": first, "second": second, "samples": total, **counts, "points": points})
+    return found
+
+
+def breakdowns(problems: Sequence[Problem]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The accuracy per level, subject and source, where the problems have them."""
+    found = {}
+    for key in BREAKDOWNS:
+        groups: dict[str, list[Problem]] = defaultdict(list)
+        for problem in problems:
+            if key in problem.groups:
+                groups[problem.groups[key]].append(problem)
+        if 0 < len(groups) <= MAX_GROUPS:
+            found[key] = {label: _accuracy(groups[label]) for label in sorted(groups, key=_by_number)}
+    return found
+
+
+def _by_number(label: str) -> tuple[float, str]:
+    """Levels by their value, 7.5 before 10; names after them, by the alphabet."""
+    try:
+        return float(label), ""
+    except ValueError:
+        return math.inf, label

@@ -25,7 +25,13 @@ SECTIONS = (
     "warnings",
     "summary",
     "ablation",
+    "leaderboard",
     "accuracy",
+    "comparisons",
+    "breakdown",
+    "checkpoints",
+    "published",
+    "explorers",
     "training",
     "funnel",
     "decontamination",
@@ -38,6 +44,8 @@ SECTIONS = (
 _PLOTS: dict[str, Callable[[Any], str]] = {
     "ablation": plots.ablation,
     "accuracy": plots.accuracy,
+    "breakdown": plots.breakdown,
+    "checkpoints": plots.checkpoints,
     "training": plots.training,
 }
 _MAX_TEXT = 20_000  # characters of one value; a runaway generation must not make the page unusable
@@ -68,10 +76,22 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=count, share=share, duration=duration, text=readable, boxed=highlight_box, short=short, interval=interval
+        count=count,
+        share=share,
+        duration=duration,
+        text=readable,
+        boxed=highlight_box,
+        short=short,
+        interval=interval,
+        percent=percent,
     )
-    environment.globals["total"] = total
+    environment.globals.update(total=total, several_of=several_of)
     return environment
+
+
+def several_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The names of the metrics over several samples that any row has."""
+    return list(dict.fromkeys(name for row in rows for name in row.get("metrics", {})))
 
 
 def total(rows: list[dict[str, Any]], key: str) -> float | None:
@@ -90,6 +110,11 @@ def count(value: float | None) -> str:
 def share(part: float, whole: float) -> str:
     """ "12.5 %"; of nothing, a dash."""
     return f"{100 * part / whole:.1f}\u00a0%" if whole else "\u2013"
+
+
+def percent(value: float) -> str:
+    """0.125 -> "12.5 %"."""
+    return f"{100 * value:.1f}\u00a0%"
 
 
 def interval(row: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ def _completions(
 ) -> list[Completion] | Failure:
     try:
         reply = orjson.loads(content)
-        choices = _choices(reply["choices"], isinstance(request.prompt, str))
+        choices = _read(request, reply)
         num_prompt, num_generated = reply["usage"]["prompt_tokens"], reply["usage"].get("completion_tokens", 0)
         model = reply.get("model")
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError, ValueError):
@@ -57,6 +57,33 @@ def _completions(
         )
         for i, (key, choice) in enumerate(zip(request.keys, choices, strict=True))
     ]  # fmt: skip
+
+
+def _read(request: Request, reply: dict[str, Any]) -> list[_Choice]:
+    if request.returns == "pooling":
+        return [_pooled(reply)]
+    if request.returns == "logprobs":
+        values = reply["choices"][0]["logprobs"]["token_logprobs"][
+            1:-1
+        ]  # without the first token and the generated one
+        return [_numbers(values)]
+    return _choices(reply["choices"], isinstance(request.prompt, str))
+
+
+def _pooled(reply: dict[str, Any]) -> _Choice:
+    """The last token's numbers: `data` is theirs, or, where every token is pooled, a list of all tokens'.
+
+    Raises:
+        KeyError, IndexError, TypeError, ValueError: not what vLLM's /pooling answers.
+    """
+    values = reply["data"][0]["data"]
+    while isinstance(values, list) and isinstance(values[-1], list):
+        values = values[-1]
+    return _numbers(values if isinstance(values, list) else [values])
+
+
+def _numbers(values: list[Any]) -> _Choice:
+    return _Choice(orjson.dumps([float(value) for value in values]).decode(), "stop", None)
 
 
 def _choices(raw: list[dict[str, Any]], text_completion: bool) -> list[_Choice]:

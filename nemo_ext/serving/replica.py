@@ -30,7 +30,7 @@ class Replica:
         self.last_reply = time.monotonic()
         """Or when the first of the open requests went out."""
         self.reply_model: str | None = None
-        paths = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health")
+        paths = ("/v1/completions", "/v1/chat/completions", "/pooling", "/v1/models", "/health")
         self.urls = {path: URL(endpoint.url + path) for path in paths}
         self._config = config
         self._headers = headers

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -32,6 +32,10 @@ class Request:
     """The prompt already holds every special token, BOS too: the server must add none."""
     more_keys: tuple[str, ...] = ()
     """Of further samples of the same prompt, asked for in the same request (the API's `n`)."""
+    returns: Literal["text", "pooling", "logprobs"] = "text"
+    """pooling: what the model makes of the prompt's last token, from vLLM's /pooling: a reward model's outputs. logprobs:
+    those of the prompt's tokens after the first, by `echo`; the prompt must be text. Of both the completion's text is a
+    JSON list of numbers."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -39,9 +43,13 @@ class Request:
 
     @property
     def path(self) -> str:
+        if self.returns == "pooling":
+            return "/pooling"
         return "/v1/completions" if isinstance(self.prompt, str) else "/v1/chat/completions"
 
     def body(self, model: str) -> bytes:
+        if self.returns == "pooling":
+            return orjson.dumps({"model": model, "input" if isinstance(self.prompt, str) else "messages": self.prompt})
         sampling = self.sampling
         body: dict[str, Any] = {
             "model": model,
@@ -58,6 +66,8 @@ class Request:
             body["seed"] = sampling.seed
         if self.more_keys:
             body["n"] = len(self.keys)
+        if self.returns == "logprobs":
+            body |= {"echo": True, "logprobs": 0, "max_tokens": 1, "temperature": 0.0}
         if self.rendered:
             body["add_special_tokens"] = False
         return orjson.dumps(body)

@@ -9,25 +9,22 @@ Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "s
 Dropped: missing_<key>, prompt_too_long, refused_by_server, given_up (after client.max_attempts), malformed_json
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_ext.files import sha256_json
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import prompt_hash
-from nemo_ext.sandbox.config import SandboxConfig, ToolLoopConfig
 from recipes.complete import COMPLETIONS, Outcome, complete_all, connect, takes_any_model
 from recipes.sampling import Samples, SamplingStage, check_prompts
 from recipes.served import describe_server, server_processes
 from recipes.stage import Process
+from recipes.tool_use import sandbox_processes, tool_loop
 
 if TYPE_CHECKING:
     from nemo_ext.sandbox.tool_loop import ToolLoop
     from nemo_ext.serving.requests import Completion, Request
     from nemo_ext.serving.store import CompletionStore
-
-SANDBOX_TIMEOUT_S = 300.0
 
 
 @dataclass(kw_only=True)
@@ -35,10 +32,6 @@ class Config(SamplingStage):
     samples_per_request: int = 1
     """Up to so many samples of a row in one request, where the server honours `n`: the prompt is sent once. They then
     share a seed, and their token counts are split by the length of the texts. With tools always 1."""
-    use_tools: bool = False
-    """Run the Python that the model writes, and let it go on from the result."""
-    tools: ToolLoopConfig = field(default_factory=ToolLoopConfig)
-    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
 
 def check(cfg: Config) -> None:
@@ -48,15 +41,7 @@ def check(cfg: Config) -> None:
 
 
 def processes(cfg: Config, config_path: str) -> list[Process]:
-    processes = server_processes(cfg, config_path)
-    if not cfg.use_tools:
-        return processes
-    argv = ["python", "-m", "nemo_ext.sandbox.service", config_path, "--address-file", str(_sandbox_file(cfg))]
-    return [Process("sandbox", argv, service=True, ready_file=str(_sandbox_file(cfg))), *processes]
-
-
-def _sandbox_file(cfg: Config) -> Path:
-    return Path(cfg.output_dir) / "sandbox.json"
+    return [*sandbox_processes(cfg, config_path), *server_processes(cfg, config_path)]
 
 
 def run(cfg: Config) -> Facts:
@@ -106,14 +91,10 @@ def run(cfg: Config) -> Facts:
 def _with_tools(cfg: Config, files: list[Path]) -> tuple[Samples, "ToolLoop"]:
     """Samples whose prompts are text, which a trace can go on from, and what makes traces of them."""
     from nemo_ext.chat_template import ChatTemplate
-    from nemo_ext.sandbox.tool_loop import ToolLoop
-    from nemo_ext.serving.address import wait_for
 
     chats = any(each.prompt.template == "chat" for each in cfg.by_source.values())
     template = ChatTemplate.of(cfg.model).render if chats else None
-    samples = Samples(cfg, files, cfg.model.name, template, variant=sha256_json(asdict(cfg.tools)))
-    (sandbox,) = wait_for([_sandbox_file(cfg)], SANDBOX_TIMEOUT_S)
-    return samples, ToolLoop([sandbox.url], cfg.tools)
+    return Samples(cfg, files, cfg.model.name, template, variant=cfg.tools_variant), tool_loop(cfg)
 
 
 def _answer(completion: "Completion") -> dict[str, Any]:

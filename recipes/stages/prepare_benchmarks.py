@@ -1,48 +1,25 @@
 """Bring the test problems of every benchmark to one shape, and check that they are what they should be.
 
-In:  per benchmark a .jsonl, .jsonl.zst or .parquet file, or `toy`
-Out: {"id": "0", "benchmark": "amc23", "problem": "Cities $A$ and $B$ ...", "expected_answer": "27", ...}
+In:  per benchmark a .jsonl, .jsonl.zst, .json or .parquet file, a folder of them, hf://<data set>, or `toy`
+Out: {"id": "0", "benchmark": "amc23", "problem": "Cities $A$ and $B$ ...", "expected_answer": "27", ...}; level (a number),
+     subject and source where the benchmark has them. Nothing is dropped: a row that cannot be used is an error.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import orjson
-from omegaconf import MISSING
-
-from nemo_ext.datasets import BadRow, normalise
+from nemo_ext.datasets import BadRow
+from nemo_ext.evaluation.benchmark import UNDERSTOOD, Benchmark, check_settings, content_hash, problem_of
+from nemo_ext.evaluation.benchmark_files import benchmark_files, read_benchmark
 from nemo_ext.manifest import Facts
-from nemo_ext.row_batches import readable
-from nemo_ext.rows import (
-    MAX_ROW_BYTES,
-    Row,
-    RowWriter,
-    content_id,
-    open_lines,
-    parquet_rows,
-    parse_line,
-    require_row_file,
-    require_rows,
-    shown,
-)
+from nemo_ext.rows import Row, RowWriter, require_rows
 from nemo_ext.toy.sources import TOY, benchmark
 from recipes.stage import Stage
 
-UNDERSTOOD = (
-    "the problem as `problem` or `question`; the answer as `expected_answer` or `answer`, or in a last \\boxed{} of "
-    "`solution`, `reference_solution` or `generated_solution`"
-)
-
-
-@dataclass(kw_only=True)
-class Benchmark:
-    path: str = MISSING
-    """A file, or `toy`."""
-    num_rows: int | None = None
-    """How many problems it must have; for `toy`, has."""
-    source: str = ""
-    """For `toy`: which kind of problems, gsm8k or math."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -53,39 +30,87 @@ class Config(Stage):
     model can be evaluated on it."""
 
 
+def check(cfg: Config) -> None:
+    for name, settings in cfg.benchmarks.items():
+        check_settings(name, settings)
+
+
 def run(cfg: Config) -> Facts:
-    folder = Path(cfg.output_dir)
+    folder, files, figures = Path(cfg.output_dir), list[Path](), dict[str, Any]()
     with RowWriter(folder) as out:
         for name, settings in cfg.benchmarks.items():
-            before = out.kept
-            for row in _rows(name, settings, cfg.require_answers):
+            own = [] if settings.path == TOY else benchmark_files(name, settings.path, settings.split, settings.hub)
+            problems = list(_problems(name, settings, own, cfg.require_answers))
+            figures |= _checked(name, settings, problems)
+            for row in problems:
                 out.keep(row)
-            _check_size(name, settings, out.kept - before)
+            files += own
         require_rows(out.kept, cfg.name, out.dropped)
-    files = [Path(settings.path) for settings in cfg.benchmarks.values() if settings.path != TOY]
-    return Facts(inputs=files, outputs=[folder / "output.jsonl"], rows_in=out.total, rows_out=out.kept)
+    return Facts(
+        inputs=list(dict.fromkeys(files)),
+        outputs=[folder / "output.jsonl"],
+        rows_in=out.total,
+        rows_out=out.kept,
+        figures=figures,
+    )
 
 
-def _check_size(name: str, settings: Benchmark, count: int) -> None:
-    if count == 0:
-        raise ValueError(f"benchmark {name}: {settings.path} has no problems: the file is empty")
-    if settings.num_rows is not None and count != settings.num_rows:
+def _checked(name: str, settings: Benchmark, problems: list[Row]) -> dict[str, str]:
+    """Raises ValueError unless they are as many, and the ones, that the benchmark says."""
+    if not problems:
+        why = f"none is kept by keep={dict(settings.keep)}" if settings.keep else "the file is empty"
+        raise ValueError(f"benchmark {name}: {settings.path} has no problems: {why}")
+    if settings.num_rows is not None and len(problems) != settings.num_rows:
         raise ValueError(
-            f"benchmark {name}: {settings.path} has {count} problems, but conf/benchmark says "
+            f"benchmark {name}: {settings.path} has {len(problems)} problems, but conf/benchmark says "
             f"{settings.num_rows}. Scores on another set could not be compared."
         )
+    if settings.path == TOY:
+        return {}
+    found = content_hash(problems)
+    if settings.content_hash is None:
+        log.warning("benchmark %s: not checked against a known hash; this one has content_hash: %s", name, found)
+    elif found != settings.content_hash:
+        raise ValueError(
+            f"benchmark {name}: the problems and answers of {settings.path} hash to {found}, but conf/benchmark says "
+            f"{settings.content_hash}: it is another version or split. Scores on it could not be compared; to use it all "
+            "the same, give it a name and a file of its own in conf/benchmark"
+        )
+    return {f"{name}.content_hash": found}
 
 
-def _rows(name: str, settings: Benchmark, require_answers: bool) -> Iterator[Row]:
+def _problems(name: str, settings: Benchmark, files: list[Path], require_answers: bool) -> Iterator[Row]:
     """A benchmark is taken whole: a bad line is an error, not a drop."""
-    for place, raw in _toy(settings) if settings.path == TOY else _read(Path(settings.path)):
+    check_settings(name, settings)
+    places: dict[str, str] = {}
+    for place, raw in _toy(settings) if settings.path == TOY else read_benchmark(files):
         if isinstance(raw, str):
             raise ValueError(f"benchmark {name}: {place}: {raw}")
         try:
-            row = _row(raw, name, require_answers)
+            row = problem_of(raw, name, settings, require_answers)
         except BadRow as error:
             raise ValueError(f"benchmark {name}: {place}: {error}: {_lacks(raw, str(error))}") from error
-        yield row | {"id": str(row["id"]), "benchmark": name}
+        if row is not None:
+            yield row | {"id": _unique(name, settings, row, raw, place, places)}
+
+
+def _unique(name: str, settings: Benchmark, row: Row, raw: Row, place: str, places: dict[str, str]) -> str:
+    """The row's id; a problem that a file without ids has twice gets another the second time.
+
+    Raises ValueError for an id that the file gives twice: answers could not be told apart.
+    """
+    given, count = str(row["id"]), 1
+    if given in places and str(raw.get(settings.columns.get("id", "id"))) == given:
+        raise ValueError(
+            f"benchmark {name}: {place}: the id {given!r} is also that of {places[given]}. Make them different, or take no "
+            "ids from the file: columns: {id: null}"
+        )
+    unique = given
+    while unique in places:
+        count += 1
+        unique = f"{given}-{count}"
+    places[unique] = place
+    return unique
 
 
 def _lacks(raw: Row, what: str) -> str:
@@ -93,45 +118,6 @@ def _lacks(raw: Row, what: str) -> str:
     return f"the row has the columns {', '.join(raw) or '(none)'}; understood are {UNDERSTOOD}{without}"
 
 
-def _row(raw: Row, name: str, require_answers: bool) -> Row:
-    try:
-        return normalise(raw, name)
-    except BadRow as error:
-        if require_answers or str(error) != "no_answer":
-            raise
-    problem = str(raw.get("problem") or raw["question"]).strip()
-    row = {"id": content_id(problem)} | raw | {"problem": problem, "expected_answer": None}
-    return row if row["id"] not in (None, "") else row | {"id": content_id(problem)}
-
-
 def _toy(settings: Benchmark) -> Iterator[tuple[str, Row | str]]:
     for number, row in enumerate(benchmark(settings.source, settings.num_rows or 0), start=1):
         yield f"{TOY}: row {number}", row
-
-
-def _read(path: Path) -> Iterator[tuple[str, Row | str]]:
-    """(file, line and row number, the row or what is wrong with the line) of each."""
-    require_row_file(path)
-    with readable(path):
-        yield from _lines(path)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Row | str]]:
-    if path.suffix == ".parquet":
-        yield from ((f"{path}: row {number}", row) for number, row in enumerate(parquet_rows(path), start=1))
-        return
-    with open_lines(path) as handle:
-        filled = ((number, line) for number, line in enumerate(handle, start=1) if line.strip())
-        for row_number, (number, line) in enumerate(filled, start=1):
-            row = parse_line(line) if len(line) <= MAX_ROW_BYTES else None
-            yield f"{path}: line {number}, row {row_number}", _why(line) if row is None else row
-
-
-def _why(line: bytes) -> str:
-    if len(line) > MAX_ROW_BYTES:
-        return f"{len(line):,} bytes, and a row may have {MAX_ROW_BYTES:,}"
-    try:
-        wrong = f"it is a {type(orjson.loads(line)).__name__}"
-    except orjson.JSONDecodeError as error:
-        wrong = str(error)
-    return f"not a JSON object on a line of its own: {wrong}: {shown(line)!r}"

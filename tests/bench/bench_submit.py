@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LEFT_OUT = ("downsample", "prepare_sft", "train", "average", "export", "evaluate", "evaluate_teacher", "report")
+LEFT_OUT = (
+    "downsample",
+    "prepare_sft",
+    "train",
+    "average",
+    "export",
+    "evaluate",
+    "evaluate_teacher",
+    "explore",
+    "report",
+)
 WORDS = [
     "+recipe=openmathinstruct2",
     "cluster=slurm",

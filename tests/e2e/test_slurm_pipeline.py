@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import pytest
 
 from launchers.slurm.client import client
 from tests.e2e.small_pipeline import SMALL, data_hash, losses
+from tests.slurm.toy_jobs import wait_until
 
-WAIT_S = 400
+WAIT = (400, 0.5)
+"""Seconds, in all and between two looks."""
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 
 
@@ -31,13 +32,6 @@ def states(run: Path) -> dict[str, set[str]]:
     return found
 
 
-def wait_until(condition: Callable[[], object], run: Path) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, _logs(run)
-        time.sleep(0.5)
-
-
 def _logs(run: Path) -> str:
     texts = (f"--- {path}\n{path.read_text()[-3000:]}" for path in sorted(run.rglob("*.log")))
     return "\n".join([json.dumps({stage: sorted(found) for stage, found in states(run).items()}), *texts])
@@ -52,11 +46,11 @@ def test_the_pipeline_on_two_nodes(cluster: Path, whole_run: Path, finish: Calla
     words = ["cluster=slurm", f"cluster.python={sys.executable}", "cluster.gpus_per_node=2", f"run_dir={run}"]
     words += ["cluster.check_paths=false", "sizes.train.nodes=2"]  # the nodes are this machine
     finish(*SMALL, *words)
-    wait_until(lambda: (run / "solve_seeds" / "logs" / "main.log").exists(), run)
+    wait_until(lambda: (run / "solve_seeds" / "logs" / "main.log").exists(), run, *WAIT)
     subprocess.run(["scancel", *jobs(run).values()], timeout=20, check=True)
-    wait_until(lambda: all(found <= ENDED for found in states(run).values()), run)
+    wait_until(lambda: all(found <= ENDED for found in states(run).values()), run, *WAIT)
     finish(*SMALL, *words)
-    wait_until(lambda: all(found <= ENDED for found in states(run).values()), run)
+    wait_until(lambda: all(found <= ENDED for found in states(run).values()), run, *WAIT)
     last = states(run)
     assert set().union(*last.values()) == {"COMPLETED"}, _logs(run)
     assert len(jobs(run)) == len(last) and "solve_new" in last

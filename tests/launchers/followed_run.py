@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from launchers.following import status_table
 from launchers.following.launcher_record import Record
 from launchers.following.run_status import RunStatus, look, status
 from launchers.following.stage_status import Row
@@ -132,3 +133,7 @@ class Run:
         """`stage` or `stage/variant`."""
         stage, _, part = name.partition("/")
         return next(row for row in self.status().rows if (row.stage, row.part) == (stage, part))
+
+    def text(self, width: int | None = None) -> str:
+        """As status.py shows it."""
+        return "\n".join(line for line, _ in status_table.lines(self.status(), width))

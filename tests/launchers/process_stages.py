@@ -1,11 +1,17 @@
 """Stages of plain processes, for executors that run them on this machine."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+
+import psutil
 
 from launchers.plan import PlannedStage, Task
 from nemo_ext import manifest
 from recipes.stage import Process, Resources, Stage
+
+Left = Callable[[], list[psutil.Process]]
+"""What the fixture `left_behind` asks for."""
 
 
 def python(name: str, code: str, **more: object) -> Process:

@@ -19,11 +19,6 @@ from tests.launchers.followed_run import Clients, Run
 
 
 @pytest.fixture
-def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clients:
-    return Clients.on_path(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def run(tmp_path: Path, clients: Clients) -> Run:
     """prepare is done, solve runs, train and average wait, grade stands alone."""
     made = Run(tmp_path / "sft")
@@ -168,3 +163,13 @@ def test_a_real_run_is_followed_and_stopped(tmp_path: Path) -> None:
     finally:
         launcher.kill()
         launcher.wait()
+
+
+def test_a_job_that_a_person_submitted_is_left_to_that_person(
+    run: Run, clients: Clients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.stage("report")
+    run.beat("report")
+    assert cancel.cancel(run.folder, ["report"]) == 0
+    said = capsys.readouterr()
+    assert f"look in squeue --me for {run.folder}/report/submit.sh" in said.err and not scancels(clients)

@@ -25,7 +25,7 @@ from launchers.running import Place, TaskFailed
 from recipes.stage import Process, Resources, main_process
 from tests.conftest import ROOT
 from tests.containers.docker_daemon import BORROWED, docker_daemon, import_base
-from tests.launchers.process_stages import bare_stage, process_stage, python
+from tests.launchers.process_stages import Left, bare_stage, process_stage, python
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = docker.Config(
@@ -168,7 +168,7 @@ def submit(planned: PlannedStage, **config: object) -> None:
 
 
 def test_a_stage_runs_with_its_ranks_services_and_secrets(
-    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_behind: Left
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "s3cret")
     ready = tmp_path / "run" / "part0" / "server-0.json"
@@ -195,7 +195,7 @@ print(len(os.environ["MY_TOKEN"]))
     assert "$ docker run --name " in (ready.parent / "logs" / "main-0.log").read_text(), (
         "a log begins with its command"
     )
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
 def docker_name(words: list[str]) -> str:

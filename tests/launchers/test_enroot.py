@@ -10,7 +10,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from omegaconf import OmegaConf
 
@@ -20,7 +19,7 @@ from launchers.plan import PlannedStage
 from launchers.running import Place, TaskFailed
 from recipes.stage import Process, Resources, main_process
 from tests.conftest import ROOT
-from tests.launchers.process_stages import bare_stage, process_stage, python
+from tests.launchers.process_stages import Left, bare_stage, process_stage, python
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = enroot.Config(
@@ -113,7 +112,7 @@ def submit(planned: PlannedStage, **config: object) -> None:
 
 
 def test_a_stage_runs_with_its_ranks_services_and_secrets(
-    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_behind: Left
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "s3cret")
     monkeypatch.setenv("SHELL_ONLY", "1")
@@ -134,7 +133,7 @@ pathlib.Path({str(ready.parent)!r}, "rank" + os.environ["RANK"]).write_text(json
         told = json.loads((ready.parent / f"rank{rank}").read_text())
         assert told == [rank, "2", "s3cret", "it's mine", None, "base", "void", str(ROOT)]
     assert "s3cret" not in (state / "calls").read_text() + (ready.parent / "logs" / "main-0.log").read_text()
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
 def test_an_exit_code_is_the_commands_own(state: Path, tmp_path: Path) -> None:

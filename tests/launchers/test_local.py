@@ -20,7 +20,7 @@ from launchers.executors import local
 from launchers.plan import PlannedStage
 from recipes.stage import Process
 from tests.conftest import ROOT
-from tests.launchers.process_stages import process_stage, python
+from tests.launchers.process_stages import Left, process_stage, python
 
 
 def submit(planned: PlannedStage, **config: object) -> None:
@@ -56,11 +56,11 @@ pathlib.Path({str(folder)!r}, os.environ["RANK"]).write_text(json.dumps([os.envi
     assert json.loads((folder / "usage.json").read_text())["seconds"] > 0
 
 
-def test_one_failed_rank_ends_the_others(tmp_path: Path) -> None:
+def test_one_failed_rank_ends_the_others(tmp_path: Path, left_behind: Left) -> None:
     code = "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit('rank one says no')\ntime.sleep(600)"
     message = failure(process_stage(tmp_path, python("main", code, ranks=2)))
     assert "fake/part0: exit code 1." in message and "rank one says no" in message
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
 def test_a_failed_main_shows_its_error_file(tmp_path: Path) -> None:
@@ -79,17 +79,17 @@ def test_a_main_killed_from_outside_is_a_failure(tmp_path: Path) -> None:
     assert "exit code -9" in message
 
 
-def test_a_dead_service_fails_its_task_with_its_last_lines(tmp_path: Path) -> None:
+def test_a_dead_service_fails_its_task_with_its_last_lines(tmp_path: Path, left_behind: Left) -> None:
     dying = "import sys\nprint('loading')\nsys.exit('out of memory')"
     planned = process_stage(
         tmp_path, python("server-0", dying, service=True), python("main", "import time; time.sleep(600)")
     )
     message = failure(planned)
     assert "service server-0 ended with code 1" in message and "loading" in message and "out of memory" in message
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
-def test_a_finished_main_stops_its_services_and_old_addresses_are_gone(tmp_path: Path) -> None:
+def test_a_finished_main_stops_its_services_and_old_addresses_are_gone(tmp_path: Path, left_behind: Left) -> None:
     ready = tmp_path / "part0" / "server-0.json"
     serve = f"import pathlib, time\ntime.sleep(0.5)\npathlib.Path({str(ready)!r}).write_text('new')\ntime.sleep(600)"
     main = f"""
@@ -103,10 +103,12 @@ assert path.read_text() in ("", "new"), path.read_text()
     )
     ready.write_text("an address of yesterday")
     submit(planned)
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
-def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_behind: Left
+) -> None:
     monkeypatch.setattr(running, "STOP_S", 0.5)
     ready = tmp_path / "ready"
     stubborn = f"""
@@ -117,7 +119,7 @@ time.sleep(600)
 """
     main = f"import pathlib, time\nwhile not pathlib.Path({str(ready)!r}).exists(): time.sleep(0.01)"
     submit(process_stage(tmp_path, python("server-0", stubborn, service=True), python("main", main)))
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
 def test_no_more_tasks_at_once_than_asked(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ mine.unlink()
     assert max(counts) <= 2
 
 
-def test_a_missing_program_fails_and_stops_what_was_started(tmp_path: Path) -> None:
+def test_a_missing_program_fails_and_stops_what_was_started(tmp_path: Path, left_behind: Left) -> None:
     planned = process_stage(
         tmp_path,
         python("server-0", "import time; time.sleep(600)", service=True),
@@ -143,7 +145,7 @@ def test_a_missing_program_fails_and_stops_what_was_started(tmp_path: Path) -> N
     )
     with pytest.raises(FileNotFoundError, match="no-such-program"):
         submit(planned)
-    assert not psutil.Process().children(recursive=True)
+    assert not left_behind()
 
 
 def test_gpus_are_checked(tmp_path: Path) -> None:

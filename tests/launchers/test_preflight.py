@@ -3,6 +3,7 @@ submitted."""
 
 import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def test_all_failures_are_said_at_once(cluster: Cluster, tmp_path: Path, monkeyp
         "cluster.images.base", f"{tmp_path}/nothing", "cluster.mounts has 'models:/models'",
     ):  # fmt: skip
         assert sum(key in line for line in lines) == 1, key
-    assert not [call for call in cluster.calls if not call.startswith(("scontrol", "sbatch --test-only"))]
+    assert not [call for call in cluster.calls if not call.startswith(("scontrol", "squeue", "sbatch --test-only"))]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +123,14 @@ def test_a_stage_that_is_queued_already(cluster: Cluster, tmp_path: Path) -> Non
     stages = chain(tmp_path / "run")
     cluster.scontrol(partition=PARTITIONS, config="MaxArraySize            = 2")
     slurm.submit(HERE, stages, Display())
-    cluster.answer("squeue", "55\n102\n")
+    cluster.answer("squeue", f"55|/other/submit.sh\n102|{stages[1].folder}/submit.sh\n")
     with pytest.raises(ValueError, match="stage solve is job 102, which has not ended. Wait for it, or: scancel 102"):
         slurm.check(HERE, stages)
-    cluster.answer("squeue", "55\n")
+    cluster.answer("squeue", "55|/other/submit.sh\n")
     slurm.check(HERE, stages)
+    cluster.answer("squeue", f"55|/other/submit.sh\n60|{stages[2].folder}/submit.sh 2\n")
+    with pytest.raises(ValueError, match="stage train is job 60, which has not ended"):
+        slurm.check(HERE, stages)
 
 
 def test_warnings_are_shown_and_the_run_goes_on(
@@ -214,3 +218,24 @@ def test_checkpoints_that_do_not_fit_the_disk(monkeypatch: pytest.MonkeyPatch) -
     found = Findings()
     preflight.look_at_disk(found, [train])
     assert found == Findings()
+
+
+def test_clocks_that_differ_are_told(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def at(ahead_s: float) -> str:
+        told = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + ahead_s))
+        shown = f"Configuration data as of {told}\nMaxArraySize            = 1001"
+        cluster.scontrol(partition=PARTITIONS, config=shown)
+        return "\n".join(preflight_slurm.look(HERE, [one()]).warnings)
+
+    assert "clock" not in at(0)
+    assert re.search(
+        r"this machine's clock and the Slurm controller's differ: that is (89|9\d) s ahead of this", at(91)
+    )
+    assert "behind this" in at(-90)
+    found = Findings()
+    preflight.look_at_folder(found, tmp_path, "set RUNS_DIR")
+    assert not any("clock" in line for line in found.warnings)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 100)
+    preflight.look_at_folder(found, tmp_path, "set RUNS_DIR")
+    assert re.search(r"'s file server differ: that is (99|1\d\d) s behind this", "\n".join(found.warnings))

@@ -114,6 +114,7 @@ raise SystemExit(1)"""
     ("main", "kind"),
     [
         (("import os; os.kill(os.getpid(), 9)",), "node"),
+        ((SAY, "slurmstepd-node1: error: StepId=9.0 exceeded memory limit (601 > 209), being killed", "1"), "node"),
         ((SAY, "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.", "1"), "node"),
         ((SAY, "srun: error: node1: task 3: Out Of Memory", "1"), "node"),
         ((SAY, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "1"), "gpu"),

@@ -1,93 +1,23 @@
-"""The batch scripts of real recipes, whole, as a person on a cluster would read them; each is sound bash.
+"""The batch scripts of real recipes, as a person on a cluster would read them; each is sound bash.
 
+The golden files have what is a stage's own: its options, values and commands; launchers/slurm/sbatch.sh follows in all.
 After a wanted change: UPDATE_GOLDEN=1 pytest tests/launchers/test_sbatch_golden.py, and read the diff.
 """
 
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from launchers.executors import slurm
 from launchers.slurm.sbatch import ROOT
-from nemo_ext.manifest import code_version
-from tests.composing import resolve_recipe
-
-GOLDEN = Path(__file__).parent / "golden"
-RUNS = Path("/lustre/runs")
-FILES = {name: f"/lustre/images/{name}.sqsh" for name in ("base", "nemo", "trtllm")}
-LARGE = {"account": "llm_research", "partition": "batch", "exclusive": True, "mem": "0"}
-PYXIS = slurm.Config(
-    **LARGE,  # type: ignore[arg-type]
-    container="pyxis",
-    images=FILES,
-    mounts=["/lustre/models:/models:ro", "/lustre/data:/data:ro"],
-    env={"HF_HOME": "/lustre/cache/huggingface", "NCCL_DEBUG": "WARN"},
-    env_from=["HF_TOKEN"],
-    max_parallel_tasks=16,
-)
-ENROOT = slurm.Config(
-    **LARGE,  # type: ignore[arg-type]
-    container="enroot",
-    images=FILES,
-    mounts=["/lustre/models:/models:ro", "/lustre/data"],
-    env={"NCCL_DEBUG": "WARN"},
-    env_from=["HF_TOKEN"],
-    local_scratch="/local/scratch",
-)
-BARE = slurm.Config(
-    account="llm_research",
-    partition="gpu,gpu_long",
-    qos="normal",
-    constraint="ib&h100",
-    reservation="maths",
-    gpu_option="gres",
-    gpu_type="h100",
-    cpus_per_task=12,
-    mem="900G",
-    max_time="1-00:00:00",
-    python="/shared/venv/bin/python",
-    setup=["source /etc/profile", "module load cuda/12.8"],
-    env={"HF_HOME": "/shared/it's here"},
-    extra_sbatch={"exclude": "node[13-14]", "mail-type": "FAIL", "open-mode": None},
-    extra_srun={"mpi": "pmix", "cpu-bind": None},
-)
-
-
-@dataclass(frozen=True)
-class Script:
-    name: str
-    config: slurm.Config
-    recipe: str
-    stage: str
-    overrides: tuple[str, ...] = ()
-    max_array_size: int | None = None
-
-    def text(self) -> str:
-        planned = resolve_recipe(self.recipe, *self.overrides, run_dir=RUNS / self.recipe)[self.stage]
-        text = slurm.script(self.config, planned, self.max_array_size).replace(str(ROOT), "/lustre/repo")
-        return text.replace(code_version(), "1ae4590")
-
-
-BF16 = ("server=trtllm_405b_bf16", "model@teacher=llama31_405b_instruct_bf16")
-SCRIPTS = [
-    Script("sft_8b_pyxis", PYXIS, "sft_full", "train"),
-    Script("sft_70b_pyxis", PYXIS, "sft_70b", "train"),
-    Script("generate_405b_fp8_pyxis", PYXIS, "generate", "generate", ("stages.generate.shards=40",)),
-    Script("generate_405b_bf16_pyxis", PYXIS, "generate", "generate", BF16),
-    Script("sft_8b_bare", BARE, "sft_full", "train"),
-    Script("evaluate_bare", BARE, "sft_full", "evaluate"),
-    Script("sft_8b_enroot", ENROOT, "sft_full", "train"),
-    Script("generate_405b_fp8_enroot", ENROOT, "generate", "generate", ("stages.generate.shards=40",), 16),
-]
+from tests.launchers.golden_scripts import GOLDEN, SCRIPTS, Script
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_script_is_the_golden_one(script: Script) -> None:
-    text, path = script.text(), GOLDEN / f"{script.name}.sh"
+    text, path = script.head(), GOLDEN / f"{script.name}.sh"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)
     assert text == path.read_text()
@@ -97,16 +27,25 @@ def test_every_golden_script_is_of_a_test() -> None:
     assert {path.stem for path in GOLDEN.glob("*.sh")} == {script.name for script in SCRIPTS}
 
 
-def test_golden_scripts_are_bash() -> None:
-    for path in sorted(GOLDEN.glob("*.sh")):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files with the scripts as Slurm gets them."""
+    folder = tmp_path_factory.mktemp("scripts")
+    for script in SCRIPTS:
+        (folder / f"{script.name}.sh").write_text(script.text())
+    return sorted(folder.iterdir())
+
+
+def test_scripts_are_bash(whole: list[Path]) -> None:
+    for path in whole:
         subprocess.run(["bash", "-n", path], check=True, timeout=20)
 
 
-def test_golden_scripts_pass_shellcheck() -> None:
+def test_scripts_pass_shellcheck(whole: list[Path]) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("no shellcheck here: apt-get install shellcheck")
     # SC1091: /etc/profile and the like are the site's; SC2016: words for python, not for bash
-    files = [*sorted(GOLDEN.glob("*.sh")), ROOT / "launchers" / "enroot.conf.sh"]
+    files = [*whole, ROOT / "launchers" / "enroot.conf.sh"]
     done = subprocess.run(
         ["shellcheck", "--shell=bash", "--exclude=SC1091,SC2016", *files],
         capture_output=True,

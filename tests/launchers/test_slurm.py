@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
+from launchers import run
 from launchers.display import Display
 from launchers.executors import slurm
 from launchers.plan import PlannedStage, Task
@@ -262,3 +263,18 @@ def test_a_client_that_hangs_is_reported(cluster: Cluster, tmp_path: Path, monke
     monkeypatch.setattr(slurm_client, "CLIENT_TIMEOUT_S", 0.3)
     with pytest.raises(ValueError, match="sbatch did not answer"):
         slurm.submit(HERE, chain(tmp_path / "run")[:1], Display())
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ({"partitoin": "x"}, "unknown key cluster.partitoin of cluster.executor=slurm; did you mean partition"),
+        ({"qwertz": 1}, "unknown key cluster.qwertz of cluster.executor=slurm; there are: account, "),
+        ({"ssh": {"user": "me"}}, "SshHost.*host"),
+        ({"ssh": {"host": "login1", "pth": "x"}}, "Key 'pth' not in 'SshHost'"),
+        ({"max_requeues": "many"}, r"cluster \(launchers/executors/slurm.py\): Value 'many'"),
+    ],
+)
+def test_a_cluster_file_with_a_mistake(cluster: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run.executor_of(OmegaConf.create({"cluster": {"executor": "slurm", **cluster}}))

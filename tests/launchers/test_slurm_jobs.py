@@ -8,12 +8,6 @@ import pytest
 from launchers.slurm import jobs as slurm_jobs
 from tests.launchers.followed_run import Clients
 
-
-@pytest.fixture
-def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clients:
-    return Clients.on_path(tmp_path, monkeypatch)
-
-
 # as squeue 22.05 prints it
 QUEUE = """\
 1_[2-5%2]|PENDING|JobArrayTaskLimit||0:00|N/A|N/A|0|0|/runs/sft/solve/submit.sh
@@ -67,6 +61,22 @@ def test_accounts_count_earlier_attempts() -> None:
     found = slurm_jobs.parse_accounts(text)
     assert (found["8"][None].state, found["8"][None].restarts, found["8"][None].elapsed_s) == ("COMPLETED", 1, 70.0)
     assert (found["9"][3].state, found["9"][3].nodes, found["9"][4].exit_code) == ("CANCELLED", "", 3)
+
+
+def test_what_a_real_slurmdbd_says() -> None:
+    """22.05 of jobs that ended in each way: job 7 was requeued once, job 4 is an array, job 5 took too much memory."""
+    found = slurm_jobs.parse_accounts((Path(__file__).parent / "sacct_22_05.txt").read_text())
+    states = {number: elements[None].state for number, elements in found.items() if None in elements}
+    assert states == {
+        "1": "COMPLETED", "2": "FAILED", "3": "FAILED", "5": "FAILED", "6": "CANCELLED", "7": "COMPLETED",
+        "11": "PENDING", "12": "CANCELLED", "13": "NODE_FAIL",
+    }  # fmt: skip
+    assert [found["4"][index].state for index in range(4)] == ["COMPLETED", "FAILED"] * 2
+    bad, killed, again, lost, waits = (found[number][None] for number in ("2", "3", "7", "13", "11"))
+    assert (bad.exit_code, bad.signal, killed.signal) == (3, 0, 9)
+    assert (again.restarts, again.elapsed_s, again.nodes) == (1, 8.0, "node[1-2]")
+    assert lost.nodes == "node2" and lost.ended
+    assert (waits.nodes, waits.start, waits.ended) == ("", None, False)
 
 
 def test_a_forgotten_job_is_no_failure(clients: Clients) -> None:

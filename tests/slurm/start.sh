@@ -34,9 +34,13 @@ chown -R munge:munge "$lab/munge"
 setpriv --reuid munge --regid munge --clear-groups munged --num-threads=2 --key-file="$lab/munge/key" \
   --socket="$lab/munge/socket" --pid-file="$lab/munge/pid" --log-file="$lab/munge/log" --seed-file="$lab/munge/seed"
 
-# two GPUs a node, in name: gres wants character devices, so these are copies of /dev/null
+# two GPUs a node, in name: gres wants character devices, so these are copies of /dev/null. node[3-80] are there for
+# sbatch --test-only alone: nodes of a cloud, which no test wakes
 for i in 0 1; do mknod -m 666 "$lab/dev/nvidia$i" c 1 3; done
-echo "Name=gpu File=$lab/dev/nvidia[0-1]" >"$lab/gres.conf"
+cat >"$lab/gres.conf" <<CONF
+NodeName=node[1-2] Name=gpu File=$lab/dev/nvidia[0-1]
+NodeName=node[3-80] Name=gpu Type=h100 File=/dev/nvidia[0-7]
+CONF
 # cred_expire: a requeued job waits that long, 120 s by default; below 5 the default holds
 cat >"$SLURM_CONF" <<CONF
 ClusterName=test
@@ -59,12 +63,26 @@ SwitchType=switch/none
 GresTypes=gpu
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerNode=8000
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SuspendProgram=/bin/true
+ResumeProgram=/bin/true
+SuspendTime=86400
+SuspendExcNodes=node[1-2]
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 KillWait=5
 MinJobAge=86400
-NodeName=node[1-2] NodeAddr=10.231.9.[1-2] Port=27001 CPUs=16 RealMemory=16000 Gres=gpu:2
-PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE
+NodeName=node[1-2] NodeAddr=10.231.9.[1-2] Port=27001 CPUs=16 RealMemory=64000 Gres=gpu:2
+PartitionName=batch Nodes=node[1-2] Default=YES MaxTime=INFINITE
+PartitionName=urgent Nodes=node[1-2] PriorityTier=10 PreemptMode=OFF
+NodeName=node[3-80] Sockets=2 CoresPerSocket=96 RealMemory=2000000 Gres=gpu:h100:8 Feature=ib,h100 State=CLOUD
+PartitionName=gpu Nodes=node[3-80] MaxTime=INFINITE
+PartitionName=gpu_long Nodes=node[3-80] MaxTime=INFINITE
 CONF
 
 slurmctld -c -f "$SLURM_CONF"
@@ -78,7 +96,7 @@ for i in 1 2; do
     exec slurmd -N "$1" -f "$SLURM_CONF"' _ "node$i" "$lab"
 done
 for _ in $(seq 100); do
-  [ "$(timeout 10 sinfo --noheader --Node --states=idle --format=%N | wc -l)" = 2 ] && exit 0
+  [ "$(timeout 10 sinfo --noheader --Node --partition=batch --states=idle --format=%N | wc -l)" = 2 ] && exit 0
   sleep 0.2
 done
 echo "the nodes did not come up; see $lab/log" >&2

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from nemo_ext.files import write_json_atomic
 from nemo_ext.model import Model
 from recipes.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, Stage
-from tests.slurm.toy_jobs import CONFIG, WAIT_S, ended, logs, stage, toy
+from tests.slurm.toy_jobs import CONFIG, ended, logs, stage, toy
 
 HERE = Path(__file__).resolve().parent
 
@@ -66,24 +65,6 @@ def test_a_failed_stage_cancels_what_waits_for_it(cluster: Path) -> None:
     assert (states["prepare"]["JobState"], states["prepare"]["ExitCode"]) == ("FAILED", "7:0"), logs(run)
     assert states["train"]["JobState"] == "CANCELLED"
     assert not (run / "train" / "ready.json").exists()
-
-
-def test_the_signal_before_the_time_limit_requeues_the_job(cluster: Path) -> None:
-    run = cluster / "preempted"
-    planned = stage(run, "train", toy("preempt", run / "train"))
-    slurm.submit(CONFIG, [planned], Display())
-    job = json.loads((run / "jobs.json").read_text())["train"]["job"]
-    deadline = time.monotonic() + WAIT_S
-    while not (run / "train" / "waiting").exists():
-        assert time.monotonic() < deadline, logs(run)
-        time.sleep(0.1)
-    with pytest.raises(ValueError, match=f"stage train is job {job}"):
-        slurm.check(CONFIG, [planned])
-    # what --signal=B:USR1@120 does when 120 s are left
-    subprocess.run(["scancel", "--signal=USR1", "--batch", job], timeout=20, check=True)
-    found = ended(run)["train"]
-    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), logs(run)
-    assert (run / "train" / "attempts").read_text() == "0\n1\n"
 
 
 def test_a_dead_service_fails_the_job_with_its_last_words(cluster: Path) -> None:

@@ -2,8 +2,7 @@
 
 import json
 import subprocess
-import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -11,16 +10,11 @@ import pytest
 
 from launchers.display import Display
 from launchers.executors import slurm
-from tests.slurm.toy_jobs import CONFIG, WAIT_S, ended, logs, stage, state, toy
+from launchers.following import run_status
+from launchers.following.stage_status import Row
+from tests.slurm.toy_jobs import CONFIG, ended, logs, stage, state, toy, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def wait_until(condition: Callable[[], object], run: Path) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, logs(run)
-        time.sleep(0.1)
 
 
 def waiting(run: Path) -> str:
@@ -34,16 +28,52 @@ def scontrol(*words: str) -> None:
     subprocess.run(["scontrol", *words], timeout=20, check=True)
 
 
+def row_of(run: Path) -> Row:
+    """What status.py would say of the stage."""
+    (run / "train" / "config.yaml").touch()
+    return run_status.status(run_status.look(run)).rows[0]
+
+
 def attempts(run: Path) -> int:
     return (run / "train" / "attempts").read_text().count("\n")
 
 
-def test_a_requeued_job_goes_on(cluster: Path) -> None:
-    run = cluster / "requeued"
-    scontrol("requeue", waiting(run))
+def test_what_is_put_back_in_the_queue_goes_on(cluster: Path) -> None:
+    """By the signal before its time limit, by a person, and by a job of higher priority, all at once: Slurm lets each wait
+    some seconds."""
+    signalled, requeued, preempted = (cluster / name for name in ("signalled", "requeued", "preempted"))
+    # what --signal=B:USR1@120 does when 120 s are left
+    subprocess.run(["scancel", "--signal=USR1", "--batch", waiting(signalled)], timeout=20, check=True)
+    scontrol("requeue", waiting(requeued))
+    job = waiting(preempted)
+    urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(["sbatch", "--parsable", *urgent], timeout=20, check=True, capture_output=True)
+    wait_until(lambda: state(job)["JobState"] in ("PENDING", "REQUEUED"), preempted)
+    row = row_of(preempted)
+    assert (row.state, row.retries) == ("requeued", 1), row
+    for run in (signalled, requeued, preempted):
+        found = ended(run)["train"]
+        assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), logs(run)
+        assert (run / "train" / "attempts").read_text() == "0\n1\n"
+
+
+@pytest.mark.soak
+def test_a_job_whose_time_is_up_goes_on(cluster: Path) -> None:
+    """With a limit of a minute, the signal comes when slurmctld looks at its jobs' times next."""
+    run = cluster / "time_limit"
+    slurm.submit(CONFIG, [stage(run, "train", toy("preempt", run / "train"), time="00:01:00")], Display())
     found = ended(run)["train"]
     assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), logs(run)
     assert attempts(run) == 2
+
+
+def test_a_job_that_takes_too_much_memory_stops_with_advice(cluster: Path) -> None:
+    run = cluster / "memory"
+    slurm.submit(replace(CONFIG, mem="300"), [stage(run, "train", toy("eat", run / "train"))], Display())
+    found = ended(run)["train"]
+    assert (found["JobState"], found["ExitCode"], found["Restarts"]) == ("FAILED", "1:0", "0"), logs(run)
+    row = row_of(run)
+    assert row.state == "failed" and "memory ran out" in row.error and "raise cluster.mem" in row.advice
 
 
 def test_a_job_whose_node_goes_down_goes_on_elsewhere(cluster: Path) -> None:
@@ -72,17 +102,20 @@ def test_a_cancelled_stage_is_submitted_again(cluster: Path) -> None:
     assert attempts(run) == 2
 
 
-def test_jobs_outlive_their_controller(cluster: Path) -> None:
+def test_jobs_outlive_their_controller(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = cluster / "controller_away"
+    impatient = cluster / "impatient.conf"
+    impatient.write_text((cluster / "slurm.conf").read_text() + "MessageTimeout=3\n")
     job = waiting(run)
     controller = psutil.Process(int((cluster / "slurmctld.pid").read_text()))
     controller.terminate()
     controller.wait(30)
     try:
-        refusal = "slurm|controller|did not answer"
-        with pytest.raises(ValueError, match=refusal):
+        monkeypatch.setenv("SLURM_CONF", str(impatient))
+        with pytest.raises(ValueError, match="Unable to contact slurm controller"):
             slurm.check(CONFIG, [stage(run, "train", toy("preempt", run / "train"))])
     finally:
+        monkeypatch.setenv("SLURM_CONF", str(cluster / "slurm.conf"))
         subprocess.run(["slurmctld", "-f", cluster / "slurm.conf"], timeout=30, check=True)
     wait_until(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, timeout=20).returncode == 0, run)
     subprocess.run(["scancel", "--signal=USR1", "--batch", job], timeout=20, check=True)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +22,10 @@ def toy(what: str, path: Path, name: str = "main", **kwargs: int | bool | str) -
     return Process(name, ["python", str(HERE / "toy_stage.py"), what, str(path)], **kwargs)  # type: ignore[arg-type]
 
 
-def stage(run: Path, name: str, *processes: Process, after: tuple[str, ...] = (), **needs: int) -> PlannedStage:
+def stage(run: Path, name: str, *processes: Process, after: tuple[str, ...] = (), **needs: Any) -> PlannedStage:
     module: Any = SimpleNamespace(Config=Stage, processes=lambda cfg, path: list(processes))
     task = Task(name, "", {"uses": "fake", "name": name, "output_dir": str(run / name)}, module)
-    return PlannedStage(name, "toy", list(after), Resources(time="00:10:00", **needs), [task])
+    return PlannedStage(name, "toy", list(after), Resources(**{"time": "00:10:00", **needs}), [task])
 
 
 def state(job: str) -> dict[str, str]:
@@ -46,6 +47,13 @@ def ended(run: Path) -> dict[str, dict[str, str]]:
             return states
         assert time.monotonic() < deadline, f"{[found['JobState'] for found in states.values()]}: {logs(run)}"
         time.sleep(0.5)
+
+
+def wait_until(condition: Callable[[], object], run: Path, limit_s: float = WAIT_S, poll_s: float = 0.1) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, logs(run)
+        time.sleep(poll_s)
 
 
 def logs(run: Path) -> str:

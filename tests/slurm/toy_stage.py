@@ -5,6 +5,7 @@ toy_stage.py serve <address file>      an HTTP server for anyone, its address in
 toy_stage.py train <folder>            every rank asks the service, the ranks meet on MASTER_ADDR, rank 0 writes done.json
 toy_stage.py ask <folder>              asks the server for a completion, done.json
 toy_stage.py break <folder>            kills the server's last task once it serves, and waits
+toy_stage.py eat <folder>              takes 1 GB of memory and holds it
 toy_stage.py preempt <folder>          ends with 85 on SIGUSR1, and with 0 when it is started again
 """
 
@@ -98,6 +99,12 @@ def break_server(folder: Path) -> None:
     time.sleep(WAIT_S)
 
 
+def eat(folder: Path) -> None:
+    held = b"x" * (1 << 30)
+    time.sleep(WAIT_S)
+    (folder / "held").write_text(str(len(held)))
+
+
 def preempt(folder: Path) -> None:
     attempts = folder / "attempts"
     with attempts.open("a") as handle:
@@ -116,7 +123,7 @@ def main(what: str, path: Path) -> None:
     elif what == "fail":
         raise SystemExit(7)
     else:
-        {"serve": serve, "train": train, "ask": ask, "break": break_server, "preempt": preempt}[what](path)
+        {"serve": serve, "train": train, "ask": ask, "break": break_server, "eat": eat, "preempt": preempt}[what](path)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ class FakeServer:
         async def listen() -> None:
             app = web.Application()
             app.router.add_post("/v1/{kind:.*}", self._answer)
+            app.router.add_post("/pooling", self._answer)
             app.router.add_get("/health", self._health)
             app.router.add_get("/v1/models", self._models)
             self.runner = web.AppRunner(app, shutdown_timeout=0.1)

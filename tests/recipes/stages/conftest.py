@@ -12,6 +12,7 @@ from nemo_ext import manifest
 from nemo_ext.files import write_text_atomic
 from nemo_ext.model import Model
 from recipes import run_stage
+from tests.nemo_ext.serving.conftest import shared_server, tiny_checkpoint  # noqa: F401 - fixtures
 from tests.nemo_ext.serving.fake_server import FakeServer, fake  # noqa: F401 - a fixture
 from tests.tiny_tokenizer import make_tokenizer
 

@@ -89,3 +89,57 @@ def test_a_damaged_file_is_named(run, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.zst").write_bytes(b"not compressed")
     with pytest.raises(ValueError, match=r"a\.jsonl\.zst: cut off or damaged"):
         run("prepare_benchmarks", benchmarks={"a": {"path": str(tmp_path / "a.jsonl.zst")}})
+
+
+def _write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_ids_tell_problems_apart(run, tmp_path: Path) -> None:
+    twice = [{"problem": "P", "answer": 1}, {"problem": "Q", "answer": 2}, {"problem": "P", "answer": 1}]
+    ran = run("prepare_benchmarks", benchmarks={"a": {"path": _write(tmp_path / "a.jsonl", twice)}})
+    ids = [row["id"] for row in ran.output]
+    assert ids[2] == f"{ids[0]}-2" and len(set(ids)) == 3
+    given = _write(tmp_path / "b.jsonl", [row | {"id": 7} for row in twice[:2]])
+    with pytest.raises(ValueError, match=r"b\.jsonl: line 2, row 2: the id '7' is also that of .*line 1, row 1"):
+        run("prepare_benchmarks", benchmarks={"b": {"path": given}}, folder="b")
+    ran = run("prepare_benchmarks", benchmarks={"b": {"path": given, "columns": {"id": None}}}, folder="c")
+    assert len({row["id"] for row in ran.output}) == 2
+
+
+def test_another_count_or_hash_is_refused_with_what_was_found(run, tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jsonl", [{"problem": "P", "answer": i} for i in range(3)])
+    found = run("prepare_benchmarks", benchmarks={"a": {"path": path}}).manifest["figures"]["a.content_hash"]
+    run("prepare_benchmarks", benchmarks={"a": {"path": path, "content_hash": found, "num_rows": 3}}, folder="pinned")
+    with pytest.raises(ValueError, match=r"a\.jsonl has 3 problems, but conf/benchmark says 4"):
+        run("prepare_benchmarks", benchmarks={"a": {"path": path, "num_rows": 4}}, folder="more")
+    with pytest.raises(
+        ValueError, match=f"hash to {found}, but conf/benchmark says {'0' * 64}: it is another version"
+    ):
+        run("prepare_benchmarks", benchmarks={"a": {"path": path, "content_hash": "0" * 64}}, folder="other")
+
+
+def test_a_set_by_rule(run, tmp_path: Path) -> None:
+    """Two sets of one file, as numina_math_l4 and numina_math_l5 are; what they keep is counted, not what the file has."""
+    rows = [
+        {"problem": f"{i} at {level}", "level": f"Level {level}", "type": "Algebra", "solution": rf"\boxed{{{i}}}"}
+        for level in (3, 4, 5)
+        for i in ("1", "2.5", "-7", r"\frac12")[: level - 1]
+    ]
+    path = _write(tmp_path / "test.jsonl", rows)
+    sets = {
+        f"l{level}": {
+            "path": path, "columns": {"subject": "type", "answer": None}, "keep": {"level": level, "answer": "integer"},
+            "num_rows": 2 if level > 3 else 1, "answer_type": "integer",
+        }
+        for level in (3, 4, 5)
+    }  # fmt: skip
+    ran = run("prepare_benchmarks", benchmarks=sets)
+    assert [(row["benchmark"], row["level"], row["expected_answer"]) for row in ran.output] == [
+        ("l3", 3, "1"), ("l4", 4, "1"), ("l4", 4, "-7"), ("l5", 5, "1"), ("l5", 5, "-7"),
+    ]  # fmt: skip
+    assert len(ran.manifest["inputs"]) == 1
+    none = {"l1": {"path": path, "keep": {"level": 1}}}
+    with pytest.raises(ValueError, match=r"has no problems: none is kept by keep=\{'level': 1\}"):
+        run("prepare_benchmarks", benchmarks=none, folder="none")

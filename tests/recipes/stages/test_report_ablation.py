@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recipes.stages.report import Ablation, Point, ablation, warnings
+from nemo_ext.report.run_sections import warnings
+from recipes.stages.report import Ablation, Point, ablation
 
 
 def _stage(root: Path, name: str, **manifest: Any) -> Path:

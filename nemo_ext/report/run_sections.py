@@ -1,0 +1,142 @@
+"""What a report says of a run's stages: warnings, rows, training, resources, lineage."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nemo_ext.report.run_folder import Finished, manifests, rows
+
+SAMPLE_ROWS = 3
+DECONTAMINATION_EXAMPLES = 5
+
+
+def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
+    """What a reader must know before the figures: another prompt in training, tiny models, nothing solved."""
+    notes = []
+    by_use: dict[str, set[str]] = defaultdict(set)
+    models = set(found)
+    for _, each in manifests(finished):
+        by_use[each["uses"]].update(each["prompts"].values())
+        models |= each["models"].keys()
+    if by_use["prepare_sft"] and by_use["evaluate"] and by_use["prepare_sft"] != by_use["evaluate"]:
+        notes.append("The prompt of the evaluation is not the one the model was fine-tuned with.")
+    if any(name.startswith("tiny") for name in models):
+        notes.append(
+            "A run at tiny scale: it shows that everything works, and its scores say nothing about the published models."
+        )
+    zero = [
+        name for name, each in found.items() if all(score["correct"] == 0 for score in each["benchmarks"].values())
+    ]
+    if zero:
+        notes.append(f"No problem solved by: {', '.join(zero)}.")
+    return notes
+
+
+def summary(finished: Finished, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    cards = []
+    for model, each in found.items():
+        if model.startswith("checkpoint_"):
+            continue
+        correct = sum(score["correct"] for score in each["benchmarks"].values())
+        total = sum(score["total"] for score in each["benchmarks"].values())
+        cards.append(
+            {"label": model, "value": f"{100 * correct / total:.1f} %", "note": f"{correct} of {total} solved"}
+        )
+    for name, each in manifests(finished):
+        if each["uses"] == "prepare_sft":
+            tokens = each["tokens"].get("trained", 0)
+            cards.append(
+                {"label": f"{name}: samples", "value": f"{each['rows_out']:,}", "note": f"{tokens:,} trained tokens"}
+            )
+    return cards
+
+
+def training(finished: Finished) -> dict[str, Any] | None:
+    """Curves of the run's train_sft stage."""
+    for name, each in manifests(finished):
+        if each["uses"] == "train_sft":
+            with (finished[name] / "metrics.jsonl").open() as handle:
+                lines = [json.loads(line) for line in handle]
+            steps = [line for line in lines if line.get("loss") is not None]  # null: a bad step that was left out
+            curves: dict[str, Any] = {key: [line[key] for line in steps] for key in ("loss", "lr")}
+            held_out = [{"step": x["step"], "loss": x["validation_loss"]} for x in lines if "validation_loss" in x]
+            return {"steps": [line["step"] for line in steps], **curves, "validation": held_out}
+    return None
+
+
+def funnel(finished: Finished) -> list[dict[str, Any]]:
+    return [
+        {"stage": name, "rows_in": each["rows_in"], "rows_out": each["rows_out"], "dropped": each["dropped"]}
+        for name, each in manifests(finished)
+        if each["rows_in"] is not None and each["uses"] != "evaluate"
+    ]
+
+
+def decontamination(finished: Finished) -> dict[str, Any] | None:
+    for name, each in manifests(finished):
+        if each["uses"] != "decontaminate":
+            continue
+        figures = each["figures"]
+        dropped = list(islice(_distinct_problems(finished[name]), DECONTAMINATION_EXAMPLES))
+        hits = {
+            benchmark: {"contaminated": count, "checked": figures["problems"]}
+            for benchmark, count in figures["by_benchmark"].items()
+        }
+        known = {key: figures[key] for key in ("recall", "precision") if figures.get(key) is not None}
+        return {
+            **hits,
+            **known,
+            "examples": [{"problem": r["problem"], "restates": r["contamination"]} for r in dropped],
+        }
+    return None
+
+
+def _distinct_problems(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows that a stage dropped for their problem, the first of each."""
+    seen = set()
+    for row in (row for path in sorted(folder.glob("dropped*.jsonl")) for row in rows(path)):
+        if "contamination" in row and row["problem"] not in seen:
+            seen.add(row["problem"])
+            yield row
+
+
+def samples(finished: Finished) -> list[dict[str, Any]]:
+    """A few rows as they left each stage; one evaluation stands for all."""
+    shown, uses = [], set()
+    for name, each in manifests(finished):
+        file = next(iter(sorted(finished[name].glob("output*.jsonl"))), None)
+        if file and not (each["uses"] == "evaluate" and "evaluate" in uses):
+            shown.append({"stage": name, "rows": list(islice(rows(file), SAMPLE_ROWS))})
+        uses.add(each["uses"])
+    return shown
+
+
+def resources(finished: Finished) -> list[dict[str, Any]]:
+    listed = []
+    for name, each in manifests(finished):
+        usage = finished[name] / "usage.json"
+        peak = json.loads(usage.read_text())["peak_memory_bytes"] / 2**30 if usage.is_file() else None
+        listed.append(
+            {
+                "stage": name,
+                "seconds": each["seconds"],
+                "prompt_tokens": each["tokens"].get("prompt"),
+                "generated_tokens": each["tokens"].get("generated"),
+                "peak_memory_gb": peak,
+            }
+        )
+    return listed
+
+
+def lineage(finished: Finished) -> list[dict[str, Any]]:
+    keys = ("config_hash", "code_version", "inputs", "outputs", "models", "seeds")
+    return [{"stage": name, **{key: each[key] for key in keys}} for name, each in manifests(finished)]
+
+
+def explorers(root: Path, finished: Finished) -> list[dict[str, str]]:
+    """Browsable pages of the run, by their place beside the report."""
+    pages = [(name, finished[name] / "index.html") for name, each in manifests(finished) if each["uses"] == "explore"]
+    return [{"stage": name, "page": page.relative_to(root).as_posix()} for name, page in pages if page.is_file()]

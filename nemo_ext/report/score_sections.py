@@ -1,0 +1,171 @@
+"""What a report says of a run's scores: a leaderboard, comparisons, levels, checkpoints, published figures.
+
+`found` everywhere: model -> scores.json of its evaluation with its `folder`, as run_folder.scores gives it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nemo_ext.evaluation.contract import MAY_DIFFER, Contract, compare, differences
+from nemo_ext.evaluation.paired import Evaluation, compare_all, read_evaluation
+from nemo_ext.evaluation.published import Published, published_scores, why_not_comparable
+from nemo_ext.evaluation.stats import wilson
+
+Found = dict[str, dict[str, Any]]
+AVERAGE, CHECKPOINT = "average", "checkpoint_"
+KINDS = ("level", "subject", "source")
+MAX_LABELS = 16  # of a panel of bars
+
+
+def accuracy(found: Found) -> list[dict[str, Any]]:
+    """A row per model and benchmark, with the metrics of several samples where there are some."""
+    keys = ("correct", "total", "accuracy", "low", "high", "no_answer", "truncated")
+    return [
+        {"model": model, "benchmark": name, **{key: score[key] for key in keys}, "metrics": several(score)}
+        for model, each in found.items()
+        for name, score in each["benchmarks"].items()
+    ]
+
+
+def several(score: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """pass@k and majority@k of the largest k; none for one sample."""
+    metrics = score.get("metrics", {})
+    by_name: dict[str, tuple[int, str]] = {}
+    for name in metrics:
+        kind, _, k = name.partition("@")
+        if k.isdecimal() and int(k) > 1:
+            by_name[kind] = max(by_name.get(kind, (0, "")), (int(k), name))
+    return {name: metrics[name] for _, name in by_name.values()}
+
+
+def overall(scores: dict[str, Any]) -> dict[str, Any]:
+    """All problems of all benchmarks together, each counted once."""
+    each = scores["benchmarks"].values()
+    problems = sum(score.get("problems", score["total"]) for score in each)
+    solved = sum(score["correct"] * score.get("problems", score["total"]) / score["total"] for score in each)
+    low, high = wilson(round(solved), problems)
+    return {"accuracy": solved / problems, "low": low, "high": high, "problems": problems}
+
+
+def leaderboard(found: Found) -> dict[str, Any] | None:
+    """The best first, over the benchmarks that every model has; of evaluations that may not be compared none."""
+    if len(found) < 2:
+        return None
+    benchmarks = [
+        name
+        for name in next(iter(found.values()))["benchmarks"]
+        if all(name in e["benchmarks"] for e in found.values())
+    ]
+    if not benchmarks:
+        return None
+    rows = []
+    for model, each in found.items():
+        shared = {"benchmarks": {name: each["benchmarks"][name] for name in benchmarks}}
+        rows.append({"model": model, **overall(shared), "scores": [shared["benchmarks"][name] for name in benchmarks]})
+    rows.sort(key=lambda row: -row["accuracy"])
+    return {"benchmarks": benchmarks, "rows": rows}
+
+
+def comparisons(found: Found, allow_mismatch: bool = False) -> dict[str, Any] | None:
+    """The averaged model, or the last one, with each of the others, problem by problem.
+
+    Checkpoints are left out but for the last. What may not be compared is named with the terms that differ.
+    """
+    models = [name for name in found if not name.startswith(CHECKPOINT)] + _last_checkpoint(found)
+    if len(models) < 2:
+        return None
+    first = AVERAGE if AVERAGE in models else models[-1]
+    ours = Contract.from_dict(found[first]["contract"])
+    others: list[Evaluation] = []
+    refused = []
+    for name in models:
+        if name == first:
+            continue
+        unlike = {
+            k: v
+            for k, v in differences(ours, Contract.from_dict(found[name]["contract"])).items()
+            if k not in MAY_DIFFER
+        }
+        if unlike and not allow_mismatch:
+            refused.append({"model": name, "terms": ", ".join(unlike)})
+        else:
+            others.append(read_evaluation(found[name]["folder"]))
+    rows = compare_all(read_evaluation(found[first]["folder"]), others, allow_mismatch) if others else []
+    return {"first": first, "rows": rows, "refused": refused}
+
+
+def _last_checkpoint(found: Found) -> list[str]:
+    steps = {
+        name: each["step"]
+        for name, each in found.items()
+        if name.startswith(CHECKPOINT) and each.get("step") is not None
+    }
+    return [max(steps, key=steps.__getitem__)] if steps else []
+
+
+def breakdown(found: Found) -> list[dict[str, Any]]:
+    """Accuracy by level, subject and source of each benchmark that has them, checkpoints left out."""
+    shown = {name: each for name, each in found.items() if not name.startswith(CHECKPOINT)}
+    panels: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for model, each in shown.items():
+        for benchmark, score in each["benchmarks"].items():
+            for kind in KINDS:
+                groups = score.get("by", {}).get(kind, {})
+                if 1 < len(groups) <= MAX_LABELS:
+                    panels.setdefault((benchmark, kind), {})[model] = groups
+    return [_panel(benchmark, kind, models) for (benchmark, kind), models in panels.items()]
+
+
+def _panel(benchmark: str, kind: str, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    labels = list(dict.fromkeys(label for groups in models.values() for label in groups))
+    rows = {model: [groups.get(label) for label in labels] for model, groups in models.items()}
+    return {"benchmark": benchmark, "kind": kind, "labels": labels, "models": rows}
+
+
+def checkpoints(found: Found) -> dict[str, Any] | None:
+    """Accuracy over all benchmarks at each step that was evaluated, and of the average."""
+    steps = [
+        (each["step"], overall(each))
+        for name, each in found.items()
+        if name.startswith(CHECKPOINT) and each.get("step") is not None
+    ]
+    if len(steps) < 2:
+        return None
+    points = [{"step": step, **scored} for step, scored in sorted(steps, key=lambda pair: pair[0])]
+    best = max(points, key=lambda point: point["accuracy"])
+    alike = sum(point["high"] >= best["accuracy"] for point in points) - 1
+    average = overall(found[AVERAGE]) if AVERAGE in found else None
+    return {"points": points, "average": average, "best": best["step"], "alike": alike}
+
+
+def published(found: Found, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Published scores of `names`, beside ours on the same benchmark, and what keeps the two apart."""
+    ours = AVERAGE if AVERAGE in found else next(reversed(found), None)
+    rows = []
+    for each in published_scores(names):
+        score = found[ours]["benchmarks"].get(each.benchmark) if ours else None
+        rows.append({**_told(each), "model_here": ours, "ours": score, "apart": _apart(found, ours, score, each)})
+    return rows
+
+
+def _told(each: Published) -> dict[str, Any]:
+    keys = ("model", "benchmark", "score", "problems", "metric", "grader", "source", "note")
+    return {key: getattr(each, key) for key in keys}
+
+
+def _apart(found: Found, ours: str | None, score: dict[str, Any] | None, each: Published) -> list[str]:
+    if ours is None or score is None:
+        return ["not evaluated here"]
+    return why_not_comparable(each, Contract.from_dict(found[ours]["contract"]), score)
+
+
+def contract_notes(found: Found) -> list[str]:
+    """Which evaluations differ in their terms from the first, and in what."""
+    contracts = [(name, Contract.from_dict(each["contract"])) for name, each in found.items()]
+    notes = []
+    for name, contract in contracts[1:]:
+        try:
+            compare(contracts[0][1], contract)
+        except ValueError as error:
+            notes.append(f"{contracts[0][0]} and {name}: {error}")
+    return notes

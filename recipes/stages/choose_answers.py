@@ -1,0 +1,148 @@
+"""One answer for each problem from its samples: by majority, by rewards, or that of the best sample.
+
+In:  an evaluation's folder, several samples of each problem; with rewards: what score_rewards made of it
+Out: a row per problem: the chosen sample's, with its answer and {"votes": 31, "num_samples": 64, "share": 0.48};
+     scores.json, whose contract says how answers were chosen
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from nemo_ext.manifest import Facts
+from nemo_ext.search.config import AnswerRule, Choosing
+from recipes.stage import Stage
+
+if TYPE_CHECKING:
+    from nemo_ext.evaluation.contract import Contract
+    from nemo_ext.row_batches import Batch
+    from nemo_ext.rows import Row
+    from nemo_ext.search.choose import Choice
+
+PROBLEM = ("benchmark", "id")
+
+
+@dataclass(kw_only=True)
+class Config(Stage):
+    input: str = MISSING
+    """The folder of an evaluate, rescore or score_rewards stage."""
+    choosing: Choosing = field(default_factory=Choosing)
+    rule: AnswerRule = field(default_factory=AnswerRule)
+    workers: int | None = None
+    """Processes; the result does not depend on it. None: one per core, and one where there is little to do."""
+
+
+def run(cfg: Config) -> Facts:
+    from nemo_ext.evaluation.scores import SCORES, count_files, scores_behind, write_scores
+    from nemo_ext.rows import RowWriter, input_files, require_rows
+
+    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    behind = scores_behind(Path(cfg.input))
+    if behind is None:
+        raise ValueError(f"{cfg.name}: {cfg.input} has no scores.json behind it; input must come from an evaluation")
+    totals: Counter[str] = Counter()
+    with RowWriter(folder) as out:
+        for rows, counts in _chosen_rows(cfg, files):
+            totals.update(counts)
+            for row in rows:
+                out.keep(row)
+        require_rows(out.kept, cfg.name, out.dropped)
+    output = folder / "output.jsonl"
+    contract = _contract(cfg, behind)
+    written = write_scores(folder, behind["model"], contract, count_files([output], cfg.workers), behind.get("step"))
+    accuracies = {name: f"{100 * each['accuracy']:.1f} %" for name, each in written["benchmarks"].items()}
+    return Facts(
+        inputs=files,
+        outputs=[output, folder / SCORES],
+        rows_in=out.total,  # problems: of several samples one row is made
+        rows_out=out.kept,
+        figures=accuracies | dict(totals),
+    )
+
+
+def _contract(cfg: Config, behind: "dict[str, object]") -> "Contract":
+    from nemo_ext.evaluation.contract import Contract
+
+    contract = Contract.from_dict(dict(behind["contract"]))  # type: ignore[call-overload]
+    search = [contract.search] if contract.search != "none" else []
+    grader = contract.grader if cfg.rule.modulus is None else f"integer_mod_{cfg.rule.modulus}"
+    return replace(contract, search=", ".join([*search, describe(cfg.choosing, cfg.rule)]), grader=grader)
+
+
+def describe(choosing: Choosing, rule: AnswerRule) -> str:
+    """For the contract: the method, and what is not as by default."""
+    plain = {**asdict(Choosing()), **asdict(AnswerRule())}
+    settings = {**asdict(choosing), **asdict(rule)}
+    changed = [
+        f"{key}={value}" for key, value in settings.items() if key not in ("method", "k") and value != plain[key]
+    ]
+    return f"{choosing.method}@{choosing.k or 'all'}" + (f" ({', '.join(changed)})" if changed else "")
+
+
+def _chosen_rows(cfg: Config, files: list[Path]) -> "Iterator[tuple[list[Row], Counter[str]]]":
+    from nemo_ext.row_batches import batches, parts
+    from nemo_ext.row_map import run_batches, worker_count
+    from nemo_ext.usable_rows import group_key
+
+    key = partial(group_key, PROBLEM)
+    source = (batch for i, part in enumerate(parts(files, key=key)) for batch in batches(part, i, key))
+    make = partial(make_chooser, cfg.choosing, cfg.rule)
+    yield from (chosen for _, chosen in run_batches(make, source, worker_count(cfg.workers, files)))
+
+
+def make_chooser(choosing: Choosing, rule: AnswerRule) -> "Callable[[Batch], tuple[list[Row], Counter[str]]]":
+    import orjson
+
+    from nemo_ext.search.choose import choose
+    from nemo_ext.usable_rows import own_lines
+
+    def select(batch: "Batch") -> "tuple[list[Row], Counter[str]]":
+        chosen, counts = [], Counter[str]()
+        rows = (orjson.loads(line) for line in own_lines(batch))
+        for (benchmark, problem), group in groupby(rows, key=lambda row: tuple(row[key] for key in PROBLEM)):
+            samples = list(group)
+            answers, rewards = [_answer(row, rule) for row in samples], [row.get("reward") for row in samples]
+            try:
+                choice = choose(answers, rewards, choosing)
+            except ValueError as error:
+                raise ValueError(f"{benchmark}: problem {problem}: {error}") from error
+            chosen.append(_row(samples, choice, rule))
+            counts.update(problems=1, samples=len(samples), without_answer=choice.answer is None)
+        return chosen, counts
+
+    return select
+
+
+def _answer(row: "Row", rule: AnswerRule) -> str | None:
+    from nemo_ext.search.answers import allowed, read_answer
+
+    return (
+        allowed(row["predicted_answer"], rule) if rule.window_chars is None else read_answer(row["generation"], rule)
+    )
+
+
+def _row(samples: "list[Row]", choice: "Choice", rule: AnswerRule) -> "Row":
+    row = samples[choice.sample or 0]
+    answer = rule.default if choice.answer is None else choice.answer
+    correct = _is_correct(row, answer, rule)
+    told = {key: value for key, value in row.items() if key != "verdicts"}
+    votes = {"votes": choice.votes, "num_samples": choice.total, "share": round(choice.share, 6)}
+    return told | {"sample": 0, "predicted_answer": answer, "is_correct": correct} | votes
+
+
+def _is_correct(row: "Row", answer: str | None, rule: AnswerRule) -> bool:
+    """The sample's own verdict where its answer is the one chosen, as it stands."""
+    from nemo_ext.grading.equal import equal
+    from nemo_ext.grading.graders import integer_verdict
+
+    if rule.modulus is not None:
+        return bool(integer_verdict(answer, row["expected_answer"], rule.modulus))
+    if answer == row["predicted_answer"]:
+        return row["is_correct"] is True
+    return equal(answer, row["expected_answer"])

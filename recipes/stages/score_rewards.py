@@ -1,0 +1,170 @@
+"""Ask a reward model how good each sample is.
+
+In:  rows with problem and generation, such as an evaluation's
+Out: the row and {"reward": -3.6}; of those that already have one, as they are; null where the model would not say
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from nemo_ext.manifest import Facts
+from nemo_ext.prompts import Prompt
+from recipes.complete import COMPLETIONS, complete_all, connect, takes_any_model
+from recipes.served import ServedStage, describe_server, server_processes
+from recipes.stage import Process
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from nemo_ext.rows import Row
+    from nemo_ext.serving.requests import Request
+    from nemo_ext.serving.store import CompletionStore
+
+PROTOCOLS = ("chat", "pooling", "likelihood")
+
+
+@dataclass(kw_only=True)
+class Config(ServedStage):
+    input: str = MISSING
+    """An evaluation's folder, or rows of your own."""
+    protocol: str = "chat"
+    """chat: /v1/chat/completions with the problem and the solution as the two turns, answered by "name:score" pairs (NVIDIA
+    NIM). pooling: the same turns to vLLM's /pooling (`vllm serve <model> --runner pooling`). likelihood: no reward model:
+    the mean log-probability that any model gives the solution's tokens, from /v1/completions with `echo`."""
+    prompt: Prompt | None = None
+    """What the solution answers, for likelihood: as the evaluation asked."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Attribute -> weight, for models that score several; those of a pooled vector are "0", "1", ..."""
+
+
+def check(cfg: Config) -> None:
+    if cfg.protocol not in PROTOCOLS:
+        raise ValueError(f"stages.{cfg.name}.protocol={cfg.protocol!r}; it may be {' or '.join(PROTOCOLS)}")
+    if cfg.protocol == "likelihood" and cfg.prompt is None:
+        raise ValueError(f"stages.{cfg.name}: protocol=likelihood needs prompt, which its problems are asked with")
+    if cfg.protocol != "likelihood" and cfg.server.get("kind") == "embedded":
+        raise ValueError(
+            f"stages.{cfg.name}: server=embedded has no reward model. Name one that runs (server=external "
+            f"server.urls=[...]), or take stages.{cfg.name}.protocol=likelihood"
+        )
+
+
+def processes(cfg: Config, config_path: str) -> list[Process]:
+    return server_processes(cfg, config_path)
+
+
+def run(cfg: Config) -> Facts:
+    from nemo_ext.manifest import model_fingerprint
+    from nemo_ext.row_map import map_rows
+    from nemo_ext.rows import input_files, require_rows
+    from nemo_ext.serving.store import CompletionStore
+
+    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    asking = Asking(cfg, cfg.model.name)
+    if takes_any_model(cfg):  # its name is part of every completion's key
+        first = next((asking.request(row) for row in asked_rows(files)), None)
+        asking.model = asking.model if first is None else connect(cfg, first).endpoints[0].model
+    with CompletionStore(folder / COMPLETIONS) as store:
+        total = sum(1 for _ in requests(asking, files))
+        outcome = complete_all(cfg, store, lambda: requests(asking, files), total, "solutions", may_drop=True)
+        mapped = map_rows(folder, files, lambda: scorer(asking, store), workers=1)
+    require_rows(mapped.kept, cfg.name, mapped.dropped)
+    return mapped.facts(
+        files,
+        models={asking.model: "as served" if takes_any_model(cfg) else model_fingerprint(cfg.model.hf_path)},
+        server=describe_server(cfg) | outcome.notes,
+        figures=mapped.figures | outcome.figures,
+    )
+
+
+def asked_rows(files: list[Path]) -> "Iterator[Row]":
+    from nemo_ext.row_map import scan_rows
+
+    def select(rows: "list[Row]") -> "list[Row]":
+        return [row for row in rows if is_asked(row)]
+
+    for rows in scan_rows(files, lambda: select, workers=1):
+        yield from rows
+
+
+def is_asked(row: "Row") -> bool:
+    return row.get("reward") is None and bool(row.get("generation"))
+
+
+def requests(asking: "Asking", files: list[Path]) -> "Iterator[Request]":
+    """Every distinct solution once."""
+    seen: set[str] = set()
+    for row in asked_rows(files):
+        request = asking.request(row)
+        if request.key not in seen:
+            seen.add(request.key)
+            yield request
+
+
+class Asking:
+    """A row's request, and what its reply is worth. `model`: its name, part of every request's key."""
+
+    def __init__(self, cfg: Config, model: str) -> None:
+        from nemo_ext.chat_template import ChatTemplate
+
+        self.cfg = cfg
+        self.model = model
+        self._template = ChatTemplate.of(cfg.model) if cfg.protocol == "likelihood" else None
+
+    def request(self, row: "Row") -> "Request":
+        from nemo_ext.serving.requests import Request, Sampling, request_key
+
+        sampling, protocol = Sampling(0.0, 1.0, 0, 1, (), None), self.cfg.protocol
+        if protocol == "likelihood":
+            text = self._context(row) + row["generation"]
+            key = request_key(self.model, text, sampling, 0, protocol)
+            return Request(key, text, sampling, rendered=True, returns="logprobs")
+        turns = [{"role": "user", "content": row["problem"]}, {"role": "assistant", "content": row["generation"]}]
+        key = request_key(self.model, turns, sampling, 0, protocol)
+        return Request(key, turns, sampling, returns="pooling" if protocol == "pooling" else "text")
+
+    def worth(self, row: "Row", reply: str) -> float | None:
+        from nemo_ext.search.rewards import mean_logprob, reward
+
+        if self.cfg.protocol != "likelihood":
+            return reward(reply, self.cfg.weights)
+        return mean_logprob(
+            reply, skip=len(self._tokenizer.encode(self._context(row), add_special_tokens=False).ids) - 1
+        )
+
+    def _context(self, row: "Row") -> str:
+        from nemo_ext.prompts import render
+
+        assert self.cfg.prompt is not None and self._template is not None, "check() wants them for likelihood"
+        prompt = render(self.cfg.prompt, row)
+        return prompt if isinstance(prompt, str) else self._template.render(prompt)
+
+    @cached_property
+    def _tokenizer(self) -> "Tokenizer":
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(Path(self.cfg.model.hf_path) / "tokenizer.json"))
+
+
+def scorer(
+    asking: Asking, store: "CompletionStore"
+) -> "Callable[[list[Row], Counter[str]], Iterator[tuple[Row, str | None]]]":
+    def score(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
+        for row in rows:
+            key = asking.request(row).key if is_asked(row) else None
+            if key is None or key not in store:
+                counts["not_asked" if key is None else "no_reply"] += 1
+                yield row | {"reward": row.get("reward")}, None
+                continue
+            completion = store.get(key)
+            found = None if completion.error is not None else asking.worth(row, completion.text)
+            counts["scored" if found is not None else "no_score"] += 1
+            yield row | {"reward": found}, None
+
+    return score

@@ -1,0 +1,222 @@
+"""Reaching the submit host: a real sshd on this machine where there is one, and what each thing that fails is called."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launchers.display import Display
+from launchers.submit_host import link as links
+from launchers.submit_host import remote_run, tree
+from launchers.submit_host.link import SshHost, connected
+from launchers.submit_host.remote_run import RemoteRun
+from launchers.submit_host.tree import Sent
+from tests.composing import compose_recipe
+from tests.conftest import ROOT
+from tests.launchers import ssh_server
+
+HERE = SshHost(host="127.0.0.1", python=sys.executable)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHost]:
+    if why := ssh_server.missing():
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("sshd")
+    with ssh_server.started(folder) as options:
+        yield replace(HERE, path=str(folder / "there"), options=options)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository whose launchers/run.py says what it was given, and waits when told to."""
+    folder = tmp_path / "checkout"
+    (folder / "launchers" / "submit_host").mkdir(parents=True)
+    on_host = ROOT / "launchers" / "submit_host" / "on_host.py"
+    (folder / "launchers" / "submit_host" / "on_host.py").write_text(on_host.read_text())
+    (folder / "launchers" / "run.py").write_text(PROGRAM)
+    for words in (["init"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-mx"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True, timeout=60)
+    return folder
+
+
+PROGRAM = """
+import os, pathlib, sys, time
+said, *words = sys.argv[1:]
+pathlib.Path(said).write_text(f"{words} {os.environ['TOKEN']} {os.environ['RECIPE_CODE_VERSION']} {os.environ['RUNS_DIR']}")
+try:
+    while "wait" in words:
+        time.sleep(0.05)
+except KeyboardInterrupt:
+    pathlib.Path(said).write_text("interrupted")
+    sys.exit(130)
+print("out"); print("err", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+def test_the_tree_and_a_command_go_over_one_login(
+    server: SshHost, checkout: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = Path(server.options[server.options.index("-i") + 1]).parent / "log"
+    before = log.read_text().count("Accepted publickey")
+    commit, changed = tree.committed(checkout, False)
+    said = tmp_path / "it's $HOME"
+    host = replace(server, env={"RUNS_DIR": "mine"})
+    with connected(host) as link:
+        sent = tree.send(link, checkout, commit)
+        there = RemoteRun(host, sent, f"{sent.folder}/mine/x")
+        code = remote_run.run(link, there, ["launchers/run.py", str(said), "a 'b' $c"], {"TOKEN": "s3cret"})
+    assert (code, changed) == (7, []) and capfd.readouterr() == ("out\n", "err\n")
+    assert said.read_text() == f"""["a 'b' $c"] s3cret {commit} {sent.folder}/mine"""
+    assert log.read_text().count("Accepted publickey") == before + 1
+    with pytest.raises(ValueError, match="there is no .*/mine/x on 127.0.0.1: refused there, or removed since"):
+        remote_run.follow(there, "launchers/status.py", [])
+    (Path(sent.tree) / "launchers" / "kept").touch()
+    with connected(host) as link:
+        tree.send(link, checkout, commit)
+    assert (Path(sent.tree) / "launchers" / "kept").exists(), "a commit is sent once"
+
+
+def test_ctrl_c_interrupts_the_launcher_there(server: SshHost, checkout: Path, tmp_path: Path) -> None:
+    """And its exit code comes back, as it does when the connection's stdin ends in another way."""
+    sent = Sent(str(checkout.parent), checkout.name)
+    said = tmp_path / "said"
+    program = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from launchers.submit_host.link import SshHost, connected
+from launchers.submit_host.remote_run import RemoteRun, Sent, run
+host = SshHost(**{vars(server)!r})
+with connected(host) as link:
+    words = ["launchers/run.py", {str(said)!r}, "wait"]
+    sys.exit(run(link, RemoteRun(host, Sent({sent.folder!r}, {sent.commit!r}), "x"), words, {{"TOKEN": ""}}))
+"""
+    child = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not said.exists():
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130 and said.read_text() == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": ["-p", "1", "-F", "none"]}, "127.0.0.1 cannot be reached: .*refused; does sshd run there"),
+        ({"host": "no.such.host.invalid"}, "no.such.host.invalid cannot be reached: .*; is cluster.ssh.host right"),
+        ({"python": "no-such-python"}, r"cluster.ssh.python='no-such-python' does not run .*(not found|No such file)"),
+        ({"path": "/proc/nothing"}, "cluster.ssh.path=/proc/nothing on 127.0.0.1: .*No such file or directory"),
+    ],
+)
+def test_a_host_that_does_not_do(server: SshHost, change: dict[str, object], message: str) -> None:
+    with connected(replace(server, **change)) as link, pytest.raises(ValueError, match=message):  # type: ignore[arg-type]
+        tree.probe(link, "abc")
+
+
+def test_keys_that_do_not_fit(server: SshHost, tmp_path: Path) -> None:
+    def refusal(old: str, new: str) -> str:
+        options = [word.replace(old, new) for word in server.options]
+        with connected(replace(server, options=options)) as link, pytest.raises(ValueError) as caught:
+            tree.probe(link, "abc")
+        return str(caught.value)
+
+    assert "Permission denied (publickey).; it must let you in without a password" in refusal("/key", "/host_key")
+    assert "Host key verification failed.; log in once by hand" in refusal("/known", "/unknown")
+
+
+def test_a_python_that_is_too_old_or_lacks_a_module(
+    server: SshHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tree, "OLDEST_PYTHON", (4, 0))
+    with connected(server) as link, pytest.raises(ValueError, match=r"is Python 3\.\d+\.\d+, and 4\.0 is needed"):
+        tree.probe(link, "abc")
+    monkeypatch.setattr(tree, "OLDEST_PYTHON", (3, 0))
+    monkeypatch.setattr(tree, "NEEDED", ("json", "no_such_module"))
+    with connected(server) as link, pytest.raises(ValueError, match="lacks no_such_module; install"):
+        tree.probe(link, "abc")
+
+
+def test_a_full_disk(server: SshHost, checkout: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    (checkout / "large").write_bytes(os.urandom(1 << 20))
+    git = ["git", "-C", str(checkout), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "add", "."], check=True, timeout=60)
+    subprocess.run([*git, "commit", "-qmx"], check=True, timeout=60)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        commit, _ = tree.committed(checkout, False)
+        full = r"cannot be written: .*No space left on device.*; free some, or set"
+        with connected(replace(server, path=str(small))) as link, pytest.raises(ValueError, match=full):
+            tree.send(link, checkout, commit)
+        assert not (small / commit).exists(), "whole or absent"
+    finally:
+        subprocess.run(["umount", small], check=True, timeout=20)
+
+
+def test_programs_that_are_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with connected(HERE) as link, pytest.raises(ValueError, match="there is no ssh on PATH here"):
+        link.ask(["true"])
+
+
+def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(links, "COMMAND_S", 0.2)
+    monkeypatch.setattr(links, "CONNECT_S", 0.2)
+    with connected(HERE) as link, pytest.raises(ValueError, match=r"127\.0\.0\.1 did not answer in 0\.2 s"):
+        link.ask(["true"])
+
+
+def test_a_tree_with_changes_is_refused(checkout: Path) -> None:
+    commit, _ = tree.committed(checkout, False)
+    for number in range(7):
+        (checkout / f"new_{number}").touch()
+    with pytest.raises(
+        ValueError, match=r"not committed are new_0, .*new_4 and 2 more: commit, or cluster\.ssh\.allow"
+    ):
+        tree.committed(checkout, False)
+    assert tree.committed(checkout, True) == (commit, [f"new_{number}" for number in range(7)])
+    with pytest.raises(ValueError, match="is no git checkout"):
+        tree.committed(Path("/proc"), False)
+
+
+def test_what_stands_for_a_run_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RUNS_DIR", str(tmp_path))
+    there = RemoteRun(
+        SshHost(host="login1", env={"RUNS_DIR": "/lustre/runs"}), Sent("/lustre/me", "abc"), "/lustre/runs/sft"
+    )
+    remote_run.write(there)
+    assert remote_run.read(tmp_path / "sft") == there and remote_run.read(tmp_path) is None
+    for broken in ("{", "[]", json.dumps({"ssh": {}}), json.dumps({"ssh": {"hots": "x"}})):
+        (tmp_path / "sft" / "remote.json").write_text(broken)
+        with pytest.raises(ValueError, match="remote.json is damaged"):
+            remote_run.read(tmp_path / "sft")
+    (tmp_path / "sft" / "launcher.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a run of this machine: give this one another run_name="):
+        remote_run.write(there)
+
+
+def test_a_launch_here_in_its_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from launchers import run
+
+    monkeypatch.setenv("RUNS_DIR", str(tmp_path))
+    (tmp_path / "toy_models").mkdir()
+    (tmp_path / "toy_models" / "remote.json").write_text("{}")
+    display = Display()
+    display.console.file = io.StringIO()
+    with pytest.raises(ValueError, match="stands for a run on another machine"):
+        run.launch(compose_recipe("toy_models"), display)

@@ -1,0 +1,124 @@
+"""The score_rewards stage against servers that answer as NVIDIA's NIM and vLLM's /pooling do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from aiohttp import web
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from recipes.stages.score_rewards import Config, check
+from tests.nemo_ext.serving.conftest import Running
+from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
+from tests.recipes.stages.conftest import Ran, external
+
+Run = Callable[..., Ran]
+Write = Callable[[list[dict[str, Any]]], str]
+
+
+def _rows(count: int = 4) -> list[dict[str, Any]]:
+    return [
+        {"benchmark": "b", "id": str(i), "sample": 0, "problem": f"P{i}", "generation": f"G{i}"} for i in range(count)
+    ]
+
+
+async def _nim(request: web.Request, _: int) -> web.StreamResponse:
+    """A reward as long as the solution is, as a NIM says it."""
+    body = json.loads(await request.read())
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant"]
+    return reply_to(body, f"reward:-{body['messages'][1]['content'][1:]}.5")
+
+
+async def _pooling(request: web.Request, _: int) -> web.StreamResponse:
+    """Every token's output, as vLLM gives it for a reward model."""
+    number = float(json.loads(await request.read())["messages"][1]["content"][1:])
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    return web.json_response({"object": "list", "data": [{"index": 0, "data": [[9.0], [number]]}], "usage": usage})
+
+
+def _score(run: Run, server: FakeServer, model: dict[str, Any], source: str, **keys: Any) -> Ran:
+    return run("score_rewards", input=source, model=model | {"name": "fake"}, server=external(server), **keys)
+
+
+def test_each_solution_gets_its_reward(run: Run, rows: Write, model: Any, fake: Any) -> None:
+    ran = _score(run, fake(_nim), model, rows(_rows()))
+    assert ran.output == [row | {"reward": -(i + 0.5)} for i, row in enumerate(_rows())]
+    assert ran.manifest["figures"]["scored"] == 4
+
+
+def test_pooling(run: Run, rows: Write, model: Any, fake: Any) -> None:
+    server = fake(_pooling)
+    ran = _score(run, server, model, rows(_rows()), protocol="pooling")
+    assert [row["reward"] for row in ran.output] == [0.0, 1.0, 2.0, 3.0]
+    assert set(server.paths) == {"/pooling"} and set(server.bodies[0]) == {"model", "messages"}
+
+
+def test_only_what_is_missing_is_asked_for_and_equal_solutions_once(
+    run: Run, rows: Write, model: Any, fake: Any
+) -> None:
+    server = fake(_nim)
+    known, empty = _rows()[1] | {"reward": 7.0}, _rows()[2] | {"generation": ""}
+    ran = _score(run, server, model, rows([_rows()[3], known, empty, _rows()[3] | {"sample": 1}]))
+    assert [row["reward"] for row in ran.output] == [-3.5, 7.0, None, -3.5]
+    assert len(server.bodies) == 1
+
+
+def test_a_reply_without_a_score_is_null_and_counted(run: Run, rows: Write, model: Any, fake: Any) -> None:
+    async def behave(request: web.Request, _: int) -> web.StreamResponse:
+        return reply_to(json.loads(await request.read()), "I like it.")
+
+    ran = _score(run, fake(behave), model, rows(_rows(1)))
+    assert ran.output[0]["reward"] is None and ran.manifest["figures"]["no_score"] == 1
+
+
+def test_weights_for_another_model_say_what_there_is_and_replies_are_kept(
+    run: Run, rows: Write, model: Any, fake: Any
+) -> None:
+    server = fake(_nim)
+    with pytest.raises(ValueError, match="scores reward; .*it has no helpfulness"):
+        _score(run, server, model, rows(_rows()), weights={"helpfulness": 1.0})
+    asked = len(server.bodies)
+    assert _score(run, server, model, rows(_rows()), weights={"reward": 2.0}).output[0]["reward"] == -1.0
+    assert len(server.bodies) == asked == 4
+
+
+def test_likelihood_is_the_mean_of_the_solutions_tokens(
+    run: Run, rows: Write, shared_server: Running, tiny_checkpoint: Path
+) -> None:
+    """As transformers has it, by the embedded server; the tokens of the problem do not count."""
+    prompt = {"name": "p", "template": "chat", "system": None, "user": "{problem}", "example": "", "separator": "",
+              "few_shot": [], "stop": []}  # fmt: skip
+    given = [{"problem": "Ann has 5", "generation": text} for text in ("17 coins", "Zoë buys 12 tickets.", "")]
+    named = {"name": "tiny", "hf_path": str(tiny_checkpoint), "context_length": 512}
+    server = {"kind": "external", "urls": [shared_server.url], "model": "tiny", "concurrency": 2}
+    ran = run("score_rewards", input=rows(given), model=named, server=server, protocol="likelihood", prompt=prompt)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(tiny_checkpoint),
+        LlamaForCausalLM.from_pretrained(tiny_checkpoint),
+    )
+    messages = [{"role": "user", "content": "Ann has 5"}]
+    context = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    skip = len(tokenizer.encode(context, add_special_tokens=False))
+    for row, each in zip(given[:2], ran.output, strict=False):
+        ids = tokenizer.encode(context + row["generation"], add_special_tokens=False)
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        expected = [float(logprobs[i - 1, ids[i]]) for i in range(skip, len(ids))]
+        assert each["reward"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+    assert ran.output[2]["reward"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"protocol": "rest"}, "it may be chat or pooling or likelihood"),
+        ({"server": {"kind": "embedded"}}, "server=embedded has no"),
+    ],
+)
+def test_settings_are_checked(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    common = {"name": "score_rewards", "uses": "score_rewards", "output_dir": str(tmp_path), "input": "x"}
+    with pytest.raises(ValueError, match=message):
+        check(Config(**common | {"server": {"kind": "external"}} | fields))  # type: ignore[arg-type]
