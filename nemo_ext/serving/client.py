@@ -181,7 +181,7 @@ class _Run:
             stats.prompt_tokens += completion.num_prompt_tokens
         if completion.error is not None:
             stats.errors += 1
-        elif (flaw := content_class(completion.text, completion.finish_reason)) != OK:
+        elif completion.attempts and (flaw := content_class(completion.text, completion.finish_reason)) != OK:
             stats.flawed[flaw] += 1
 
     async def _trace(self, request: Request) -> list[Completion]:

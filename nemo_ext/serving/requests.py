@@ -87,6 +87,7 @@ class Completion:
     error: str | None
     """The server's message when it refused the request for good, or the last failure when attempts ran out."""
     attempts: int
+    """0: a loop found that it need not be asked for."""
     error_kind: str | None = None
     """With an error: the HTTP status, connect, timeout, ... as failures.py names them, or prompt_too_long."""
     retryable: bool = False

@@ -173,8 +173,8 @@ def _problems(cfg: Config, files: list[Path]) -> Iterator["Row"]:
             yield row
 
 
-def _requests(cfg: Config, files: list[Path]) -> Iterator[tuple["Row", "Request"]]:
-    """Every sample of every problem, with its number."""
+def _requests(cfg: Config, files: list[Path], samples: range | None = None) -> Iterator[tuple["Row", "Request"]]:
+    """Every sample of every problem, with its number; or those of `samples`."""
     from nemo_ext.chat_template import ChatTemplate
     from nemo_ext.prompts import render
     from nemo_ext.serving.requests import Request, request_key
@@ -185,19 +185,25 @@ def _requests(cfg: Config, files: list[Path]) -> Iterator[tuple["Row", "Request"
         rendered = template is not None and not isinstance(prompt, str)
         if template is not None and not isinstance(prompt, str):
             prompt = template.render(prompt)
-        for sample in range(cfg.num_samples):
+        for sample in samples or range(cfg.num_samples):
             sampling = _sampling(cfg, str(row["problem"]), sample)
             key = request_key(cfg.model.name, prompt, sampling, sample, cfg.tools_variant)
             yield row | {"sample": sample}, Request(key, prompt, sampling, rendered)
 
 
 def _distinct(cfg: Config, files: list[Path]) -> Iterator["Request"]:
-    """Those of a problem that two benchmarks have are the same ones."""
+    """Those of a problem that two benchmarks have are the same ones.
+
+    One after the other a problem's samples share what the server keeps of their prompt. With early_finish all problems'
+    first samples come first, so that a decided problem's last ones are not begun.
+    """
     seen: set[str] = set()
-    for _, request in _requests(cfg, files):
-        if request.key not in seen:
-            seen.add(request.key)
-            yield request
+    rounds = [range(n, n + 1) for n in range(cfg.num_samples)] if cfg.early_finish else [range(cfg.num_samples)]
+    for samples in rounds:
+        for _, request in _requests(cfg, files, samples):
+            if request.key not in seen:
+                seen.add(request.key)
+                yield request
 
 
 def _sampling(cfg: Config, problem: str, sample: int) -> "Sampling":

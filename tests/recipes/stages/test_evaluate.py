@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,24 @@ def test_the_step_of_an_exported_checkpoint(
     assert json.loads((ran.folder / "scores.json").read_text())["step"] == 80
     ran, _ = evaluated("given", model=exported, step=7)
     assert json.loads((ran.folder / "scores.json").read_text())["step"] == 7
+
+
+def test_early_finish_asks_for_no_more_than_a_majority_needs(evaluated: Callable[..., Any]) -> None:
+    """Of problems whose answers all agree 3 of 4 are a majority; nobody votes where there is no answer."""
+    whole, _ = evaluated("whole", **SAMPLED)
+    ran, server = evaluated("early", early_finish=True, **SAMPLED)
+    asked = Counter(body["prompt"] for body in server.bodies)
+    assert asked["Q: amc 0"] == 3 and asked["Q: aime 2"] == 3 and asked["Q: amc 2"] == 4
+    kept = {(row["benchmark"], row["id"]): row for row in ran.output}
+    assert len(kept) == 6 and set(ran.reasons) == {"not_needed"}
+    assert len(ran.output) + len(ran.dropped) == 24 == ran.manifest["rows_in"]
+    every = {(row["problem"], row["sample"]): row for row in whole.output}
+    assert all(every[row["problem"], row["sample"]]["generation"] == row["generation"] for row in ran.output)
+    contract = json.loads((ran.folder / "scores.json").read_text())["contract"]
+    assert contract["search"] == "early finish", "its pass@1 is not that of samples drawn at random"
+
+
+@pytest.mark.parametrize("keys", [{"early_finish": True}, {"use_tools": True}])
+def test_samples_that_are_made_one_by_one_cannot_share_a_request(evaluated: Callable[..., Any], keys: Any) -> None:
+    with pytest.raises(ValueError, match="samples_per_request=4: with use_tools or early_finish each sample"):
+        evaluated(samples_per_request=4, **SAMPLED, **keys)
