@@ -110,6 +110,8 @@ class _Keep:
         self.refused: list[Completion] = []
 
     def __call__(self, completions: list["Completion"]) -> None:
+        if completions[0].attempts == 0:  # a loop did without it this time; with other settings it may be needed
+            return
         if completions[0].retryable:
             self.outcome.given_up.update({each.key: str(each.error) for each in completions})
         elif completions[0].error is not None:

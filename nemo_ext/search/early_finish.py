@@ -29,7 +29,7 @@ def is_decided(answers: list[str | None], outstanding: int, same: Same | None = 
 
 class EarlyFinish:
     """Wraps what makes a sample of a request. A sample of a problem that is decided is not begun: its completion is empty,
-    with tools {"ended": "not_needed"}. Those under way are ended the same way.
+    with tools {"ended": "not_needed"} and no attempts, and is not worth keeping. Those under way are ended the same way.
 
     Args:
         inner: makes one sample; None: the request is sent as it is.

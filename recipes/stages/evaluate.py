@@ -129,13 +129,13 @@ def _answered(cfg: Config, files: list[Path], out: "RowWriter") -> Iterator["Row
             samples_per_request=cfg.samples_per_request, loop=_loop(cfg, files, store),
         )  # fmt: skip
         for row, request in _requests(cfg, files):
+            if cfg.early_finish and request.key not in store:
+                out.drop(row | {"seed": request.sampling.seed}, NOT_NEEDED)
+                continue
             completion = store.get(request.key)
             if completion.error is not None:
                 raise ValueError(f"{cfg.name}: the server refused {row['benchmark']} {row['id']}: {completion.error}")
             seed = request.sampling.seed if completion.seed is None else completion.seed
-            if completion.tools is not None and completion.tools["ended"] == NOT_NEEDED:
-                out.drop(row | {"seed": seed}, NOT_NEEDED)
-                continue
             tools = {} if completion.tools is None else {"tools": completion.tools}
             yield row | {"seed": seed} | completion.answer | tools
 
@@ -143,7 +143,7 @@ def _answered(cfg: Config, files: list[Path], out: "RowWriter") -> Iterator["Row
 def _loop(cfg: Config, files: list[Path], store: "CompletionStore") -> "Loop | None":
     """What makes one sample of a request; None: the server alone."""
     from nemo_ext.search.answers import read_answer
-    from nemo_ext.search.early_finish import NOT_NEEDED, EarlyFinish
+    from nemo_ext.search.early_finish import EarlyFinish
 
     inner = tool_loop(cfg) if cfg.use_tools else None
     if not cfg.early_finish:
@@ -155,7 +155,7 @@ def _loop(cfg: Config, files: list[Path], store: "CompletionStore") -> "Loop | N
             continue
         problem_of[request.key] = row["problem"]
         done = store.get(request.key) if request.key in store else None
-        if done is not None and done.error is None and (done.tools or {}).get("ended") != NOT_NEEDED:
+        if done is not None and done.error is None:
             known.setdefault(row["problem"], []).append(read_answer(done.text, cfg.rule))
     return EarlyFinish(inner, problem_of, lambda text: read_answer(text, cfg.rule), known)
 

@@ -191,6 +191,15 @@ def test_early_finish_asks_for_no_more_than_a_majority_needs(evaluated: Callable
     assert contract["search"] == "early finish", "its pass@1 is not that of samples drawn at random"
 
 
+def test_what_was_not_needed_is_asked_for_when_it_is(evaluated: Callable[..., Any], tmp_path: Path) -> None:
+    """A later run without early_finish finds what was paid for, and nothing in place of what was not."""
+    early, first = evaluated("out", early_finish=True, **SAMPLED)
+    early.folder.rename(tmp_path / "out.old1")
+    whole, second = evaluated("out", **SAMPLED)
+    assert len(whole.output) == 24 and all(row["generation"] for row in whole.output)
+    assert len(first.bodies) + len(second.bodies) == 24 and second.bodies
+
+
 @pytest.mark.parametrize("keys", [{"early_finish": True}, {"use_tools": True}])
 def test_samples_that_are_made_one_by_one_cannot_share_a_request(evaluated: Callable[..., Any], keys: Any) -> None:
     with pytest.raises(ValueError, match="samples_per_request=4: with use_tools or early_finish each sample"):
