@@ -28,7 +28,7 @@ SEPARATE = {
 }  # fmt: skip
 # the stages of sft_full with another learning rate, data set, or model and layout; and what makes the models of tiny scale
 SOAK = {"sft_full_release", "sft_1m", "sft_70b", "toy_models"}
-FEW["sc_tir"] = ["benchmarks=[toy_math]"]
+FEW["sc_tir"] = ["benchmarks=[toy_math]", "sizes.width=2", "sizes.answer_tokens=24"]
 FEW["sft_full_release"] = FEW["sft_70b"] = FEW["sft_full"]
 FEW["sft_1m"] = [*FEW["sft_full"], "sizes.num_checkpoints=1"]
 
