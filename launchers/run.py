@@ -4,6 +4,7 @@ Without a recipe it lists them. Also: dry_run=true, only=[stage,...], from_stage
 Exit codes: 0 done, 1 a stage failed, 2 refused before anything was started, 130 interrupted.
 """
 
+import errno
 import fcntl
 import os
 import shlex
@@ -32,9 +33,11 @@ from launchers.estimates import estimate
 from launchers.following import launcher_record
 from launchers.running import TaskFailed
 from launchers.submit_host import remote_launch, remote_run
+from launchers.submit_host.link import SshHost
 from nemo_ext.toy.sources import TOY
 
 RECIPES = resolvers.CONF / "recipe"
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
 def list_recipes() -> str:
@@ -84,7 +87,12 @@ def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
         typed = OmegaConf.merge(OmegaConf.structured(executors[kind].Config), cfg.cluster)
         return executors[kind], OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
-        raise ValueError(f"cluster (launchers/executors/{kind}.py): {str(error).splitlines()[0]}") from error
+        message = str(error).splitlines()[0]
+        if SshHost.__name__ in message:
+            message += (
+                f"; cluster.ssh is like {{host: login1}}, and has: {', '.join(key.name for key in fields(SshHost))}"
+            )
+        raise ValueError(f"cluster (launchers/executors/{kind}.py): {message}") from error
 
 
 def show(stages: list[plan.PlannedStage], estimates: list[estimate.Estimate]) -> str:
@@ -229,6 +237,12 @@ def main() -> int:
         return 1
     except BrokenPipeError:  # dry_run=true | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        place = error.filename or "the run folder (RUNS_DIR) or TMPDIR"
+        display.line(f"error: {place} cannot be written: {error.strerror}; the same command goes on.", style="red")
+        return 1
     except KeyboardInterrupt:
         display.line("interrupted: everything that was started has been stopped; the same command goes on from here.")
         return 130

@@ -7,6 +7,9 @@ Writes <run_dir>/<stage>/submit.sh (launchers/slurm/sbatch.py makes its text) an
 works in task offsets[k] + i. `job` is the first.
 """
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from launchers.cluster import Cluster
@@ -109,7 +112,8 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
             if not after and stage.why_not_done() is None:
                 display.done_before(stage.name, [task.folder for task in stage.tasks])
                 continue
-            jobs[stage.name] = _submit_stage(config, stage, after, max_array_size)
+            jobs[stage.name] = []
+            _submit_stage(config, stage, after, max_array_size, jobs[stage.name])
             waits = f", after {', '.join(after)}" if after else ""
             display.line(f"{stage.name:<18} job {', '.join(jobs[stage.name])}{waits}  {stage.folder}/logs")
     except BaseException as error:
@@ -119,27 +123,25 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
         display.line(f"follow it: python launchers/status.py {stages[0].folder.parent} --watch")
 
 
-def _submit_stage(config: Config, stage: PlannedStage, after: list[str], max_array_size: int | None) -> list[str]:
-    """The ids of its jobs: one, or several arrays where it has more tasks than an array may have."""
+def _submit_stage(
+    config: Config, stage: PlannedStage, after: list[str], max_array_size: int | None, jobs: list[str]
+) -> None:
+    """Adds its jobs to `jobs`: one, or several arrays where it has more tasks than an array may have."""
     folder = stage.folder
     path = folder / "submit.sh"
     (folder / "logs").mkdir(parents=True, exist_ok=True)  # Slurm opens the job's log before the script runs
     write_text_atomic(path, script(config, stage, max_array_size))
     tasks = [index for index, task in enumerate(stage.tasks) if after or task.why_not_done()]
     arrays = job_arrays.split(tasks, max_array_size)
-    jobs: list[str] = []
-    try:
-        for each in arrays:
-            # one array after another: together they would run more than max_parallel_tasks at once
-            waits = [f"afterok:{':'.join(after)}"] * bool(after) + [f"afterany:{jobs[-1]}" for _ in jobs[-1:]]
-            options = ["--parsable"]
-            options += [f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes"] if waits else []
-            options += [f"--array={each.elements}%{config.max_parallel_tasks}"] if len(stage.tasks) > 1 else []
-            words = [str(path), *([str(each.offset)] if each.offset else [])]
+    for each in arrays:
+        # one array after another: together they would run more than max_parallel_tasks at once
+        waits = [f"afterok:{':'.join(after)}"] * bool(after) + [f"afterany:{jobs[-1]}" for _ in jobs[-1:]]
+        options = ["--parsable"]
+        options += [f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes"] if waits else []
+        options += [f"--array={each.elements}%{config.max_parallel_tasks}"] if len(stage.tasks) > 1 else []
+        words = [str(path), *([str(each.offset)] if each.offset else [])]
+        with _uninterrupted():
             jobs.append(client(["sbatch", *options, *words]).strip().split(";")[0])
-    except BaseException as error:
-        _cancel(jobs, error)
-        raise
     record = {
         "job": jobs[0],
         "jobs": jobs,
@@ -149,13 +151,23 @@ def _submit_stage(config: Config, stage: PlannedStage, after: list[str], max_arr
         "script": str(path),
     }
     write_json_atomic(folder.parent / "jobs.json", recorded_jobs(folder.parent) | {stage.name: record})
-    return jobs
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C, given once or often, waits for the end of the block: a job must be known, to be cancelled, and then be."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cancel(jobs: list[str], why: BaseException) -> None:
     """Raises ValueError when they cannot be cancelled, with the reason for which they should be."""
     try:
         if jobs:
-            client(["scancel", *jobs])
+            with _uninterrupted():
+                client(["scancel", *jobs])
     except ValueError as error:
         raise ValueError(f"{why}; and {error}: when it answers again, scancel {' '.join(jobs)}") from why

@@ -3,6 +3,7 @@
 import subprocess
 
 CLIENT_TIMEOUT_S = 60
+NO_CONFIGURATION = "Could not establish a configuration source"
 
 
 def client(argv: list[str], timeout_s: float | None = None, text: str = "") -> str:
@@ -19,6 +20,10 @@ def client(argv: list[str], timeout_s: float | None = None, text: str = "") -> s
     except subprocess.TimeoutExpired:
         unsure = ". Look with squeue --me before launching again" if argv[0] == "sbatch" else ""
         raise ValueError(f"{argv[0]} did not answer in {limit:g} s{unsure}") from None
+    if NO_CONFIGURATION in done.stderr:
+        raise ValueError(
+            f"{argv[0]} finds no slurm.conf. Is this the cluster's login node? SLURM_CONF may name the file"
+        )
     if done.returncode != 0:
         raise ValueError(f"{' '.join(argv[:2])}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
     return done.stdout

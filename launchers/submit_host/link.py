@@ -39,6 +39,11 @@ class SshHost:
     allow_dirty: bool = False
     """Send the last commit though the tree differs from it."""
 
+    @property
+    def interpreter(self) -> str:
+        """`python` as one word of an argv, where nobody expands `~`: commands start in the home folder."""
+        return f"./{self.python[2:]}" if self.python.startswith("~/") else self.python
+
     def __str__(self) -> str:
         return f"{self.user}@{self.host}" if self.user else self.host
 
@@ -107,6 +112,9 @@ class Link:
 
 @contextmanager
 def connected(host: SshHost) -> Iterator[Link]:
+    """Raises ValueError for a host that ssh would read as an option."""
+    if host.host.startswith("-"):
+        raise ValueError(f"cluster.ssh.host={host.host!r} is no host; options of ssh go into cluster.ssh.options")
     # the path of a socket may have 107 characters, and a Mac's own folder for such files takes most of them
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="ssh-") as folder:
         link = Link(host, folder)

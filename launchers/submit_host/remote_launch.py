@@ -29,7 +29,7 @@ def launch(cfg: DictConfig, host: SshHost, env_from: list[str], words: list[str]
     found.refuse()
     commit, changed = tree.committed(ROOT, host.allow_dirty)
     if changed:
-        display.line(f"warning: {len(changed)} files with changes are sent as of the last commit", style="yellow")
+        display.line(f"warning: not committed, so not sent: {tree.some_of(changed)}", style="yellow")
     with connected(host) as link:
         sent = tree.send(link, ROOT, commit)
         run_dir = _run_dir(cfg, remote_run.runs_dir(host, sent.folder))

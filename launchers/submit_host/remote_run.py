@@ -47,14 +47,14 @@ def run(link: Link, there: RemoteRun, words: list[str], secrets: Mapping[str, st
     """Run a launcher there with its output as ours, to its exit code.
 
     Raises:
-        ValueError: the connection was lost.
+        ValueError: the connection was lost, or given up by a second Ctrl-C.
     """
     env = {**there.host.env, "RUNS_DIR": runs_dir(there.host, there.sent.folder), **secrets}
     env |= {"RECIPE_CODE_VERSION": there.sent.commit, "PYTHONUNBUFFERED": "1"}
     script = f"{there.sent.tree}/launchers/submit_host/on_host.py"
     # a session of its own: Ctrl-C is for us, who end its stdin, and it says how it ended
     child = subprocess.Popen(
-        link.argv([there.host.python, script]), stdin=subprocess.PIPE, text=True, start_new_session=True
+        link.argv([there.host.interpreter, script]), stdin=subprocess.PIPE, text=True, start_new_session=True
     )
     assert child.stdin is not None, "asked for"
     try:
@@ -67,7 +67,8 @@ def run(link: Link, there: RemoteRun, words: list[str], secrets: Mapping[str, st
         code = _wait(child)
     if code == SSH_FAILED:
         raise ValueError(
-            f"cluster.ssh: the connection to {there.host} was lost; look with launchers/status.py, and launch again"
+            f"cluster.ssh: {there.host} has not said how it ended, the connection is gone; look with "
+            f"launchers/status.py {Path(there.run).name}, and launch again"
         )
     return code
 
@@ -75,7 +76,7 @@ def run(link: Link, there: RemoteRun, words: list[str], secrets: Mapping[str, st
 def _wait(child: "subprocess.Popen[str]") -> int:
     try:
         return child.wait(STOP_S)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         child.kill()
         child.wait()
         return SSH_FAILED

@@ -63,6 +63,7 @@ def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
         ((*TINY, "model@student=llama4"), ["llama4", "llama31_8b"]),
         ((*TINY, "cluster=mars"), ["mars", "local", "slurm"]),
         ((*TINY, "+cluster.gpu=1"), ["cluster", "gpu"]),
+        ((*TINY, "cluster=slurm", "cluster.ssh=login1"), ["cluster.ssh is like {host: login1}", "options"]),
         ((*TINY, "server=vlm"), ["vlm", "vllm", "embedded"]),
         ((*TINY, "+server.max_batch=3"), ["max_batch", "max_batch_size"]),
         ((*TINY, "benchmarks=[gsm9k]"), ["gsm9k", "gsm8k", "aime24"]),
@@ -90,6 +91,15 @@ def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     done = launch(tmp_path / "file", "+recipe=sft_full", "+scale=tiny")
     assert done.returncode != 0 and "cannot be written" in done.stderr and "RUNS_DIR" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    limited = 'ulimit -f 0; exec "$@"'  # no file may have a byte
+    argv = ["bash", "-c", limited, "bash", sys.executable, str(ROOT / "launchers" / "run.py"), "+recipe=toy_models"]
+    env = {**os.environ, "RUNS_DIR": str(tmp_path)}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: "), done.stderr
+    assert "cannot be written: File too large" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_missing_gpus_name_both_ways_on(tmp_path: Path) -> None:

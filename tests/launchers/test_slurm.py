@@ -258,6 +258,32 @@ def test_a_refused_stage_cancels_those_before_it(cluster: Cluster, tmp_path: Pat
         slurm.submit(HERE, chain(tmp_path / "other"), Display())
 
 
+def test_ctrl_c_twice_leaves_no_job_behind(cluster: Cluster, tmp_path: Path) -> None:
+    """Once while sbatch is taking the job, whose number nobody knows yet, and again while what is known is cancelled."""
+    interrupt = "#!/bin/bash\nkill -INT $PPID; sleep 0.2; echo 700; echo $* >{}\n"
+    for name in ("sbatch", "scancel"):
+        cluster.script(name, interrupt.format(tmp_path / name))
+    with pytest.raises(KeyboardInterrupt):
+        slurm.submit(HERE, chain(tmp_path), Display())
+    assert (tmp_path / "sbatch").exists() and (tmp_path / "scancel").read_text() == "700\n"
+
+
+def test_jobs_that_cannot_be_recorded_are_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "jobs.json").mkdir()
+    with pytest.raises(OSError, match="jobs.json"):
+        slurm.submit(HERE, chain(tmp_path), Display())
+    assert cluster.calls[-1] == "scancel 100"
+
+
+def test_a_machine_that_is_no_login_node_is_told_so(cluster: Cluster, tmp_path: Path) -> None:
+    said = (
+        "sbatch: error: fetch_config: DNS SRV lookup failed\nsbatch: fatal: Could not establish a configuration source"
+    )
+    cluster.script("sbatch.answer", f"#!/bin/bash\necho '{said}' >&2\nexit 1\n")
+    with pytest.raises(ValueError, match=r"^sbatch finds no slurm\.conf\. Is this the cluster's login node\?"):
+        slurm.submit(HERE, chain(tmp_path), Display())
+
+
 def test_a_client_that_hangs_is_reported(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.script("sbatch.answer", "#!/bin/bash\nexec sleep 30\n")
     monkeypatch.setattr(slurm_client, "CLIENT_TIMEOUT_S", 0.3)

@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -78,6 +80,7 @@ def test_the_tree_and_a_command_go_over_one_login(
     assert (code, changed) == (7, []) and capfd.readouterr() == ("out\n", "err\n")
     assert said.read_text() == f"""["a 'b' $c"] s3cret {commit} {sent.folder}/mine"""
     assert log.read_text().count("Accepted publickey") == before + 1
+    assert Path(sent.tree).stat().st_mode & 0o055 == 0o055, "as others may read a checkout"
     with pytest.raises(ValueError, match="there is no .*/mine/x on 127.0.0.1: refused there, or removed since"):
         remote_run.follow(there, "launchers/status.py", [])
     (Path(sent.tree) / "launchers" / "kept").touch()
@@ -145,6 +148,54 @@ def test_a_python_that_is_too_old_or_lacks_a_module(
         tree.probe(link, "abc")
 
 
+def test_two_launches_that_send_one_commit_at_once(
+    server: SshHost, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one's is whole before this one's: both use that, and nothing else is left."""
+    commit, _ = tree.committed(checkout, False)
+    copy, others = tree._copy, [1]
+
+    def copy_while_another_sends(link: links.Link, source: str, target: str) -> None:
+        copy(link, source, target)
+        if others:
+            others.pop()
+            tree.send(link, checkout, commit)
+
+    monkeypatch.setattr(tree, "_copy", copy_while_another_sends)
+    host = replace(server, path=f"{server.path}/two at once")
+    with connected(host) as link:
+        sent = tree.send(link, checkout, commit)
+    assert os.listdir(sent.folder) == [commit] and sorted(os.listdir(sent.tree)) == ["launchers"]
+
+
+def test_what_lost_connections_left_is_removed_after_a_day(server: SshHost, tmp_path: Path) -> None:
+    for name, age_s in (
+        ("abc.12345678.part", 90_000),
+        ("abc.87654321.part", 60),
+        ("def", 90_000),
+        ("my.part", 90_000),
+    ):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    with connected(replace(server, path=str(tmp_path))) as link:
+        tree.probe(link, "abc")
+    assert sorted(os.listdir(tmp_path)) == ["abc.87654321.part", "def", "my.part"]
+
+
+def test_a_tilde_is_the_home_folder_there(server: SshHost, tmp_path: Path) -> None:
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    path, python = (f"~/{os.path.relpath(each, home)}" for each in (tmp_path / "there", sys.executable))
+    with connected(replace(server, path=path, python=python)) as link:
+        assert tree.probe(link, "abc")["folder"] == str(tmp_path / "there")
+
+
+def test_a_host_named_by_its_ipv6_address(server: SshHost, checkout: Path, tmp_path: Path) -> None:
+    host = replace(server, host="::1", options=[*server.options, "-oHostName=127.0.0.1"], path=str(tmp_path / "six"))
+    with connected(host) as link:
+        sent = tree.send(link, checkout, tree.committed(checkout, False)[0])
+    assert (Path(sent.tree) / "launchers" / "run.py").exists()
+
+
 def test_a_full_disk(server: SshHost, checkout: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
@@ -160,7 +211,7 @@ def test_a_full_disk(server: SshHost, checkout: Path, tmp_path: Path) -> None:
         full = r"cannot be written: .*No space left on device.*; free some, or set"
         with connected(replace(server, path=str(small))) as link, pytest.raises(ValueError, match=full):
             tree.send(link, checkout, commit)
-        assert not (small / commit).exists(), "whole or absent"
+        assert not list(small.iterdir()), "whole or absent, and the next attempt has the room"
     finally:
         subprocess.run(["umount", small], check=True, timeout=20)
 
@@ -181,6 +232,48 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, 
         link.ask(["true"])
 
 
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_what_the_login_shell_reads_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """csh ends a word in quotes where the line ends."""
+    stand_in(tmp_path, monkeypatch, "ssh", f'for word; do :; done; printf %s "$word" >>{tmp_path}/said; exit 1')
+    with connected(HERE) as link, pytest.raises(ValueError, match="does not run on 127.0.0.1"):
+        tree.probe(link, "abc")
+    said = (tmp_path / "said").read_text()
+    assert "has_tree" in said and "\n" not in said
+
+
+def test_a_second_ctrl_c_does_not_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in(tmp_path, monkeypatch, "ssh", 'case "$*" in *on_host*) exec sleep 60;; esac')
+    for after_s in (0.3, 0.8):
+        threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGINT)).start()
+    there = RemoteRun(HERE, Sent("/there", "abc"), "/there/runs/sft")
+    gone = "127.0.0.1 has not said how it ended, .*; look with launchers/status.py sft, and"
+    with connected(HERE) as link, pytest.raises(ValueError, match=gone):
+        remote_run.run(link, there, ["launchers/run.py"], {})
+
+
+def test_a_host_that_ssh_would_read_as_an_option() -> None:
+    option = SshHost(host="-oProxyCommand=x")
+    with pytest.raises(ValueError, match=f"cluster.ssh.host='{option}' is no host"), connected(option):
+        pass
+
+
+def test_a_commit_that_cannot_be_taken(monkeypatch: pytest.MonkeyPatch, checkout: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"/proc is no git checkout with one: fatal: not a git repository"):
+        tree.committed(Path("/proc"), False)
+    stand_in(tmp_path, monkeypatch, "tar", "echo 'tar: No space left on device' >&2; exit 2")
+    with pytest.raises(ValueError, match="cannot be unpacked in .*: tar: No space left on device; set TMPDIR"):
+        tree._extract(checkout, "HEAD", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="there is no git on PATH here"):
+        tree.committed(checkout, False)
+
+
 def test_a_tree_with_changes_is_refused(checkout: Path) -> None:
     commit, _ = tree.committed(checkout, False)
     for number in range(7):
@@ -190,8 +283,6 @@ def test_a_tree_with_changes_is_refused(checkout: Path) -> None:
     ):
         tree.committed(checkout, False)
     assert tree.committed(checkout, True) == (commit, [f"new_{number}" for number in range(7)])
-    with pytest.raises(ValueError, match="is no git checkout"):
-        tree.committed(Path("/proc"), False)
 
 
 def test_what_stands_for_a_run_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
