@@ -94,7 +94,7 @@ def complete_all(
     given_up = len(outcome.given_up)
     if given_up > (cfg.client.max_given_up * total if may_drop else 0):
         last = next(reversed(outcome.given_up.values()))
-        raise ValueError(f"{cfg.name}: {given_up} of {total} requests failed; the last: {last}. Rerun for them.")
+        raise ValueError(f"{given_up} of {total} requests failed; the last: {last}. Rerun for them.")
     return outcome
 
 
@@ -185,7 +185,7 @@ def _fitting(
             store.append([too_long(request.key, why)])
             in_a_row = None if in_a_row is None else in_a_row + 1
             if in_a_row == cfg.client.max_permanent_in_a_row:
-                raise ValueError(f"{cfg.name}: none of the first {in_a_row} prompts fits; of the last, {why}")
+                raise ValueError(f"none of the first {in_a_row} prompts fits; of the last, {why}")
         else:
             in_a_row = None
             yield request

@@ -13,7 +13,14 @@ from nemo_ext.evaluation.contract import Contract, compare
 from nemo_ext.evaluation.metrics import by_benchmark
 from nemo_ext.evaluation.problems import Problem
 from nemo_ext.evaluation.scores import SCORES, count_files, read_scores
-from nemo_ext.evaluation.stats import detectable_difference, difference_in_words, holm, mcnemar, paired_bootstrap
+from nemo_ext.evaluation.stats import (
+    detectable_difference,
+    difference_in_words,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    paired_interval,
+)
 from nemo_ext.rows import input_files
 
 ALPHA = 0.05
@@ -50,10 +57,8 @@ def read_evaluation(folder: Path, workers: int | None = None) -> Evaluation:
     problems: dict[str, dict[str, Problem]] = {}
     for name, group in by_benchmark(count_files(input_files(folder), workers)).items():
         problems[name] = {problem.id: problem for problem in group}
-        if len(problems[name]) < len(group):
-            raise ValueError(
-                f"{folder}: samples of a problem of {name} lie apart; rescore it, which brings them together"
-            )
+    if not problems:
+        raise ValueError(f"{folder} is an evaluation without rows; evaluate again")
     return Evaluation(scores["model"], Contract.from_dict(scores["contract"]), problems, folder)
 
 
@@ -73,8 +78,10 @@ def compare_evaluations(first: Evaluation, second: Evaluation, allow_mismatch: b
         if name in second.problems and (compared := compare_problems(*names, problems, second.problems[name]))
     }
     if not found:
-        held = f"{', '.join(first.problems)} and {', '.join(second.problems)}"
-        raise ValueError(f"{first.folder} and {second.folder} have no problem in common: they hold {held}")
+        shared = [name for name in first.problems if name in second.problems]
+        held = f"they hold {', '.join(first.problems)} and {', '.join(second.problems)}"
+        why = f"of {', '.join(shared)} no id has the same text and answer in both" if shared else held
+        raise ValueError(f"{first.folder} and {second.folder} have no problem in common: {why}")
     return {
         "first": names[0],
         "second": names[1],
@@ -97,12 +104,15 @@ def compare_problems(
         return None
     a, b = [left.accuracy for left, _ in pairs], [right.accuracy for _, right in pairs]
     low, high, p = paired_bootstrap(a, b)
+    points = (sum(b) - sum(a)) / len(pairs)
     gained, lost = (sum(x < y for x, y in zip(u, v, strict=True)) for u, v in ((a, b), (b, a)))
+    if low == high and points in (-1, 0, 1):  # resamples of problems that are all alike have no width
+        low, high = paired_interval(gained, lost, len(pairs))
     found: dict[str, Any] = {
         "problems": len(pairs), "changed": len(shared) - len(pairs),
         "only_first": len(before) - len(shared), "only_second": len(after) - len(shared),
         "first": sum(a) / len(pairs), "second": sum(b) / len(pairs),
-        "points": 100 * (sum(b) - sum(a)) / len(pairs), "low": 100 * low, "high": 100 * high,
+        "points": 100 * points, "low": 100 * low, "high": 100 * high,
         "gained": gained, "lost": lost,
         "detectable": 100 * detectable_difference(len(pairs), discordant=max(gained + lost, 1) / len(pairs)),
     }  # fmt: skip
@@ -123,16 +133,21 @@ def compare_all(first: Evaluation, others: Sequence[Evaluation], allow_mismatch:
     each = [found for comparison in comparisons for found in comparison["benchmarks"].values()]
     for found, adjusted in zip(each, holm([found["p"] for found in each]), strict=True):
         found["p_holm"] = adjusted
+        if len(each) > 1:
+            found["words"] += f" Among {len(each)} comparisons p = {adjusted:.2g} (Holm): {_finding(adjusted)}."
     return comparisons
 
 
 def _in_words(first: str, second: str, found: Mapping[str, Any], p: float) -> str:
-    finding = "a difference" if p < ALPHA else "no evidence of a difference"
     return (
         f"{second} scores {100 * found['second']:.1f} % and {first} {100 * found['first']:.1f} % on the same "
         f"{found['problems']} problems, averaged over their samples: {found['points']:+.1f} points (95 % interval "
-        f"{found['low']:+.1f} to {found['high']:+.1f}), paired bootstrap p = {p:.2g}, {finding} at {ALPHA:g}."
+        f"{found['low']:+.1f} to {found['high']:+.1f}), paired bootstrap p = {p:.2g}, {_finding(p)} at {ALPHA:g}."
     )
+
+
+def _finding(p: float) -> str:
+    return "a difference" if p < ALPHA else "no evidence of a difference"
 
 
 def table(comparisons: Sequence[Mapping[str, Any]]) -> str:

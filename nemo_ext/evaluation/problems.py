@@ -5,13 +5,12 @@ A row: {"benchmark": "gsm8k", "id": "7", "sample": 0, "predicted_answer": "12", 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from nemo_ext.grading.equal import equal
-from nemo_ext.grading.rules import plain_value
+from nemo_ext.grading.vote import equal_spellings
 from nemo_ext.rows import Row, content_id
 
 BREAKDOWNS = ("level", "subject", "source")
@@ -84,14 +83,13 @@ def majorities(
     answers: Sequence[str | None],
     correct: Sequence[bool],
     sizes: Sequence[int],
-    same: Callable[[str, str], object] = equal,
 ) -> dict[int, float]:
     """k -> share of correct majorities over the blocks of k samples that follow one another; a rest is left out.
 
-    Answers that `same` calls equal vote together; None is no vote; of two answers with as many votes the one given first
-    in the block wins. A block without an answer is wrong.
+    Answers that are equal however they are written vote together; None is no vote; of two answers with as many votes the
+    one given first in the block wins. A block without an answer is wrong.
     """
-    classes = answer_classes(answers, same) if sizes else []
+    classes = answer_classes(answers) if sizes else []
     right: dict[int, bool] = {}
     for which, verdict in zip(classes, correct, strict=bool(sizes)):
         if which is not None:
@@ -108,25 +106,10 @@ def _winner(block: Sequence[int | None]) -> int:
     return max(votes, key=votes.__getitem__) if votes else -1
 
 
-def answer_classes(answers: Sequence[str | None], same: Callable[[str, str], object] = equal) -> list[int | None]:
-    """A number for each answer, the same for equal ones; None for none.
-
-    An answer is only compared with the most frequent spelling of each class, so classes never overlap.
-    """
-    spellings = [spelling for spelling, _ in Counter(each for each in answers if each is not None).most_common()]
-    chosen: list[str] = []
-    of_value: dict[Any, int] = {}  # most answers are plain numbers, which need no comparison
-    found: dict[str, int] = {}
-    for spelling in spellings:
-        value = plain_value(spelling)
-        which = of_value.get(value) if value is not None else None
-        if which is None:
-            numbers = set(of_value.values()) if value is not None else ()
-            others = (i for i, other in enumerate(chosen) if i not in numbers and same(spelling, other))
-            which = next(others, len(chosen))
-            if which == len(chosen):
-                chosen.append(spelling)
-            if value is not None:
-                of_value[value] = which
-        found[spelling] = which
-    return [None if each is None else found[each] for each in answers]
+def answer_classes(answers: Sequence[str | None]) -> list[int | None]:
+    """A number for each answer, the same for equal ones, by first appearance; None for none."""
+    counts = Counter(each for each in answers if each is not None)
+    classes = equal_spellings(counts, dict(counts))
+    chosen = {spelling: representative for representative, members in classes.items() for spelling in members}
+    numbers: dict[str, int] = {}
+    return [None if each is None else numbers.setdefault(chosen[each], len(numbers)) for each in answers]

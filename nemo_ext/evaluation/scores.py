@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from nemo_ext import manifest
 from nemo_ext.evaluation.contract import Contract
+from nemo_ext.evaluation.evaluation_rows import evaluation_rows, refuse_apart
 from nemo_ext.evaluation.metrics import scores
 from nemo_ext.evaluation.problems import Problem, count_problems
 from nemo_ext.files import sha256_json, write_json_atomic
@@ -24,20 +23,21 @@ SAMPLES_OF = ("benchmark", "id")
 
 
 def count_files(files: Sequence[Path], workers: int | None = None) -> list[Problem]:
-    """The problems of an evaluation's rows, in order; their samples must be next to each other.
+    """The problems of an evaluation's rows, in order. Memory holds a problem's counts, not its texts.
 
-    Memory holds a problem's counts, not its texts.
+    Raises ValueError for what is no row of an evaluation, and where a problem's samples lie apart.
     """
     key = partial(group_key, SAMPLES_OF)
     source = (batch for i, part in enumerate(parts(files, key=key)) for batch in batches(part, i, key))
     found = run_batches(_counter, source, worker_count(workers, files))
-    return [problem for _, problems in found for problem in problems]
+    counted = [problem for _, problems in found for problem in problems]
+    refuse_apart(files[0].parent if files else "", ((problem.benchmark, problem.id) for problem in counted))
+    return counted
 
 
 def _counter() -> Callable[[Batch], list[Problem]]:
     def count(batch: Batch) -> list[Problem]:
-        rows = (orjson.loads(line) for _, lines in batch.pieces() for line in lines.splitlines() if line.strip())
-        return list(count_problems(rows))
+        return list(count_problems(evaluation_rows(batch)))
 
     return count
 

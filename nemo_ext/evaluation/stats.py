@@ -107,6 +107,16 @@ def paired_bootstrap(
     return float(low), float(high), float(min(1.0, 2 * (tail + 1) / (resamples + 1)))
 
 
+def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """Of (gained - lost) / n, the difference of two paired proportions: Wald's with half a problem added to each of the four
+    counts (Agresti and Min 2005), which has a width where all problems are alike, too. It always holds the difference."""
+    if min(gained, lost) < 0 or not 0 < n >= gained + lost:
+        raise ValueError(f"paired_interval: needs 0 <= gained + lost <= n and n > 0, got {gained}, {lost} and {n}")
+    change, size = gained - lost, n + 2
+    half = Z95 * math.sqrt(gained + lost + 1 - change * change / size) / size
+    return max(-1.0, min(change / n, change / size - half)), min(1.0, max(change / n, change / size + half))
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Each p adjusted for how many there are (Holm 1979): below alpha only where the chance of any false finding is."""
     adjusted, largest = [0.0] * len(ps), 0.0

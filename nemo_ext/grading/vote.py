@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -53,7 +53,7 @@ def vote(
         answer = max(sizes, key=sizes.__getitem__)
         classes = {answer: [answer]}
     else:
-        classes = _classes(counts, sizes, same)
+        classes = equal_spellings(counts, sizes, same)
         answer = min(classes, key=lambda each: (-_size(classes[each], sizes), _rank(each, sizes)))
     members = classes[answer]
     total = float(len(answers)) if weights is None else math.fsum(weights)
@@ -76,15 +76,16 @@ def _size(members: Sequence[str], sizes: dict[str, float]) -> float:
     return math.fsum(sizes[each] for each in members)
 
 
-def _rank(spelling: str, sizes: dict[str, float]) -> tuple[float, int, str]:
+def _rank(spelling: str, sizes: Mapping[str, float]) -> tuple[float, int, str]:
     """The spelling with more votes first, then the shorter one, then by the alphabet."""
     return -sizes[spelling], len(spelling), spelling
 
 
-def _classes(
-    counts: Counter[str], sizes: dict[str, float], same: Callable[[str, str], object] | None
+def equal_spellings(
+    counts: Counter[str], sizes: Mapping[str, float], same: Callable[[str, str], object] | None = None
 ) -> dict[str, list[str]]:
-    """Representative -> spellings equal to it. Equality is only asked against representatives, so classes never overlap."""
+    """Representative -> spellings equal to it, itself the one with the largest size. Equality is only asked against
+    representatives, so classes never overlap. `same`: as `vote` has it."""
     classes: dict[str, list[str]] = {}
     with_value: dict[Fraction | int, str] = {}  # most answers are plain numbers, which need no comparison
     for spelling in sorted(counts, key=lambda each: _rank(each, sizes)):

@@ -44,7 +44,7 @@ def write_lm_eval(folder: Path, rows: Iterable[Row], scores: dict[str, Any], tim
     for task, of_task in groupby(rows, key=lambda row: row["benchmark"]):
         if task in found:
             raise ValueError(f"the rows of {task} are in two places; a benchmark's rows follow each other")
-        paths.append(folder / f"samples_{task}_{stamp}.jsonl")
+        paths.append(folder / f"samples_{sanitised(task)}_{stamp}.jsonl")
         found[task] = _write_samples(paths[-1], of_task, scores["contract"])
     results = folder / f"results_{stamp}.json"
     write_json_atomic(results, _results(scores, found, time, code))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nemo_ext.files import atomic_open, write_json_atomic, write_text_atomic
+from nemo_ext.interop.lm_eval import sanitised
 
 Row = dict[str, Any]
 JUDGEMENTS = {True: "Judgement: Yes", False: "Judgement: No"}
@@ -36,7 +37,7 @@ def write_nemo_skills(folder: Path, rows: Iterable[Row], scores: dict[str, Any])
     paths = []
     for benchmark, group in groupby(rows, key=lambda row: row["benchmark"]):
         names = [f"output-rs{sample}.jsonl" for sample in range(samples)] if samples > 1 else ["output.jsonl"]
-        files = [root / benchmark / name for name in names]
+        files = [root / sanitised(benchmark) / name for name in names]
         _write_rows(files, group, benchmark)
         paths += files
     for path in paths:

@@ -11,13 +11,11 @@ from nemo_ext.report.figure import INK, SERIES, STYLE, WIDTH, grid, svg
 
 
 def accuracy(rows: Sequence[dict[str, Any]]) -> str:
-    """Grouped bars, one group per benchmark and one colour per model, with the interval [low, high] as a whisker. Of more
-    models than there are colours the checkpoints, which have a plot of their own, are left out.
+    """Grouped bars, one group per benchmark and one colour per model, with the interval [low, high] as a whisker.
 
-    rows: {model, benchmark, correct, total, low, high}, low and high in 0..1.
+    rows: {model, benchmark, accuracy, low, high}, shares in 0..1.
     """
-    if len({row["model"] for row in rows}) > len(SERIES):
-        rows = [row for row in rows if not row["model"].startswith("checkpoint_")] or rows
+    rows = with_a_colour(rows)
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     models = list(dict.fromkeys(row["model"] for row in rows))
     width = 0.8 / len(models)
@@ -38,8 +36,15 @@ def accuracy(rows: Sequence[dict[str, Any]]) -> str:
     return svg(figure, "accuracy")
 
 
+def with_a_colour(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Of more models than there are colours the checkpoints, which have a plot of their own, are left out."""
+    if len({row["model"] for row in rows}) <= len(SERIES):
+        return rows
+    return [row for row in rows if not row["model"].startswith("checkpoint_")] or rows
+
+
 def _bar(axes: Axes, row: dict[str, Any], place: float, width: float, colour: str) -> None:
-    value = 100 * row["correct"] / row["total"] if row["total"] else 0.0
+    value = 100 * row["accuracy"]
     whisker = [[max(0.0, value - 100 * row["low"])], [max(0.0, 100 * row["high"] - value)]]
     axes.bar(place, value, width, color=colour)
     axes.errorbar(place, value, whisker, color=INK, capsize=3, linewidth=1.1)
@@ -49,7 +54,7 @@ def _bar(axes: Axes, row: dict[str, Any], place: float, width: float, colour: st
 def ablation(shown: dict[str, Any]) -> str:
     """Accuracy of models against what was varied between them, a line per series; published values as hollow points.
 
-    shown: {x: label, log: bool, points: [{model, x, series, correct, total, low, high, published}]}; low and high in
+    shown: {x: label, log: bool, points: [{model, x, series, accuracy, low, high, published}]}; accuracy, low and high in
     0..1, published in percent or None. Points without an x stand beside each other under their names.
     """
     points = shown["points"]
@@ -83,7 +88,7 @@ def ablation(shown: dict[str, Any]) -> str:
 
 
 def _line(axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str, label: str) -> None:
-    values = [100 * point["correct"] / point["total"] if point["total"] else 0.0 for _, point in placed]
+    values = [100 * point["accuracy"] for _, point in placed]
     below = [max(0.0, value - 100 * point["low"]) for value, (_, point) in zip(values, placed, strict=True)]
     above = [max(0.0, 100 * point["high"] - value) for value, (_, point) in zip(values, placed, strict=True)]
     joined = "-" if placed[0][1]["x"] is not None else "none"

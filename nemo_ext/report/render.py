@@ -85,13 +85,21 @@ def _environment() -> Environment:
         interval=interval,
         percent=percent,
     )
-    environment.globals.update(total=total, several_of=several_of)
+    environment.globals.update(
+        total=total, several_of=several_of, graders_of=graders_of, with_a_colour=plots.with_a_colour
+    )
     return environment
 
 
 def several_of(rows: list[dict[str, Any]]) -> list[str]:
     """The names of the metrics over several samples that any row has."""
     return list(dict.fromkeys(name for row in rows for name in row.get("metrics", {})))
+
+
+def graders_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The graders that any row has a share of, `both` and `either` last."""
+    names = list(dict.fromkeys(name for row in rows for name in row.get("verdicts", {})))
+    return sorted(names, key=("both", "either").__contains__)
 
 
 def total(rows: list[dict[str, Any]], key: str) -> float | None:

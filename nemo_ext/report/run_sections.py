@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.report.run_folder import Finished, manifests, rows
+from nemo_ext.report.score_sections import overall
 
 SAMPLE_ROWS = 3
 DECONTAMINATION_EXAMPLES = 5
@@ -18,8 +19,13 @@ def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
     notes = []
     by_use: dict[str, set[str]] = defaultdict(set)
     models = set(found)
-    for _, each in manifests(finished):
-        by_use[each["uses"]].update(each["prompts"].values())
+    told = [each for _, each in manifests(finished)]
+    trained = {name for each in told if each["uses"] in ("average", "export_hf") for name in each["models"]}
+    for each in told:
+        if (
+            each["uses"] != "evaluate" or not trained or trained & each["models"].keys()
+        ):  # a teacher has its own prompt
+            by_use[each["uses"]].update(each["prompts"].values())
         models |= each["models"].keys()
     if by_use["prepare_sft"] and by_use["evaluate"] and by_use["prepare_sft"] != by_use["evaluate"]:
         notes.append("The prompt of the evaluation is not the one the model was fine-tuned with.")
@@ -42,9 +48,10 @@ def summary(finished: Finished, found: dict[str, dict[str, Any]]) -> list[dict[s
             continue
         correct = sum(score["correct"] for score in each["benchmarks"].values())
         total = sum(score["total"] for score in each["benchmarks"].values())
-        cards.append(
-            {"label": model, "value": f"{100 * correct / total:.1f} %", "note": f"{correct} of {total} solved"}
-        )
+        scored = overall(each)
+        several = f" answers right, to {scored['problems']:,} problems" if total != scored["problems"] else " solved"
+        note = f"{correct:,} of {total:,}{several}"
+        cards.append({"label": model, "value": f"{100 * scored['accuracy']:.1f} %", "note": note})
     for name, each in manifests(finished):
         if each["uses"] == "prepare_sft":
             tokens = each["tokens"].get("trained", 0)

@@ -18,10 +18,18 @@ MAX_LABELS = 16  # of a panel of bars
 
 
 def accuracy(found: Found) -> list[dict[str, Any]]:
-    """A row per model and benchmark, with the metrics of several samples where there are some."""
+    """A row per model and benchmark, with the metrics of several samples, their spread and the graders' shares where there
+    are several."""
     keys = ("correct", "total", "accuracy", "low", "high", "no_answer", "truncated")
     return [
-        {"model": model, "benchmark": name, **{key: score[key] for key in keys}, "metrics": several(score)}
+        {
+            "model": model,
+            "benchmark": name,
+            **{key: score[key] for key in keys},
+            "metrics": several(score),
+            "spread": score.get("seeds", {}).get("std"),
+            "verdicts": score.get("verdicts", {}),
+        }
         for model, each in found.items()
         for name, score in each["benchmarks"].items()
     ]
@@ -39,16 +47,18 @@ def several(score: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def overall(scores: dict[str, Any]) -> dict[str, Any]:
-    """All problems of all benchmarks together, each counted once."""
-    each = scores["benchmarks"].values()
+    """All problems of all benchmarks together, each counted once. The interval of several benchmarks is Wilson's, which for
+    several samples of a problem is wider than need be."""
+    each = list(scores["benchmarks"].values())
     problems = sum(score.get("problems", score["total"]) for score in each)
-    solved = sum(score["correct"] * score.get("problems", score["total"]) / score["total"] for score in each)
-    low, high = wilson(round(solved), problems)
+    solved = sum(score["accuracy"] * score.get("problems", score["total"]) for score in each)
+    low, high = (each[0]["low"], each[0]["high"]) if len(each) == 1 else wilson(round(solved), problems)
     return {"accuracy": solved / problems, "low": low, "high": high, "problems": problems}
 
 
 def leaderboard(found: Found) -> dict[str, Any] | None:
-    """The best first, over the benchmarks that every model has; of evaluations that may not be compared none."""
+    """The best first, over the benchmarks that every model has. Who was scored under other terms than the model that others
+    are compared with has no place: `apart` has the terms."""
     if len(found) < 2:
         return None
     benchmarks = [
@@ -58,11 +68,13 @@ def leaderboard(found: Found) -> dict[str, Any] | None:
     ]
     if not benchmarks:
         return None
-    rows = []
+    ours = found[_reference(list(found))]
+    rows: list[dict[str, Any]] = []
     for model, each in found.items():
         shared = {"benchmarks": {name: each["benchmarks"][name] for name in benchmarks}}
-        rows.append({"model": model, **overall(shared), "scores": [shared["benchmarks"][name] for name in benchmarks]})
-    rows.sort(key=lambda row: -row["accuracy"])
+        rows.append({"model": model, **overall(shared), "scores": [shared["benchmarks"][name] for name in benchmarks],
+                     "apart": ", ".join(_unlike(ours, each))})  # fmt: skip
+    rows.sort(key=lambda row: (bool(row["apart"]), -row["accuracy"]))
     return {"benchmarks": benchmarks, "rows": rows}
 
 
@@ -74,24 +86,41 @@ def comparisons(found: Found, allow_mismatch: bool = False) -> dict[str, Any] | 
     models = [name for name in found if not name.startswith(CHECKPOINT)] + _last_checkpoint(found)
     if len(models) < 2:
         return None
-    first = AVERAGE if AVERAGE in models else models[-1]
-    ours = Contract.from_dict(found[first]["contract"])
+    first = _reference(models)
     others: list[Evaluation] = []
     refused = []
     for name in models:
         if name == first:
             continue
-        unlike = {
-            k: v
-            for k, v in differences(ours, Contract.from_dict(found[name]["contract"])).items()
-            if k not in MAY_DIFFER
-        }
+        unlike = _unlike(found[first], found[name])
         if unlike and not allow_mismatch:
             refused.append({"model": name, "terms": ", ".join(unlike)})
         else:
             others.append(read_evaluation(found[name]["folder"]))
     rows = compare_all(read_evaluation(found[first]["folder"]), others, allow_mismatch) if others else []
     return {"first": first, "rows": rows, "refused": refused}
+
+
+def _reference(models: Sequence[str]) -> str:
+    """The model that the others are compared with."""
+    own = [name for name in models if not name.startswith(CHECKPOINT)] or models
+    return AVERAGE if AVERAGE in models else own[-1]
+
+
+def _unlike(ours: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The terms in which two evaluations differ."""
+    apart = differences(Contract.from_dict(ours["contract"]), Contract.from_dict(other["contract"]))
+    return [term for term in apart if term not in MAY_DIFFER]
+
+
+def early_finish_notes(found: Found) -> list[str]:
+    """Whose accuracy and pass@k are of samples that were not chosen at random."""
+    return [
+        f"{name}: samples that could change no majority were not drawn (early finish). Majorities are those of all samples; "
+        "accuracy and pass@k are not."
+        for name, each in found.items()
+        if "early finish" in each["contract"].get("search", "") and each.get("num_samples", 1) > 1
+    ]
 
 
 def _last_checkpoint(found: Found) -> list[str]:

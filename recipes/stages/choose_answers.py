@@ -39,19 +39,23 @@ class Config(Stage):
 
 
 def run(cfg: Config) -> Facts:
+    from nemo_ext.evaluation.evaluation_rows import refuse_apart
     from nemo_ext.evaluation.scores import SCORES, count_files, scores_behind, write_scores
     from nemo_ext.rows import RowWriter, input_files, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     behind = scores_behind(Path(cfg.input))
     if behind is None:
-        raise ValueError(f"{cfg.name}: {cfg.input} has no scores.json behind it; input must come from an evaluation")
+        raise ValueError(f"{cfg.input} has no scores.json behind it; input must come from an evaluation")
     totals: Counter[str] = Counter()
+    chosen = []
     with RowWriter(folder) as out:
         for rows, counts in _chosen_rows(cfg, files):
             totals.update(counts)
+            chosen += [(row["benchmark"], row["id"]) for row in rows]
             for row in rows:
                 out.keep(row)
+        refuse_apart(cfg.input, chosen)
         require_rows(out.kept, cfg.name, out.dropped)
     output = folder / "output.jsonl"
     contract = _contract(cfg, behind)
@@ -97,23 +101,22 @@ def _chosen_rows(cfg: Config, files: list[Path]) -> "Iterator[tuple[list[Row], C
 
 
 def make_chooser(choosing: Choosing, rule: AnswerRule) -> "Callable[[Batch], tuple[list[Row], Counter[str]]]":
-    import orjson
-
+    from nemo_ext.evaluation.evaluation_rows import evaluation_rows
     from nemo_ext.search.choose import choose
-    from nemo_ext.usable_rows import own_lines
 
     def select(batch: "Batch") -> "tuple[list[Row], Counter[str]]":
         chosen, counts = [], Counter[str]()
-        rows = (orjson.loads(line) for line in own_lines(batch))
-        for (benchmark, problem), group in groupby(rows, key=lambda row: tuple(row[key] for key in PROBLEM)):
+        for (benchmark, problem), group in groupby(
+            evaluation_rows(batch), key=lambda row: tuple(row[key] for key in PROBLEM)
+        ):
             samples = list(group)
-            answers, rewards = [_answer(row, rule) for row in samples], [row.get("reward") for row in samples]
+            answers = [_answer(row, rule) for row in samples]
             try:
-                choice = choose(answers, rewards, choosing)
+                choice = choose(answers, [_reward(row) for row in samples], choosing)
             except ValueError as error:
                 raise ValueError(f"{benchmark}: problem {problem}: {error}") from error
             chosen.append(_row(samples, choice, rule))
-            counts.update(problems=1, samples=len(samples), without_answer=choice.answer is None)
+            counts.update(problems=1, samples=len(samples), without_answer=int(choice.answer is None))
         return chosen, counts
 
     return select
@@ -125,6 +128,13 @@ def _answer(row: "Row", rule: AnswerRule) -> str | None:
     return (
         allowed(row["predicted_answer"], rule) if rule.window_chars is None else read_answer(row["generation"], rule)
     )
+
+
+def _reward(row: "Row") -> float | None:
+    reward = row.get("reward")
+    if reward is None or (isinstance(reward, int | float) and not isinstance(reward, bool)):
+        return reward
+    raise ValueError(f"the reward of sample {row.get('sample')} is no number: {reward!r}")
 
 
 def _row(samples: "list[Row]", choice: "Choice", rule: AnswerRule) -> "Row":

@@ -134,7 +134,7 @@ def _answered(cfg: Config, files: list[Path], out: "RowWriter") -> Iterator["Row
                 continue
             completion = store.get(request.key)
             if completion.error is not None:
-                raise ValueError(f"{cfg.name}: the server refused {row['benchmark']} {row['id']}: {completion.error}")
+                raise ValueError(f"the server refused {row['benchmark']} {row['id']}: {completion.error}")
             seed = request.sampling.seed if completion.seed is None else completion.seed
             tools = {} if completion.tools is None else {"tools": completion.tools}
             yield row | {"seed": seed} | completion.answer | tools
@@ -167,7 +167,7 @@ def _problems(cfg: Config, files: list[Path]) -> Iterator["Row"]:
         for row in read_rows(file):
             if row.get("expected_answer") is None:
                 raise ValueError(
-                    f"{cfg.name}: {row.get('benchmark')} {row.get('id')} has no expected_answer, so nothing can be scored; "
+                    f"{row.get('benchmark')} {row.get('id')} has no expected_answer, so nothing can be scored; "
                     "prepare the benchmarks with require_answers=true"
                 )
             yield row

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from nemo_ext.rows import Row
 
 FORMATS = ("lm_eval", "nemo_skills")
-SCORES = "scores.json"
 
 
 @dataclass(kw_only=True)
@@ -36,25 +35,36 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Facts:
-    import json
     from datetime import datetime
 
+    from nemo_ext.evaluation.scores import SCORES, count_files, read_scores
     from nemo_ext.interop.lm_eval import write_lm_eval
     from nemo_ext.interop.nemo_skills import write_nemo_skills
     from nemo_ext.manifest import code_version
     from nemo_ext.rows import input_files
 
-    path, files, folder = Path(cfg.input) / SCORES, input_files(cfg.input), Path(cfg.output_dir)
-    if not path.is_file():
-        raise ValueError(f"{cfg.name}: {path} is not there; input must be the folder of a finished evaluation")
-    scores = json.loads(path.read_text())
+    scores, path = read_scores(Path(cfg.input)), Path(cfg.input) / SCORES
+    files, folder = input_files(cfg.input), Path(cfg.output_dir)
+    problems = count_files(files)
+    if not problems:
+        raise ValueError(f"{cfg.input} is an evaluation without rows; evaluate again")
+    if unscored := {problem.benchmark for problem in problems} - scores["benchmarks"].keys():
+        raise ValueError(
+            f"{path} has no score of {', '.join(sorted(unscored))}, of which there are rows; rescore them"
+        )
+    few, many = (pick(problem.num_samples for problem in problems) for pick in (min, max))
+    if few != many and "nemo_skills" in cfg.formats:
+        raise ValueError(
+            f"problems have {few} to {many} samples, and NeMo-Skills has a file for each sample of all: "
+            f"stages.{cfg.name}.formats=[lm_eval] leaves its layout out"
+        )
     written: list[Path] = []
     if "lm_eval" in cfg.formats:
         time = datetime.fromtimestamp(path.stat().st_mtime)
         written += write_lm_eval(folder / "lm_eval", _rows(files), scores, time, code_version())
     if "nemo_skills" in cfg.formats:
         written += write_nemo_skills(folder / "nemo_skills", _rows(files), scores)
-    rows = sum(each.get("samples", each["total"]) for each in scores["benchmarks"].values())
+    rows = sum(problem.num_samples for problem in problems)
     return Facts(inputs=[*files, path], outputs=written, rows_in=rows, rows_out=rows)
 
 

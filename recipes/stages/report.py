@@ -82,7 +82,11 @@ def run(cfg: Config) -> Facts:
     sections = {
         "title": cfg.title,
         "subtitle": f"{root.name}, code {manifest.code_version()}",
-        "warnings": [*score_sections.contract_notes(found), *run_sections.warnings(finished, found)],
+        "warnings": [
+            *score_sections.contract_notes(found),
+            *score_sections.early_finish_notes(found),
+            *run_sections.warnings(finished, found),
+        ],
         "summary": None
         if cfg.ablation
         else run_sections.summary(finished, found),  # the figure and its table say it all
@@ -112,8 +116,8 @@ def ablation(
     asked: Ablation | None, finished: dict[str, Path], found: dict[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
     """Each model's score over all benchmarks, against what was varied."""
-    from nemo_ext.evaluation.stats import wilson
     from nemo_ext.report.run_folder import manifests
+    from nemo_ext.report.score_sections import overall
 
     if asked is None:
         return None
@@ -124,10 +128,9 @@ def ablation(
             continue
         scored = found[point.model]["benchmarks"].values()
         correct, total = (sum(score[key] for score in scored) for key in ("correct", "total"))
-        low, high = wilson(correct, total)
         x = rows.get(f"{asked.rows_of}/{point.model}") if asked.rows_of else point.x
         told = {"model": point.model, "x": x, "series": point.series, "published": point.published}
-        points.append(told | {"correct": correct, "total": total, "low": low, "high": high})
+        points.append(told | {"correct": correct, "total": total} | overall(found[point.model]))
     return {"x": asked.x, "log": asked.log, "source": asked.source, "points": points} if points else None
 
 

@@ -74,6 +74,13 @@ def run(cfg: Config) -> Facts:
         total = sum(1 for _ in requests(asking, files))
         outcome = complete_all(cfg, store, lambda: requests(asking, files), total, "solutions", may_drop=True)
         mapped = map_rows(folder, files, lambda: scorer(asking, store), workers=1)
+        if mapped.figures.get("no_score") and not mapped.figures.get("scored"):
+            reply = next(store.get(each.key) for each in requests(asking, files) if each.key in store)
+            raise ValueError(
+                f"no reply is a score; the first is {(reply.error or reply.text)[:200]!r}. Is {asking.model} a "
+                f"reward model, and protocol={cfg.protocol} what its server speaks? Once it is: redo=true "
+                f"stages.{cfg.name}.reuse_completions=false"
+            )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         files,

@@ -88,7 +88,7 @@ def test_only_what_is_the_same_problem_is_compared(tmp_path: Path) -> None:
     ]
     assert (found["first"], found["second"]) == ("m (a)", "m (b)")
     changed = read_evaluation(_folder(tmp_path / "c", "n", {"amc": [[0]] * 3}, expected_answer="2"))
-    with pytest.raises(ValueError, match="no problem in common: they hold amc, mine and amc"):
+    with pytest.raises(ValueError, match="no problem in common: of amc no id has the same text and answer in both"):
         compare_evaluations(first, changed)
 
 
@@ -105,7 +105,7 @@ def test_folders_that_are_no_evaluation(tmp_path: Path) -> None:
     apart = _folder(tmp_path / "apart", "m", {"amc": [[1, 0], [1, 0]]})
     lines = (apart / "output.jsonl").read_text().splitlines(keepends=True)
     (apart / "output.jsonl").write_text("".join([lines[0], lines[2], lines[1], lines[3]]))
-    with pytest.raises(ValueError, match="samples of a problem of amc lie apart"):
+    with pytest.raises(ValueError, match="the samples of amc 0 lie apart"):
         read_evaluation(apart)
 
 
@@ -117,3 +117,23 @@ def test_the_scores_behind_rows_that_were_passed_on(tmp_path: Path) -> None:
     found = scores_behind(judged)
     assert found is not None and found["model"] == "m"
     assert scores_behind(tmp_path) is None
+
+
+def test_problems_that_are_all_alike_give_no_certainty(tmp_path: Path) -> None:
+    zeros, more = (_folder(tmp_path / name, name, {"amc": [[0]] * 10}) for name in ("a", "b"))
+    found = compare_evaluations(read_evaluation(zeros), read_evaluation(more))["benchmarks"]["amc"]
+    assert found["points"] == 0 and -20 < found["low"] < -10 and 10 < found["high"] < 20, (
+        "ten problems without a gain or loss"
+    )
+    one = _folder(tmp_path / "one", "one", {"amc": [[1]]})
+    found = compare_evaluations(read_evaluation(zeros), read_evaluation(one))["benchmarks"]["amc"]
+    assert found["high"] == 100 and found["low"] < 0, "one problem gained is no evidence"
+
+
+def test_words_agree_with_the_p_that_counts_all_comparisons(tmp_path: Path) -> None:
+    first = read_evaluation(_folder(tmp_path / "a", "a", {"amc": [[0]] * 8 + [[1]] * 4}))
+    other = read_evaluation(_folder(tmp_path / "b", "b", {"amc": [[1]] * 6 + [[0]] * 2 + [[1]] * 4}))
+    [alone] = compare_all(first, [other])
+    assert "p = 0.031, a difference at 0.05." in alone["benchmarks"]["amc"]["words"]
+    words = compare_all(first, [other, other])[0]["benchmarks"]["amc"]["words"]
+    assert words.endswith("Among 2 comparisons p = 0.062 (Holm): no evidence of a difference.")

@@ -6,14 +6,30 @@ HOSTILE = '<script>alert(1)</script> "quoted" & $x^2$ {{ 7 * 7 }} \\boxed{<b>5</
 
 
 def model(name: str, correct: int, low: float, high: float, benchmark: str = "toy") -> dict[str, Any]:
-    scores = {"correct": correct, "total": 200, "low": low, "high": high, "no_answer": 3, "truncated": 1}
+    scores = {
+        "correct": correct,
+        "total": 200,
+        "accuracy": correct / 200,
+        "low": low,
+        "high": high,
+        "no_answer": 3,
+        "truncated": 1,
+        "spread": 0.013,
+        "verdicts": {"symbolic": 0.5, "judge": 0.75, "both": 0.375, "either": 0.875},
+    }
     return {"model": name, "benchmark": benchmark} | scores
 
 
 def point(
     model: str, x: float | None, correct: int, series: str = "", published: float | None = None
 ) -> dict[str, Any]:
-    scores = {"correct": correct, "total": 200, "low": correct / 250, "high": min(1.0, correct / 170)}
+    scores = {
+        "correct": correct,
+        "total": 200,
+        "accuracy": correct / 200,
+        "low": correct / 250,
+        "high": min(1.0, correct / 170),
+    }
     return {"model": model, "x": x, "series": series, "published": published} | scores
 
 
@@ -42,8 +58,9 @@ SCORES: dict[str, Any] = {
     "leaderboard": {
         "benchmarks": ["toy", "toy-hard"],
         "rows": [
-            {"model": "average", "problems": 400, **_scored(0.7), "scores": [_scored(0.9), _scored(0.5)]},
-            {"model": "base", "problems": 400, **_scored(0.1), "scores": [_scored(0.1), _scored(0.1)]},
+            {"model": "average", "problems": 400, **_scored(0.7), "scores": [_scored(0.9), _scored(0.5)], "apart": ""},
+            {"model": "base", "problems": 400, **_scored(0.1), "scores": [_scored(0.1), _scored(0.1)], "apart": ""},
+            {"model": "teacher", "problems": 400, **_scored(0.8), "scores": [_scored(0.8), _scored(0.8)], "apart": "stop"},
         ],
     },
     "comparisons": comparison("average") | {"refused": [{"model": "teacher", "terms": "max_tokens, stop"}]},

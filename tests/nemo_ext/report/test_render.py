@@ -187,3 +187,21 @@ def test_ablations_of_every_kind(tmp_path: Path, kind: str) -> None:
         assert f"<td>{point['model']}" in page
     assert ("44.5 %" in page and "Hollow points are published" in page) is (kind == "names")
     assert "14,000,000" in page if kind == "log" else True
+
+
+def test_graders_and_the_spread_of_samples_are_shown_where_there_are_several(tmp_path: Path) -> None:
+    render(whole_report(), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert (
+        page.index(">symbolic</th>")
+        < page.index(">judge</th>")
+        < page.index(">both</th>")
+        < page.index(">either</th>")
+    )
+    assert "87.5\u00a0%" in page and ">1.3</td>" in page
+    rows = [row | {"spread": None, "verdicts": {}} for row in whole_report()["accuracy"]]
+    render({"accuracy": rows}, tmp_path / "one.html")
+    assert (
+        "By grader" not in (tmp_path / "one.html").read_text()
+        and ">Spread<" not in (tmp_path / "one.html").read_text()
+    )

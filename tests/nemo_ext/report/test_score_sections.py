@@ -51,9 +51,10 @@ def found(tmp_path: Path) -> dict[str, dict[str, Any]]:
 def test_the_leaderboard_counts_each_problem_once(found: dict[str, dict[str, Any]]) -> None:
     board = score_sections.leaderboard(found)
     assert board is not None and board["benchmarks"] == ["gsm8k", "aime24"]
-    assert [row["model"] for row in board["rows"]] == ["teacher", "average", "checkpoint_2", "checkpoint_1", "base"]
-    assert board["rows"][1]["accuracy"] == pytest.approx(15 / 22), "not the mean of 70 % and 50 %"
-    assert board["rows"][1]["low"] < 15 / 22 < board["rows"][1]["high"]
+    assert [row["model"] for row in board["rows"]] == ["average", "checkpoint_2", "checkpoint_1", "base", "teacher"]
+    assert [row["apart"] for row in board["rows"]] == ["", "", "", "", "max_tokens"], "other terms, no place"
+    assert board["rows"][0]["accuracy"] == pytest.approx(15 / 22), "not the mean of 70 % and 50 %"
+    assert board["rows"][0]["low"] < 15 / 22 < board["rows"][0]["high"]
     assert score_sections.leaderboard({"base": found["base"]}) is None
 
 
@@ -86,6 +87,30 @@ def test_checkpoints_say_how_many_cannot_be_told_from_the_best(found: dict[str, 
 def test_a_model_scored_twice_is_told_by_its_stage(tmp_path: Path) -> None:
     first, second = _evaluate(tmp_path / "a", "m", [True] * 3), _evaluate(tmp_path / "b", "m", [False] * 3)
     assert set(scores({"evaluate": first, "choose": second})) == {"m", "m (choose)"}
+
+
+def test_problems_count_alike_however_many_samples_they_have() -> None:
+    uneven = {
+        "problems": 2,
+        "correct": 5,
+        "total": 6,
+        "accuracy": 0.5,
+        "low": 0.2,
+        "high": 0.7,
+    }  # all of five, none of one
+    alone = score_sections.overall({"benchmarks": {"amc23": uneven}})
+    assert (alone["accuracy"], alone["low"], alone["high"]) == (0.5, 0.2, 0.7), "as the table below has it"
+    both = score_sections.overall({"benchmarks": {"amc23": uneven, "aime24": uneven}})
+    assert both["accuracy"] == 0.5 and both["problems"] == 4
+
+
+def test_early_finish_is_said_of_the_samples_and_not_of_the_vote(tmp_path: Path) -> None:
+    sampled = _evaluate(tmp_path, "sampled", [True] * 3, search="early finish", num_samples=4)
+    voted = _evaluate(tmp_path, "voted", [True] * 3, search="early finish, majority@all", num_samples=4)
+    found = _found(tmp_path, sampled=sampled, voted=voted)
+    found["sampled"]["num_samples"] = 4
+    [note] = score_sections.early_finish_notes(found)
+    assert note.startswith("sampled: samples that could change no majority were not drawn")
 
 
 def test_published_scores_stand_beside_ours_with_what_keeps_them_apart(found: dict[str, dict[str, Any]]) -> None:

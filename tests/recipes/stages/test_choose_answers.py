@@ -98,3 +98,34 @@ def test_workers_change_nothing(run: Run, tmp_path: Path) -> None:
     source = _evaluation(tmp_path, SAMPLES * 50)
     one, two = (run("choose_answers", folder=f"w{n}", input=source, workers=n) for n in (1, 2))
     assert one.output == two.output and len(one.output) == 150
+
+
+def _lines(folder: str) -> tuple[Path, list[str]]:
+    file = Path(folder) / "output.jsonl"
+    return file, file.read_text().splitlines(keepends=True)
+
+
+def test_samples_that_lie_apart_are_no_problems_of_their_own(run: Run, tmp_path: Path) -> None:
+    file, lines = _lines(_evaluation(tmp_path, SAMPLES))
+    file.write_text("".join([*lines[1:], lines[0]]))
+    with pytest.raises(ValueError, match="the samples of aime24 0 lie apart.*rescore it"):
+        run("choose_answers", input=str(file.parent))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"reward": 3.0', '"reward": "good"', "aime24: problem 0: the reward of sample 0 is no number: 'good'"),
+        ('"reward": 3.0', '"reward": NaN', r"output\.jsonl:1: not a JSON object"),
+        (
+            '"predicted_answer"',
+            '"answer"',
+            "a row has no predicted_answer, so it is not an evaluation's.*recipe=rescore",
+        ),
+    ],
+)
+def test_what_no_vote_can_be_taken_of(run: Run, tmp_path: Path, old: str, new: str, message: str) -> None:
+    file, lines = _lines(_evaluation(tmp_path, SAMPLES))
+    file.write_text("".join(lines).replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        run("choose_answers", input=str(file.parent), choosing={"method": "best_of_n"})

@@ -16,9 +16,13 @@ def _stage(root: Path, name: str, **manifest: Any) -> Path:
     return folder
 
 
+def _scored(correct: int) -> dict[str, Any]:
+    return {"correct": correct, "total": 10, "accuracy": correct / 10}
+
+
 FOUND = {
-    "small": {"benchmarks": {"a": {"correct": 3, "total": 10}, "b": {"correct": 7, "total": 10}}},
-    "large": {"benchmarks": {"a": {"correct": 9, "total": 10}, "b": {"correct": 9, "total": 10}}},
+    "small": {"benchmarks": {"a": _scored(3), "b": _scored(7)}},
+    "large": {"benchmarks": {"a": _scored(9), "b": _scored(9)}},
 }
 
 
@@ -46,3 +50,15 @@ def test_a_tiny_run_says_so_whatever_its_models_are_called(tmp_path: Path) -> No
     finished = {"prepare_sft": _stage(tmp_path, "prepare_sft", models={"tiny_base": "x"})}
     assert any("tiny scale" in note for note in warnings(finished, {}))
     assert not warnings({"prepare_sft": _stage(tmp_path, "p2", models={"llama31_8b": "x"})}, {})
+
+
+def test_another_prompt_matters_for_what_was_trained_here_and_not_for_the_teacher(tmp_path: Path) -> None:
+    finished = {
+        "sft": _stage(tmp_path, "sft", uses="prepare_sft", prompts={"a": "1"}),
+        "average": _stage(tmp_path, "average", uses="average", models={"average": "x"}),
+        "teacher": _stage(tmp_path, "teacher", uses="evaluate", models={"big": "y"}, prompts={"b": "2"}),
+        "student": _stage(tmp_path, "student", uses="evaluate", models={"average": "x"}, prompts={"a": "1"}),
+    }
+    assert warnings(finished, {}) == []
+    finished["student"] = _stage(tmp_path, "other", uses="evaluate", models={"average": "x"}, prompts={"b": "2"})
+    assert warnings(finished, {}) == ["The prompt of the evaluation is not the one the model was fine-tuned with."]

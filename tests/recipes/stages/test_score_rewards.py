@@ -67,11 +67,23 @@ def test_only_what_is_missing_is_asked_for_and_equal_solutions_once(
 
 
 def test_a_reply_without_a_score_is_null_and_counted(run: Run, rows: Write, model: Any, fake: Any) -> None:
+    async def behave(request: web.Request, number: int) -> web.StreamResponse:
+        return await _nim(request, number) if number else reply_to(json.loads(await request.read()), "I like it.")
+
+    ran = _score(run, fake(behave), model, rows(_rows(2)))
+    assert {row["reward"] is None for row in ran.output} == {True, False}
+    assert ran.manifest["figures"]["no_score"] == ran.manifest["figures"]["scored"] == 1
+
+
+def test_a_server_that_scores_nothing_is_no_reward_model(run: Run, rows: Write, model: Any, fake: Any) -> None:
     async def behave(request: web.Request, _: int) -> web.StreamResponse:
         return reply_to(json.loads(await request.read()), "I like it.")
 
-    ran = _score(run, fake(behave), model, rows(_rows(1)))
-    assert ran.output[0]["reward"] is None and ran.manifest["figures"]["no_score"] == 1
+    with pytest.raises(
+        ValueError,
+        match="no reply is a score; the first is 'I like it.'.*redo=true stages.out.reuse_completions=false",
+    ):
+        _score(run, fake(behave), model, rows(_rows(2)))
 
 
 def test_weights_for_another_model_say_what_there_is_and_replies_are_kept(
