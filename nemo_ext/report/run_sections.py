@@ -1,33 +1,29 @@
 """What a report says of a run's stages: warnings, rows, training, resources, lineage."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from nemo_ext import manifest
 from nemo_ext.report.run_folder import Finished, manifests, rows
 from nemo_ext.report.score_sections import overall
 
 SAMPLE_ROWS = 3
 DECONTAMINATION_EXAMPLES = 5
+FROM_CHECKPOINTS = ("average", "export_hf")
 
 
 def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
     """What a reader must know before the figures: another prompt in training, tiny models, nothing solved."""
     notes = []
-    by_use: dict[str, set[str]] = defaultdict(set)
-    models = set(found)
     told = [each for _, each in manifests(finished)]
-    trained = {name for each in told if each["uses"] in ("average", "export_hf") for name in each["models"]}
-    for each in told:
-        if (
-            each["uses"] != "evaluate" or not trained or trained & each["models"].keys()
-        ):  # a teacher has its own prompt
-            by_use[each["uses"]].update(each["prompts"].values())
-        models |= each["models"].keys()
-    if by_use["prepare_sft"] and by_use["evaluate"] and by_use["prepare_sft"] != by_use["evaluate"]:
+    models = set(found).union(*(each["models"] for each in told))
+    trained, evaluated = _trained_with(told), _evaluated_with(told)
+    if trained and evaluated and trained != evaluated:
         notes.append("The prompt of the evaluation is not the one the model was fine-tuned with.")
     if any(name.startswith("tiny") for name in models):
         notes.append(
@@ -39,6 +35,26 @@ def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
     if zero:
         notes.append(f"No problem solved by: {', '.join(zero)}.")
     return notes
+
+
+def _evaluated_with(told: list[dict[str, Any]]) -> set[str]:
+    """Prompts, by hash, of the evaluations of models that were trained; a teacher has its own."""
+    trained = {name for each in told if each["uses"] in FROM_CHECKPOINTS for name in each["models"]}
+    asked = [each for each in told if each["uses"] == "evaluate"]
+    ours = [each for each in asked if not trained or trained & each["models"].keys()]
+    return {prompt for each in ours for prompt in each["prompts"].values()}
+
+
+def _trained_with(told: list[dict[str, Any]]) -> set[str]:
+    """Prompts, by hash, that the data was prepared with: in this run, or where its checkpoints were trained."""
+    found = {prompt for each in told if each["uses"] == "prepare_sft" for prompt in each["prompts"].values()}
+    paths = {Path(source["path"]) for each in told if each["uses"] in FROM_CHECKPOINTS for source in each["inputs"]}
+    # <train>/checkpoints/<step>/<file>
+    for config in {path.parents[2] / "config.yaml" for path in paths if path.parent.parent.name == "checkpoints"}:
+        data = OmegaConf.select(OmegaConf.load(config), "data") if config.is_file() else None
+        if data is not None and (Path(data) / manifest.MANIFEST).is_file():
+            found.update(manifest.read(Path(data))["prompts"].values())
+    return found
 
 
 def summary(finished: Finished, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

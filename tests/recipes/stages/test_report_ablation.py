@@ -11,7 +11,14 @@ from recipes.stages.report import Ablation, Point, ablation
 def _stage(root: Path, name: str, **manifest: Any) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
-    base: dict[str, Any] = {"uses": "downsample", "prompts": {}, "models": {}, "figures": {}, "rows_out": 0}
+    base: dict[str, Any] = {
+        "uses": "downsample",
+        "prompts": {},
+        "models": {},
+        "figures": {},
+        "rows_out": 0,
+        "inputs": [],
+    }
     (folder / "manifest.json").write_text(json.dumps(base | manifest))
     return folder
 
@@ -62,3 +69,16 @@ def test_another_prompt_matters_for_what_was_trained_here_and_not_for_the_teache
     assert warnings(finished, {}) == []
     finished["student"] = _stage(tmp_path, "other", uses="evaluate", models={"average": "x"}, prompts={"b": "2"})
     assert warnings(finished, {}) == ["The prompt of the evaluation is not the one the model was fine-tuned with."]
+
+
+def test_the_prompt_of_a_training_in_another_run_is_looked_up(tmp_path: Path) -> None:
+    """As evaluate_checkpoint's is: export read a checkpoint, whose training says which data, whose manifest has the prompt."""
+    data = _stage(tmp_path / "earlier", "prepare_sft", uses="prepare_sft", prompts={"a": "1"})
+    checkpoint = tmp_path / "earlier" / "train" / "checkpoints" / "step_0000100" / "metadata.json"
+    checkpoint.parent.mkdir(parents=True)
+    (tmp_path / "earlier" / "train" / "config.yaml").write_text(f"data: {data}\n")
+    exported = {"uses": "export_hf", "models": {"m": "x"}, "inputs": [{"path": str(checkpoint)}]}
+    finished = {"export": _stage(tmp_path, "export", **exported)}
+    for prompt, notes in (("1", 0), ("2", 1)):
+        finished["evaluate"] = _stage(tmp_path, prompt, uses="evaluate", models={"m": "x"}, prompts={"a": prompt})
+        assert len(warnings(finished, {})) == notes
