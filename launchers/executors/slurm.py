@@ -156,11 +156,19 @@ def _submit_stage(
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C, given once or often, waits for the end of the block: a job must be known, to be cancelled, and then be."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    # blocked for the clients, which inherit that and get a terminal's Ctrl-C too; noted here, as another thread may get it
+    handlers = {number: signal.signal(number, lambda got, _: received.append(got)) for number in numbers}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _cancel(jobs: list[str], why: BaseException) -> None:

@@ -22,7 +22,7 @@ def _finished(run: Path) -> set[str]:
     return {str(path.parent.relative_to(run)) for path in run.rglob("_DONE")}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_noise(finish: Finish, tmp_path: Path) -> None:
     only = "only=[prepare_problems,solve,grade,subset]"
@@ -64,7 +64,7 @@ def test_pools_match(finish: Finish, tmp_path: Path, recipe: str) -> None:
     assert {row["generation"] for row in first} != {row["generation"] for row in second}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_scale_through_to_its_figure(finish: Finish, tmp_path: Path) -> None:
     sizes = ["sizes.rows.train_1M=40", "sizes.iters.train_1M=2", "sizes.rows.train_2M=90", "sizes.iters.train_2M=4"]

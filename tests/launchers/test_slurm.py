@@ -1,6 +1,7 @@
 """The Slurm executor without Slurm: what scripts it makes and refuses, and submission against stand-in clients."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -260,11 +261,16 @@ def test_a_refused_stage_cancels_those_before_it(cluster: Cluster, tmp_path: Pat
 
 def test_ctrl_c_twice_leaves_no_job_behind(cluster: Cluster, tmp_path: Path) -> None:
     """Once while sbatch is taking the job, whose number nobody knows yet, and again while what is known is cancelled."""
+    idle = threading.Event()
+    threading.Thread(
+        target=idle.wait, daemon=True
+    ).start()  # one that signals reach while the main one has them blocked
     interrupt = "#!/bin/bash\nkill -INT $PPID; sleep 0.2; echo 700; echo $* >{}\n"
     for name in ("sbatch", "scancel"):
         cluster.script(name, interrupt.format(tmp_path / name))
     with pytest.raises(KeyboardInterrupt):
         slurm.submit(HERE, chain(tmp_path), Display())
+    idle.set()
     assert (tmp_path / "sbatch").exists() and (tmp_path / "scancel").read_text() == "700\n"
 
 

@@ -17,11 +17,8 @@ pytestmark = pytest.mark.timeout(300)  # one launch of four processes; seconds o
 
 # Four processes each; with dp the replicas hold what fewer processes would.
 TOPOLOGIES: list[dict[str, int]] = [
-    {"dp": 4},
     {"tp": 2, "dp": 2},
-    {"pp": 2, "dp": 2},
     {"tp": 2, "pp": 2},
-    {"tp": 4},
     {"pp": 4},
 ]
 
