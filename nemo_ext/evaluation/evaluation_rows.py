@@ -1,13 +1,26 @@
 """The rows of an evaluation, and what is said of rows that are none."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import orjson
 
-from nemo_ext.row_batches import Batch
+from nemo_ext.row_batches import Batch, batches, parts
 from nemo_ext.rows import Row, read_rows
+from nemo_ext.usable_rows import group_key
+
+PROBLEM = ("benchmark", "id")
+"""What a problem's samples share."""
 
 NEEDED = frozenset({"benchmark", "id", "predicted_answer", "is_correct"})
+
+
+def problem_batches(files: Sequence[Path]) -> Iterator[Batch]:
+    """The files in batches, a problem's samples, which are next to each other, in one."""
+    key = partial(group_key, PROBLEM)
+    for index, part in enumerate(parts(files, key=key)):
+        yield from batches(part, index, key)
 
 
 def evaluation_rows(batch: Batch) -> list[Row]:

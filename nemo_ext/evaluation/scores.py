@@ -2,24 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nemo_ext import manifest
 from nemo_ext.evaluation.contract import Contract
-from nemo_ext.evaluation.evaluation_rows import evaluation_rows, refuse_apart
+from nemo_ext.evaluation.evaluation_rows import evaluation_rows, problem_batches, refuse_apart
 from nemo_ext.evaluation.metrics import scores
 from nemo_ext.evaluation.problems import Problem, count_problems
 from nemo_ext.files import sha256_json, write_json_atomic
-from nemo_ext.row_batches import Batch, batches, parts
+from nemo_ext.row_batches import Batch
 from nemo_ext.row_map import run_batches, worker_count
 from nemo_ext.rows import Row
-from nemo_ext.usable_rows import group_key
 
 SCORES = "scores.json"
 MAX_STAGES_BETWEEN = 8
-SAMPLES_OF = ("benchmark", "id")
 
 
 def count_files(files: Sequence[Path], workers: int | None = None) -> list[Problem]:
@@ -27,9 +24,7 @@ def count_files(files: Sequence[Path], workers: int | None = None) -> list[Probl
 
     Raises ValueError for what is no row of an evaluation, and where a problem's samples lie apart.
     """
-    key = partial(group_key, SAMPLES_OF)
-    source = (batch for i, part in enumerate(parts(files, key=key)) for batch in batches(part, i, key))
-    found = run_batches(_counter, source, worker_count(workers, files))
+    found = run_batches(_counter, problem_batches(files), worker_count(workers, files))
     counted = [problem for _, problems in found for problem in problems]
     refuse_apart(files[0].parent if files else "", ((problem.benchmark, problem.id) for problem in counted))
     return counted

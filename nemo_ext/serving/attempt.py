@@ -63,10 +63,8 @@ def _read(request: Request, reply: dict[str, Any]) -> list[_Choice]:
     if request.returns == "pooling":
         return [_pooled(reply)]
     if request.returns == "logprobs":
-        values = reply["choices"][0]["logprobs"]["token_logprobs"][
-            1:-1
-        ]  # without the first token and the generated one
-        return [_numbers(values)]
+        values = reply["choices"][0]["logprobs"]["token_logprobs"]
+        return [_numbers(values[1:-1])]  # without the first token and the generated one
     return _choices(reply["choices"], isinstance(request.prompt, str))
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from nemo_ext.rows import Row
     from nemo_ext.search.choose import Choice
 
-PROBLEM = ("benchmark", "id")
-
 
 @dataclass(kw_only=True)
 class Config(Stage):
@@ -90,18 +88,16 @@ def describe(choosing: Choosing, rule: AnswerRule) -> str:
 
 
 def _chosen_rows(cfg: Config, files: list[Path]) -> "Iterator[tuple[list[Row], Counter[str]]]":
-    from nemo_ext.row_batches import batches, parts
+    from nemo_ext.evaluation.evaluation_rows import problem_batches
     from nemo_ext.row_map import run_batches, worker_count
-    from nemo_ext.usable_rows import group_key
 
-    key = partial(group_key, PROBLEM)
-    source = (batch for i, part in enumerate(parts(files, key=key)) for batch in batches(part, i, key))
     make = partial(make_chooser, cfg.choosing, cfg.rule)
-    yield from (chosen for _, chosen in run_batches(make, source, worker_count(cfg.workers, files)))
+    found = run_batches(make, problem_batches(files), worker_count(cfg.workers, files))
+    yield from (chosen for _, chosen in found)
 
 
 def make_chooser(choosing: Choosing, rule: AnswerRule) -> "Callable[[Batch], tuple[list[Row], Counter[str]]]":
-    from nemo_ext.evaluation.evaluation_rows import evaluation_rows
+    from nemo_ext.evaluation.evaluation_rows import PROBLEM, evaluation_rows
     from nemo_ext.search.choose import choose
 
     def select(batch: "Batch") -> "tuple[list[Row], Counter[str]]":
