@@ -144,7 +144,7 @@ def main() -> int:
     parser.add_argument("stage", nargs="*", help="only these stages, and those that wait for them (Slurm)")
     args = parser.parse_args()
     folder = find_run(args.run)
-    code = elsewhere(folder, args.run)
+    code = elsewhere(folder, args)
     return cancel(folder, args.stage) if code is None else code
 
 

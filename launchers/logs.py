@@ -145,7 +145,7 @@ def main() -> int:
     parser.add_argument("--errors", action="store_true", help="only lines that look like errors, and tracebacks")
     args = parser.parse_args()
     folder = find_run(args.run)
-    if (code := elsewhere(folder, args.run)) is not None:
+    if (code := elsewhere(folder, args)) is not None:
         return code
     stage, logs = wait_for_logs(folder, args, Queue())
     show(stage, logs, args)

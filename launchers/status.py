@@ -94,7 +94,7 @@ def main() -> int:
     if args.json and args.watch:
         raise ValueError("--json prints once; without --watch")
     folder = find_run(args.run)
-    if (code := elsewhere(folder, args.run)) is not None:
+    if (code := elsewhere(folder, args)) is not None:
         return code
     watched = Watched(folder)
     console = Console(highlight=False)

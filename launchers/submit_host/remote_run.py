@@ -5,6 +5,7 @@
      "run": "/lustre/me/recipes/runs/sft"}
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -121,12 +122,21 @@ def read(folder: Path) -> RemoteRun | None:
         raise ValueError(f"{path} is damaged: {error}. Launching again writes it anew") from error
 
 
-def elsewhere(folder: Path, named: str) -> int | None:
-    """Give this command where the run is; None: it is here. `named`: the word that names the run."""
+def elsewhere(folder: Path, given: argparse.Namespace) -> int | None:
+    """Give this command where the run is; None: it is here. `given`: its `run`, its `stage`(s), if any, and its options."""
     there = read(folder)
     if there is None:
         return None
-    words = sys.argv[1:]
-    words[words.index(named)] = there.run
     program = Path(sys.argv[0]).resolve().relative_to(ROOT)
-    return follow(there, str(program), words)
+    return follow(there, str(program), _words(**vars(given) | {"run": there.run}))
+
+
+def _words(run: str, stage: str | list[str] = "", **options: object) -> list[str]:
+    """The command line made anew: a word of it like the run's name may be a stage, or the value of an option."""
+    words = []
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words.append(f"--{name}={value}")
+    return [*words, "--", run, *(stage if isinstance(stage, list) else [stage] * bool(stage))]

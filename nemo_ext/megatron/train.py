@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from nemo_ext.megatron import cpu
+
+cpu.enable()  # megatron.core is imported from here on
+
 from megatron.core.distributed import DistributedDataParallel
 
 from nemo_ext.megatron.batches import Batches

@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nemo_ext.evaluation.model_names import is_checkpoint
 from nemo_ext.report.figure import INK, SERIES, STYLE, WIDTH, grid, svg
 
 
@@ -40,7 +41,7 @@ def with_a_colour(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """Of more models than there are colours the checkpoints, which have a plot of their own, are left out."""
     if len({row["model"] for row in rows}) <= len(SERIES):
         return rows
-    return [row for row in rows if not row["model"].startswith("checkpoint_")] or rows
+    return [row for row in rows if not is_checkpoint(row["model"])] or rows
 
 
 def _bar(axes: Axes, row: dict[str, Any], place: float, width: float, colour: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext import manifest
+from nemo_ext.evaluation.model_names import AVERAGE, is_checkpoint
 from nemo_ext.evaluation.scores import SCORES
 
 Finished = dict[str, Path]
@@ -39,7 +40,7 @@ def scores(finished: Finished) -> dict[str, dict[str, Any]]:
 
 def _model_order(name: str) -> tuple[int, str]:
     """Checkpoints in the middle: base, checkpoints, average, teacher."""
-    rank = 1 if name.startswith("checkpoint_") else 2 if name == "average" else 3 if "teacher" in name else 0
+    rank = 1 if is_checkpoint(name) else 2 if name == AVERAGE else 3 if "teacher" in name else 0
     return rank, name
 
 

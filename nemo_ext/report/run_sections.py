@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemo_ext import manifest
+from nemo_ext.evaluation.model_names import is_checkpoint
 from nemo_ext.report.run_folder import Finished, manifests, rows
 from nemo_ext.report.score_sections import overall
 
@@ -60,7 +61,7 @@ def _trained_with(told: list[dict[str, Any]]) -> set[str]:
 def summary(finished: Finished, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     cards = []
     for model, each in found.items():
-        if model.startswith("checkpoint_"):
+        if is_checkpoint(model):
             continue
         correct = sum(score["correct"] for score in each["benchmarks"].values())
         total = sum(score["total"] for score in each["benchmarks"].values())

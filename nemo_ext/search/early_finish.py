@@ -55,7 +55,6 @@ class EarlyFinish:
         for problem in problem_of.values():
             self.width[problem] += 1
         self.decided: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self.spared = 0
 
     async def __aenter__(self) -> Self:
         for problem in list(self.answers):
@@ -98,6 +97,5 @@ class EarlyFinish:
             self.decided[problem].set()
 
     def _spare(self, request: Request) -> Completion:
-        self.spared += 1
         empty = Completion(request.key, "", "stop", 0, 0, 0.0, None, 0)
         return replace(empty, seed=request.sampling.seed, tools={"executions": 0, "errors": {}, "ended": NOT_NEEDED})

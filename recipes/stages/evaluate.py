@@ -231,14 +231,15 @@ def _graded(cfg: Config, rows: Iterator["Row"]) -> Iterator["Row"]:
 def _step(cfg: Config) -> int | None:
     """`checkpoint_3` in an export_hf stage's folder is the third of the checkpoints that its manifest names."""
     from nemo_ext import manifest
+    from nemo_ext.evaluation.model_names import checkpoint_number
     from nemo_ext.megatron.layout import step_of
 
     model = Path(cfg.model.hf_path)
-    number = model.name.removeprefix("checkpoint_")
-    if cfg.step is not None or not number.isdecimal() or not (model.parent / manifest.MANIFEST).is_file():
+    number = checkpoint_number(model.name)
+    if cfg.step is not None or number is None or not (model.parent / manifest.MANIFEST).is_file():
         return cfg.step
     exported = [Path(each["path"]).parent for each in manifest.read(model.parent)["inputs"]]
-    return step_of(exported[int(number) - 1]) if 0 < int(number) <= len(exported) else None
+    return step_of(exported[number - 1]) if 0 < number <= len(exported) else None
 
 
 def _contract(cfg: Config, files: list[Path]) -> "Contract":

@@ -41,6 +41,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.interop.lm_eval import write_lm_eval
     from nemo_ext.interop.nemo_skills import write_nemo_skills
     from nemo_ext.manifest import code_version
+    from nemo_ext.row_parts import remove_torn
     from nemo_ext.rows import input_files
 
     scores, path = read_scores(Path(cfg.input)), Path(cfg.input) / SCORES
@@ -58,6 +59,8 @@ def run(cfg: Config) -> Facts:
             f"problems have {few} to {many} samples, and NeMo-Skills has a file for each sample of all: "
             f"stages.{cfg.name}.formats=[lm_eval] leaves its layout out"
         )
+    for place in folder.rglob("*/"):
+        remove_torn(place)
     written: list[Path] = []
     if "lm_eval" in cfg.formats:
         time = datetime.fromtimestamp(path.stat().st_mtime)

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from launchers import cancel, logs, status
 from launchers.display import Display
 from launchers.submit_host import link as links
 from launchers.submit_host import remote_run, tree
@@ -299,6 +301,30 @@ def test_what_stands_for_a_run_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "sft" / "launcher.json").write_text("{}")
     with pytest.raises(ValueError, match="is a run of this machine: give this one another run_name="):
         remote_run.write(there)
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "there"),
+    [
+        (logs, "--task sft sft sft --lines 0", "--task=sft --lines=0 -- /lustre/runs/sft sft"),
+        (logs, "sft train --process main --follow --errors",
+         "--process=main --follow --lines=50 --errors -- /lustre/runs/sft train"),
+        (cancel, "sft sft train", "-- /lustre/runs/sft sft train"),
+        (cancel, "sft", "-- /lustre/runs/sft"),
+        (status, "--json sft", "--json -- /lustre/runs/sft"),
+    ],
+)  # fmt: skip
+def test_only_the_run_is_named_otherwise_there(
+    command: ModuleType, given: str, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(remote_run, "follow", lambda _, program, words: asked.append([program, *words]) or 7)
+    monkeypatch.setenv("RUNS_DIR", str(tmp_path))
+    remote_run.write(RemoteRun(HERE, Sent("/lustre", "abc"), "/lustre/runs/sft"))
+    monkeypatch.setattr(sys, "argv", [str(command.__file__), *given.split()])
+    assert command.main() == 7
+    name = command.__name__.rpartition(".")[2]
+    assert asked == [[f"launchers/{name}.py", *there.split()]]
 
 
 def test_a_launch_here_in_its_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 toy_stage.py prepare <folder>          writes ready.json
 toy_stage.py serve <address file>      an HTTP server for anyone, its address in the file
 toy_stage.py train <folder>            every rank asks the service, the ranks meet on MASTER_ADDR, rank 0 writes done.json
-toy_stage.py ask <folder>              asks the server for a completion, done.json
+toy_stage.py ask <folder>              asks the server for a completion, done.json once the server's log has all tasks in it
 toy_stage.py break <folder>            kills the server's last task once it serves, and waits
 toy_stage.py eat <folder>              takes 1 GB of memory and holds it
 toy_stage.py preempt <folder>          ends with 85 on SIGUSR1, and with 0 when it is started again
@@ -49,6 +49,14 @@ def serve(address_file: Path) -> None:
     server.serve_forever()
 
 
+def wait_for_lines(log: Path, *parts: str) -> None:
+    """srun passes on late, and drops when the step is ended, what the other tasks have written."""
+    deadline = time.monotonic() + WAIT_S
+    while missing := [part for part in parts if not log.exists() or part not in log.read_text()]:
+        assert time.monotonic() < deadline, f"{log} has no {missing}"
+        time.sleep(0.1)
+
+
 def meet(rank: int, world_size: int, mine: str) -> list[str]:
     """What each rank says, on rank 0; nothing on the others."""
     address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
@@ -90,6 +98,7 @@ def ask(folder: Path) -> None:
     request = urllib.request.Request(f"{address['url']}/v1/completions", body)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as reply:
         text = json.loads(reply.read())["choices"][0]["text"]
+    wait_for_lines(folder / "logs" / "server-0.log", "0: ", "3: ", "load: ")
     write_json_atomic(folder / "done.json", {"text": text, "asked_from": socket.gethostname(), "address": address})
 
 

@@ -23,6 +23,9 @@ state = torch.cuda.get_rng_state()
 first = torch.rand(3)
 torch.cuda.set_rng_state(state)
 assert torch.equal(torch.rand(3), first)
+import sys
+import megatron.core
+assert "torch._inductor.compile_fx" not in sys.modules
 """
 
 
