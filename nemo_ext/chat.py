@@ -4,7 +4,6 @@ The prompt and the answer are tokenised apart, at the border where generation st
 that straddled it in training could never be produced in use.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from functools import cached_property
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from nemo_ext.chat_template import template_hash
 from nemo_ext.model import Model, chat_template_path
 
 Messages = list[dict[str, str]]
@@ -47,7 +47,7 @@ class ChatTokenizer:
 
     @property
     def template_hash(self) -> str:
-        return hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
+        return template_hash(self.tokenizer.chat_template)
 
     def count(self, text: str) -> int:
         """Tokens of a plain text, without BOS or EOS."""

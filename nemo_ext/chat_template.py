@@ -5,6 +5,7 @@ node import this. The text equals transformers' apply_chat_template(tokenize=Fal
 from it as plain text, sent to /v1/completions with add_special_tokens=false.
 """
 
+import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -62,9 +63,9 @@ class ChatTemplate:
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        source = _source(folder, override, settings)
+        self.source = _source(folder, override, settings)
         try:
-            self.template = environment.from_string(source) if source else None
+            self.template = environment.from_string(self.source) if self.source else None
         except jinja2.TemplateError as error:
             raise ValueError(f"{override or folder}: the chat template is not valid Jinja: {error}") from error
 
@@ -76,6 +77,11 @@ class ChatTemplate:
             ValueError: neither a folder nor a hub id; no such file of nemo_ext/chat_templates; a broken template.
         """
         return cls(_folder(model), chat_template_path(model))
+
+    @property
+    def hash(self) -> str:
+        """The same as ChatTokenizer's template_hash, which prepare_sft notes."""
+        return template_hash(self.source)
 
     def render(self, messages: list[dict[str, str]], add_generation_prompt: bool = True, **variables: Any) -> str:
         """The prompt text. Its special tokens are written out, BOS once if the template has it: tokenise it without
@@ -94,6 +100,10 @@ class ChatTemplate:
             return self.template.render(messages=messages, add_generation_prompt=add_generation_prompt, **given)
         except (jinja2.TemplateError, TypeError) as error:
             raise ValueError(f"the chat template refused the messages: {error}") from error
+
+
+def template_hash(source: str | None) -> str:
+    return hashlib.sha256(str(source).encode()).hexdigest()[:16]
 
 
 def _folder(model: Model) -> Path:

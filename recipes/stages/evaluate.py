@@ -95,13 +95,14 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.rows import RowWriter, input_files
 
     folder, files = Path(cfg.output_dir), input_files(cfg.benchmarks)
+    contract = _contract(cfg, files)  # before a token is paid for: it may lack something
     tokens = {"prompt": 0, "generated": 0}
     with RowWriter(folder) as out:
         for row in _graded(cfg, _answered(cfg, files, out)):
             out.keep(row)
             for kind in tokens:
                 tokens[kind] += row[f"num_{kind}_tokens"]
-    problems, contract = count_files([folder / "output.jsonl"]), _contract(cfg, files)
+    problems = count_files([folder / "output.jsonl"])
     scores = write_scores(folder, cfg.model.name, contract, problems, _step(cfg))
     return Facts(
         inputs=files,
@@ -244,7 +245,7 @@ def _step(cfg: Config) -> int | None:
 
 def _contract(cfg: Config, files: list[Path]) -> "Contract":
     """Everything that moves the scores besides the model."""
-    from nemo_ext.chat import ChatTokenizer
+    from nemo_ext.chat_template import ChatTemplate
     from nemo_ext.evaluation.contract import Contract
     from nemo_ext.evaluation.scores import benchmark_digest
     from nemo_ext.grading.equal import grader_version
@@ -255,7 +256,7 @@ def _contract(cfg: Config, files: list[Path]) -> "Contract":
     return Contract(
         benchmark_hash=benchmark_digest(_problems(cfg, files)),
         prompt_hash=prompt_hash(cfg.prompt),
-        chat_template_hash=ChatTokenizer(cfg.model).template_hash,
+        chat_template_hash=ChatTemplate.of(cfg.model).hash,
         stop=tuple(cfg.prompt.stop),
         max_tokens=settings.max_tokens,
         temperature=settings.temperature,

@@ -73,7 +73,6 @@ def test_scale_through_to_its_figure(finish: Finish, tmp_path: Path) -> None:
         "sizes.ablation.global_batch_size=4",
         "sizes.answer_tokens=8",
         "benchmarks=[toy_math]",
-        "student_server.replicas=1",
     ]
     finish("+recipe=ablation_scale", "+scale=tiny", *sizes, *fewer, *few, timeout=280)
     run = tmp_path / "ablation_scale_tiny"

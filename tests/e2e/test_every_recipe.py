@@ -10,7 +10,6 @@ from tests.composing import RECIPES
 FEW = {
     "sft_full": [
         "sizes.train_iters=4", "sizes.num_checkpoints=2", "sizes.global_batch_size=8", "sizes.answer_tokens=8", "benchmarks=[toy_math]",
-        "student_server.replicas=1",
     ],
     "toy_models": [
         "sizes.teacher_rows=400", "sizes.base_rows=400", "sizes.teacher_iters=3", "sizes.base_iters=3", "sizes.warmup_iters=1",

@@ -38,6 +38,7 @@ def test_renders_as_transformers(model: Model, name: str | None, messages: list[
         assert text == expected
         bos = 0 if name == "nemotron4_reward.jinja" else 1
         assert text.count("<|begin_of_text|>") == text.startswith("<|begin_of_text|>") == bos
+    assert ChatTemplate.of(chosen).hash == ChatTokenizer(chosen).template_hash
 
 
 def _template(folder: Path, source: str) -> ChatTemplate:
