@@ -62,7 +62,7 @@ def run(cfg: Config) -> Facts:
 
     folder = Path(cfg.output_dir)
     files = [solved_file(folder)] if cfg.input == TOY else input_files(cfg.input)
-    keys = read_keys(files, cfg.workers)
+    keys = read_keys(files, cfg.workers, correct=cfg.only_correct)
     codes = _codes(cfg, keys)
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, compact=True, lengths=keys.lengths)
     require_rows(mapped.kept, cfg.name, mapped.dropped)

@@ -54,7 +54,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.row_select import select_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    keys = read_keys(files, cfg.workers)
+    keys = read_keys(files, cfg.workers, correct=True)
     chosen, noisy = _choose(cfg, keys)
     shutil.rmtree(folder / SELECTED, ignore_errors=True)  # of a run that was killed
     remove_torn(folder)

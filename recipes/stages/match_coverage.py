@@ -47,7 +47,7 @@ def run(cfg: Config) -> Facts:
 
     folder = Path(cfg.output_dir)
     files = {name: input_files(getattr(cfg, name)) for name in POOLS}
-    keys = {name: read_keys(paths, cfg.workers) for name, paths in files.items()}
+    keys = {name: read_keys(paths, cfg.workers, correct=cfg.only_correct) for name, paths in files.items()}
     allowed = {
         name: np.flatnonzero(each.correct == 1) if cfg.only_correct else np.arange(len(each))
         for name, each in keys.items()

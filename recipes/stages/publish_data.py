@@ -85,7 +85,7 @@ def run(cfg: Config) -> Facts:
         raise ValueError(
             f"stages.{cfg.name}.input={cfg.input} is where the data set is written to: use another run_name="
         )
-    keys = read_keys(files, cfg.workers)
+    keys = read_keys(files, cfg.workers, solved=True)
     ranks = _ranks(keys, cfg.seed)
     solved = int(keys.solved.sum())
     splits = {name: rows for name, rows in cfg.splits.items() if rows is None or rows < solved}
