@@ -56,7 +56,7 @@ def look(config: Contained, stages: list[PlannedStage]) -> Findings:
     """
     machine.check_size(config, stages)
     found = Findings(failures=check_mounts(config.mounts))
-    preflight.look_at_secrets(found, config.env_from)
+    preflight.look_at_secrets(found, config.env_from, config.env)
     if stages and not found.failures:
         preflight.look_at_paths(found, stages, mounts_of(config, stages[0]))
         preflight.look_at_disk(found, stages)

@@ -5,10 +5,11 @@ run folder, mounts, models, data, disk. launchers/slurm/preflight.py asks Slurm.
 """
 
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -37,6 +38,9 @@ SHARED_TYPES = (
     "9p",
     "virtiofs",
 )
+SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|(API|ACCESS|SECRET|PRIVATE)_?KEY)$", re.IGNORECASE)
+SECRET_CHARACTERS = 8
+"""A shorter value is a switch, such as HF_HUB_DISABLE_IMPLICIT_TOKEN=1."""
 CLOCK_S = 10.0
 SPARE = 1.2
 """Free space wanted, as a multiple of what the checkpoints take."""
@@ -74,11 +78,17 @@ class Findings:
             raise Refused(f"{len(failures)} things to change, and nothing was submitted:\n{numbered}")
 
 
-def look_at_secrets(found: Findings, names: list[str]) -> None:
-    """Whether the variables of cluster.env_from are set here."""
+def look_at_secrets(found: Findings, names: list[str], env: Mapping[str, str], key: str = "cluster.env") -> None:
+    """Whether the variables of cluster.env_from are set here, and `env`, which is written down, has none that is secret."""
     unset = [name for name in names if name not in os.environ]
     if unset:
         found.failures.append(f"cluster.env_from names {', '.join(unset)}, not set here; export it, or remove it")
+    for name, value in env.items():
+        if SECRET_NAME.search(name) and len(value) >= SECRET_CHARACTERS and not value.startswith(("/", "~", "$")):
+            found.failures.append(
+                f"{key}.{name} looks like a secret, and would be written into scripts and logs; export {name} where you "
+                f"launch, and name it in cluster.env_from instead: [{name}]"
+            )
 
 
 def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
@@ -86,10 +96,12 @@ def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
     place = existing(folder)
     try:
         with tempfile.TemporaryFile(dir=place) as probe:
+            began = time.time()
             probe.write(b"1")
             probe.flush()
             os.fsync(probe.fileno())
-            look_at_clock(found, os.fstat(probe.fileno()).st_mtime - time.time(), f"that of {place}'s file server")
+            ahead_s = clock_ahead(os.fstat(probe.fileno()).st_mtime, began)
+            look_at_clock(found, ahead_s, f"that of {place}'s file server")
     except OSError as error:
         found.failures.append(f"{folder} cannot be written: {error.strerror}; {way_on}")
     kind = file_system(place)
@@ -102,6 +114,12 @@ def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
         found.warnings.append(
             f"{folder} is on {kind}, most often a disk of one machine; the nodes must see it ({way_on})"
         )
+
+
+def clock_ahead(theirs: float, asked: float) -> float:
+    """Seconds by which a clock that was asked at `asked` by ours, and has just answered `theirs`, is ahead at least:
+    a slow answer is no difference."""
+    return theirs - min(max(theirs, asked), time.time())
 
 
 def look_at_clock(found: Findings, ahead_s: float | None, whose: str) -> None:

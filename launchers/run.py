@@ -212,7 +212,7 @@ def main() -> int:
     raised: list[BaseException] = []
     codes: list[int] = []
 
-    @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+    @hydra.main(version_base="1.3", config_path=str(resolvers.CONF), config_name="config")
     def entry(cfg: DictConfig) -> None:
         try:
             codes.append(launch(cfg, display))

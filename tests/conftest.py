@@ -30,14 +30,14 @@ def cluster() -> Iterator[Path]:
     """A real Slurm of two nodes, and a folder that both see; Slurm's clients find the cluster by SLURM_CONF."""
     lab = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="slurm-test-"))
     scripts, before = ROOT / "tests" / "slurm", os.environ.get("SLURM_CONF")
-    started = subprocess.run([scripts / "start.sh", lab], capture_output=True, text=True, timeout=200, check=False)
+    started = subprocess.run([scripts / "start.sh", lab], capture_output=True, text=True, timeout=400, check=False)
     os.environ["SLURM_CONF"] = str(lab / "slurm.conf")
     try:
         if started.returncode != 0:
             pytest.skip(f"no Slurm here: {' '.join(started.stderr.split()[-40:])}")
         yield lab
     finally:
-        subprocess.run([scripts / "stop.sh", lab], timeout=90, check=False)
+        subprocess.run([scripts / "stop.sh", lab], timeout=200, check=False)
         os.environ.pop("SLURM_CONF")
         if before is not None:
             os.environ["SLURM_CONF"] = before

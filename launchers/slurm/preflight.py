@@ -59,7 +59,7 @@ def _look_at_settings(found: Findings, config: "Config") -> None:
     if config.container not in sbatch_container.MODES:
         modes = ", ".join(sbatch_container.MODES)
         found.failures.append(f"cluster.container={config.container!r}; it may be one of {modes}")
-    preflight.look_at_secrets(found, config.env_from)
+    preflight.look_at_secrets(found, config.env_from, config.env)
     if config.container == "none" and not config.setup and shutil.which(config.python) is None:
         found.warnings.append(f"there is no {config.python} on PATH here (cluster.python); the nodes must have it")
 

@@ -64,11 +64,14 @@ def script(config: "Config", stage: PlannedStage, max_array_size: int | None = N
 
 
 def time_limit(config: "Config", stage: PlannedStage) -> str:
-    """What the stage asks for, or cluster.max_time where that is less.
+    """What the stage asks for, or cluster.max_time where that is less; cluster.extra_sbatch.time is for all stages.
 
     Raises:
         ValueError: one of them is no time that Slurm reads as it is meant.
     """
+    if (for_all := config.extra_sbatch.get("time")) is not None:
+        parse_limit(for_all, "cluster.extra_sbatch.time")
+        return for_all
     asked = parse_limit(stage.resources.time, f"stages.{stage.name}.resources.time")
     if config.max_time is None or parse_limit(config.max_time, "cluster.max_time") >= asked:
         return stage.resources.time
@@ -112,6 +115,8 @@ def _directives(config: "Config", stage: PlannedStage, kinds: list[Kind], elemen
         "output": f"{_plain(folder)}/logs/slurm-%{'A_%a' if several else 'j'}.log",
         "array": f"{elements}%{config.max_parallel_tasks}" if several else None,
     }
+    if (least := config.extra_sbatch.get("time-min")) is not None:
+        parse_limit(least, "cluster.extra_sbatch.time-min")
     options |= config.extra_sbatch
     return [_directive(key, value) for key, value in options.items() if value is not None]
 

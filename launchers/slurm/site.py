@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launchers.preflight import clock_ahead
 from launchers.slurm.client import client
 from launchers.slurm.jobs import moment
 from launchers.slurm.time_limit import parse_maximum
@@ -37,10 +38,11 @@ def settings() -> Settings:
     Raises:
         ValueError: it does not answer.
     """
+    asked = time.time()
     text = client(["scontrol", "show", "config"])
     size, at = (re.search(form, text) for form in (r"MaxArraySize\s*=\s*(\d+)", r"data as of (\S+)"))
     clock = moment(at[1]) if at else None
-    return Settings(int(size[1]) if size else None, None if clock is None else clock - time.time())
+    return Settings(int(size[1]) if size else None, None if clock is None else clock_ahead(clock, asked))
 
 
 def partitions() -> dict[str, Partition]:

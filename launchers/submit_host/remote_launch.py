@@ -25,7 +25,7 @@ def launch(cfg: DictConfig, host: SshHost, env_from: list[str], words: list[str]
         ValueError: the tree cannot be sent, or the host does not do.
     """
     found = Findings()
-    preflight.look_at_secrets(found, env_from)
+    preflight.look_at_secrets(found, env_from, host.env, "cluster.ssh.env")
     found.refuse()
     commit, changed = tree.committed(ROOT, host.allow_dirty)
     if changed:

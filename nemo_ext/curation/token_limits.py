@@ -27,6 +27,7 @@ _BETWEEN_PIECES = re.compile(r"(?<=\S) ")
 _STRETCH = 512
 _REMEMBERED = 200_000  # pieces, some 25 MB
 _BYTES = 256
+IN_CHARACTERS = "give limits in characters instead: params: {max_tokens: null, max_chars: 4000}"
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -48,17 +49,22 @@ def serialised_tokenizer(model: Model) -> str:
     """The model's tokenizer as the `tokenizers` library writes it, which is what worker processes start from.
 
     Raises:
-        ValueError: it has none, being written in Python alone.
+        ValueError: there is no such folder, or the tokenizer is written in Python alone.
     """
-    if as_it_lies := _tokenizer_file(Path(model.hf_path)):
+    folder = Path(model.hf_path).expanduser()
+    if as_it_lies := _tokenizer_file(folder):
         return as_it_lies
+    if not folder.is_dir() and (folder.is_absolute() or model.hf_path.count("/") > 1):
+        raise ValueError(
+            f"model {model.name}: there is no folder {folder}, and its tokenizer counts the token limits. Say where a "
+            f"tokenizer is with student.hf_path=<folder or hub id>, or {IN_CHARACTERS}"
+        )
     from nemo_ext.chat import ChatTokenizer
 
     tokenizer = ChatTokenizer(model).tokenizer
     if not tokenizer.is_fast:
         raise ValueError(
-            f"model {model.name}: its tokenizer has no tokenizer.json, which token limits are counted with. Give limits "
-            "in characters instead: params: {max_tokens: null, max_chars: 4000}"
+            f"model {model.name}: its tokenizer has no tokenizer.json, which token limits are counted with: {IN_CHARACTERS}"
         )
     return tokenizer.backend_tokenizer.to_str()
 

@@ -138,6 +138,25 @@ def compare_all(first: Evaluation, others: Sequence[Evaluation], allow_mismatch:
     return comparisons
 
 
+def compare_pooled(first: Evaluation, others: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """`compare_problems` of the first with each of the others over the problems of all benchmarks together, with `p_holm`.
+
+    Raises ValueError where two have no problem in common.
+    """
+    found = []
+    for other in others:
+        compared = compare_problems(first.model, other.model, _pooled(first), _pooled(other))
+        if compared is None:
+            raise ValueError(f"{first.folder} and {other.folder} have no problem in common")
+        found.append(compared)
+    adjusted = holm([each["p"] for each in found])
+    return [each | {"p_holm": p} for each, p in zip(found, adjusted, strict=True)]
+
+
+def _pooled(evaluation: Evaluation) -> dict[str, Problem]:
+    return {f"{name}/{key}": each for name, of in evaluation.problems.items() for key, each in of.items()}
+
+
 def _in_words(first: str, second: str, found: Mapping[str, Any], p: float) -> str:
     return (
         f"{second} scores {100 * found['second']:.1f} % and {first} {100 * found['first']:.1f} % on the same "

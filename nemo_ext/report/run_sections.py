@@ -24,8 +24,14 @@ def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
     told = [each for _, each in manifests(finished)]
     models = set(found).union(*(each["models"] for each in told))
     trained, evaluated = _trained_with(told), _evaluated_with(told)
-    if trained and evaluated and trained != evaluated:
-        notes.append("The prompt of the evaluation is not the one the model was fine-tuned with.")
+    if trained and (other := evaluated.keys() - trained.keys()):
+        asked, known = (
+            ", ".join(sorted(set(names))) for names in ([evaluated[key] for key in other], trained.values())
+        )
+        notes.append(
+            f"The prompt of the evaluation ({asked}) is not the one the model was fine-tuned with ({known})"
+            + (": they have one name and other texts." if asked == known else ".")
+        )
     if any(name.startswith("tiny") for name in models):
         notes.append(
             "A run at tiny scale: it shows that everything works, and its scores say nothing about the published models."
@@ -38,23 +44,23 @@ def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _evaluated_with(told: list[dict[str, Any]]) -> set[str]:
-    """Prompts, by hash, of the evaluations of models that were trained; a teacher has its own."""
+def _evaluated_with(told: list[dict[str, Any]]) -> dict[str, str]:
+    """Prompts, hash -> name, of the evaluations of models that were trained; a teacher has its own."""
     trained = {name for each in told if each["uses"] in FROM_CHECKPOINTS for name in each["models"]}
     asked = [each for each in told if each["uses"] == "evaluate"]
     ours = [each for each in asked if not trained or trained & each["models"].keys()]
-    return {prompt for each in ours for prompt in each["prompts"].values()}
+    return {key: name for each in ours for name, key in each["prompts"].items()}
 
 
-def _trained_with(told: list[dict[str, Any]]) -> set[str]:
-    """Prompts, by hash, that the data was prepared with: in this run, or where its checkpoints were trained."""
-    found = {prompt for each in told if each["uses"] == "prepare_sft" for prompt in each["prompts"].values()}
+def _trained_with(told: list[dict[str, Any]]) -> dict[str, str]:
+    """Prompts, hash -> name, that the data was prepared with: in this run, or where its checkpoints were trained."""
+    found = {key: name for each in told if each["uses"] == "prepare_sft" for name, key in each["prompts"].items()}
     paths = {Path(source["path"]) for each in told if each["uses"] in FROM_CHECKPOINTS for source in each["inputs"]}
     # <train>/checkpoints/<step>/<file>
     for config in {path.parents[2] / "config.yaml" for path in paths if path.parent.parent.name == "checkpoints"}:
         data = OmegaConf.select(OmegaConf.load(config), "data") if config.is_file() else None
         if data is not None and (Path(data) / manifest.MANIFEST).is_file():
-            found.update(manifest.read(Path(data))["prompts"].values())
+            found |= {key: name for name, key in manifest.read(Path(data))["prompts"].items()}
     return found
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from nemo_ext.evaluation.contract import MAY_DIFFER, Contract, compare, differences
-from nemo_ext.evaluation.paired import Evaluation, compare_all, read_evaluation
+from nemo_ext.evaluation.model_names import AVERAGE, is_checkpoint
+from nemo_ext.evaluation.paired import ALPHA, Evaluation, compare_all, compare_pooled, read_evaluation
 from nemo_ext.evaluation.published import Published, published_scores, why_not_comparable
 from nemo_ext.evaluation.stats import wilson
 
 Found = dict[str, dict[str, Any]]
-AVERAGE, CHECKPOINT = "average", "checkpoint_"
 KINDS = ("level", "subject", "source")
 MAX_LABELS = 16  # of a panel of bars
 
@@ -83,7 +83,7 @@ def comparisons(found: Found, allow_mismatch: bool = False) -> dict[str, Any] | 
 
     Checkpoints are left out but for the last. What may not be compared is named with the terms that differ.
     """
-    models = [name for name in found if not name.startswith(CHECKPOINT)] + _last_checkpoint(found)
+    models = [name for name in found if not is_checkpoint(name)] + _last_checkpoint(found)
     if len(models) < 2:
         return None
     first = _reference(models)
@@ -103,7 +103,7 @@ def comparisons(found: Found, allow_mismatch: bool = False) -> dict[str, Any] | 
 
 def _reference(models: Sequence[str]) -> str:
     """The model that the others are compared with."""
-    own = [name for name in models if not name.startswith(CHECKPOINT)] or models
+    own = [name for name in models if not is_checkpoint(name)] or models
     return AVERAGE if AVERAGE in models else own[-1]
 
 
@@ -116,25 +116,30 @@ def _unlike(ours: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def early_finish_notes(found: Found) -> list[str]:
     """Whose accuracy and pass@k are of samples that were not chosen at random."""
     return [
-        f"{name}: samples that could change no majority were not drawn (early finish). Majorities are those of all samples; "
-        "accuracy and pass@k are not."
+        f"{name}: {_drawn(each)} samples were drawn, without those that could change no majority (early finish). Majorities "
+        "are those of all samples; accuracy and pass@k are not."
         for name, each in found.items()
         if "early finish" in each["contract"].get("search", "") and each.get("num_samples", 1) > 1
     ]
 
 
+def _drawn(scores: dict[str, Any]) -> str:
+    """`622 of 750`"""
+    each = scores["benchmarks"].values()
+    asked = scores["contract"]["num_samples"] * sum(score["problems"] for score in each)
+    return f"{sum(score['total'] for score in each):,} of {asked:,}"
+
+
 def _last_checkpoint(found: Found) -> list[str]:
     steps = {
-        name: each["step"]
-        for name, each in found.items()
-        if name.startswith(CHECKPOINT) and each.get("step") is not None
+        name: each["step"] for name, each in found.items() if is_checkpoint(name) and each.get("step") is not None
     }
     return [max(steps, key=steps.__getitem__)] if steps else []
 
 
 def breakdown(found: Found) -> list[dict[str, Any]]:
     """Accuracy by level, subject and source of each benchmark that has them, checkpoints left out."""
-    shown = {name: each for name, each in found.items() if not name.startswith(CHECKPOINT)}
+    shown = {name: each for name, each in found.items() if not is_checkpoint(name)}
     panels: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for model, each in shown.items():
         for benchmark, score in each["benchmarks"].items():
@@ -152,19 +157,26 @@ def _panel(benchmark: str, kind: str, models: dict[str, dict[str, Any]]) -> dict
 
 
 def checkpoints(found: Found) -> dict[str, Any] | None:
-    """Accuracy over all benchmarks at each step that was evaluated, and of the average."""
-    steps = [
-        (each["step"], overall(each))
-        for name, each in found.items()
-        if name.startswith(CHECKPOINT) and each.get("step") is not None
-    ]
-    if len(steps) < 2:
+    """Accuracy over all benchmarks at each step that was evaluated, and of the average.
+
+    `best`: the step with the highest; the other points have `against`, their paired comparison with it over the problems of
+    all benchmarks, None where their contracts differ. `alike`: how many of these show no difference.
+    """
+    by_step = {
+        each["step"]: each for name, each in found.items() if is_checkpoint(name) and each.get("step") is not None
+    }
+    if len(by_step) < 2:
         return None
-    points = [{"step": step, **scored} for step, scored in sorted(steps, key=lambda pair: pair[0])]
-    best = max(points, key=lambda point: point["accuracy"])
-    alike = sum(point["high"] >= best["accuracy"] for point in points) - 1
+    points = [{"step": step, **overall(by_step[step])} for step in sorted(by_step)]
+    best = max(points, key=lambda point: point["accuracy"])["step"]
+    others = [step for step in sorted(by_step) if step != best and not _unlike(by_step[best], by_step[step])]
+    first = read_evaluation(by_step[best]["folder"])
+    compared = compare_pooled(first, [read_evaluation(by_step[step]["folder"]) for step in others])
+    against = dict(zip(others, compared, strict=True))
+    alike = sum(each["p_holm"] >= ALPHA for each in compared)
+    shown = [point | {"against": against.get(point["step"])} for point in points]
     average = overall(found[AVERAGE]) if AVERAGE in found else None
-    return {"points": points, "average": average, "best": best["step"], "alike": alike}
+    return {"points": shown, "average": average, "best": best, "alike": alike}
 
 
 def published(found: Found, names: Sequence[str]) -> list[dict[str, Any]]:

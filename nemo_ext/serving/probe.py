@@ -101,6 +101,7 @@ async def _one(
     deadline = time.monotonic() + config.all_down_s
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     proxied = endpoint.url.startswith("https://")
+    told = ""
     async with aiohttp.ClientSession(headers=headers_for(endpoint), timeout=timeout, trust_env=proxied) as session:
         while True:
             try:
@@ -108,8 +109,11 @@ async def _one(
             except WrongModel:
                 raise
             except (aiohttp.ClientError, OSError, ValueError) as error:
+                why = f"{endpoint.url}: {type(error).__name__}: {error}"
+                if why != told:
+                    log.warning("%s; asking again for up to %g s", why, config.all_down_s)
+                    told = why
                 if time.monotonic() > deadline:
-                    why = f"{endpoint.url}: {type(error).__name__}: {error}"
                     raise ServersDown(f"no server has answered for {config.all_down_s:g} s; {why}") from error
                 await asyncio.sleep(min(POLL_S, config.all_down_s / 4))
 

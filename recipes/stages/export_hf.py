@@ -34,6 +34,7 @@ class Config(Stage):
 
 
 def run(cfg: Config) -> Facts:
+    from nemo_ext.evaluation.model_names import checkpoint_name
     from nemo_ext.manifest import model_fingerprint
     from nemo_ext.megatron.export import export_hf
     from nemo_ext.megatron.hf import local_folder
@@ -44,7 +45,7 @@ def run(cfg: Config) -> Facts:
     steps = sorted(cfg.steps) or complete_steps(root)
     if not steps:
         raise ValueError(f"stages.{cfg.name}: {root} has no finished checkpoint")
-    sources = {f"checkpoint_{number}": step_folder(root, step) for number, step in enumerate(steps, start=1)}
+    sources = {checkpoint_name(number): step_folder(root, step) for number, step in enumerate(steps, start=1)}
     progress = Progress(out, "MB")
     for number, (name, source) in enumerate(sources.items()):
         on_bytes = _reporter(progress, name, number, len(sources))

@@ -4,17 +4,19 @@ In:  rows with problem and generation, such as an evaluation's
 Out: the row and {"reward": -3.6}; of those that already have one, as they are; null where the model would not say
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.prompts import Prompt
+from nemo_ext.prompts import Prompt, required_keys
 from recipes.complete import COMPLETIONS, complete_all, connect, takes_any_model
 from recipes.served import ServedStage, describe_server, server_processes
 from recipes.stage import Process
@@ -23,10 +25,15 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from nemo_ext.rows import Row
-    from nemo_ext.serving.requests import Request
+    from nemo_ext.serving.probe import Abilities
+    from nemo_ext.serving.requests import Completion, Request
     from nemo_ext.serving.store import CompletionStore
 
 PROTOCOLS = ("chat", "pooling", "likelihood")
+TRIED = 8
+"""Solutions that are asked for before the others: whoever scores none of them is no reward model."""
+WRONG_SERVER = frozenset({"bad_reply", "401", "403", "404", "405"})
+"""Failures that no other solution would fare better with; an overloaded server or a text too long says nothing."""
 
 
 @dataclass(kw_only=True)
@@ -67,20 +74,24 @@ def run(cfg: Config) -> Facts:
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     asking = Asking(cfg, cfg.model.name)
+    served = None
     if takes_any_model(cfg):  # its name is part of every completion's key
         first = next((asking.request(row) for row in asked_rows(files)), None)
-        asking.model = asking.model if first is None else connect(cfg, first).endpoints[0].model
+        served = None if first is None else connect(cfg, first)
+        asking.model = asking.model if served is None else served.endpoints[0].model
     with CompletionStore(folder / COMPLETIONS) as store:
-        total = sum(1 for _ in requests(asking, files))
-        outcome = complete_all(cfg, store, lambda: requests(asking, files), total, "solutions", may_drop=True)
+        served = try_first(asking, files, store, served)
+        total = count_distinct(asking, files)
+        outcome = complete_all(
+            cfg, store, lambda: requests(asking, files), total, "solutions", served=served, may_drop=True
+        )
         mapped = map_rows(folder, files, lambda: scorer(asking, store), workers=1)
-        if mapped.figures.get("no_score") and not mapped.figures.get("scored"):
-            reply = next(store.get(each.key) for each in requests(asking, files) if each.key in store)
-            raise ValueError(
-                f"no reply is a score; the first is {(reply.error or reply.text)[:200]!r}. Is {asking.model} a "
-                f"reward model, and protocol={cfg.protocol} what its server speaks? Once it is: redo=true "
-                f"stages.{cfg.name}.reuse_completions=false"
-            )
+    if mapped.figures.get("no_score") and not mapped.figures.get("scored"):
+        raise no_scores(
+            asking,
+            f"none of {mapped.figures['no_score']:,} replies is a score",
+            f"with redo=true stages.{cfg.name}.reuse_completions=false",
+        )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         files,
@@ -104,14 +115,59 @@ def is_asked(row: "Row") -> bool:
     return row.get("reward") is None and bool(row.get("generation"))
 
 
+def count_distinct(asking: "Asking", files: list[Path]) -> int:
+    return len({asking.identity(row) for row in asked_rows(files)})
+
+
 def requests(asking: "Asking", files: list[Path]) -> "Iterator[Request]":
     """Every distinct solution once."""
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for row in asked_rows(files):
-        request = asking.request(row)
-        if request.key not in seen:
-            seen.add(request.key)
-            yield request
+        identity = asking.identity(row)
+        if identity not in seen:
+            seen.add(identity)
+            yield asking.request(row)
+
+
+def try_first(
+    asking: "Asking", files: list[Path], store: "CompletionStore", served: "Abilities | None"
+) -> "Abilities | None":
+    """Ask for the first solutions by themselves, in two attempts each. Returns the servers; None: nothing was asked.
+
+    Raises:
+        ValueError: none of the replies is a score. They are not stored, so that a rerun asks again.
+    """
+    from nemo_ext.serving.client import complete
+
+    first = ((row, asking.request(row)) for row in asked_rows(files))
+    tried = {request.key: (row, request) for row, request in islice(first, TRIED) if request.key not in store}
+    if not tried:
+        return served
+    some = [request for _, request in tried.values()]
+    served = served or connect(asking.cfg, some[0])
+    replies: list[Completion] = []
+    complete(some, served.endpoints, replace(asking.cfg.client, max_attempts=2), replies.extend)
+    given = [each for each in replies if each.error is None]
+    try:
+        scored = any(asking.worth(tried[each.key][0], each.text) is not None for each in given)
+    except ValueError:  # scores, of attributes that the settings do not name
+        store.append(given)
+        raise
+    if not scored and all(each.error is None or each.error_kind in WRONG_SERVER for each in replies):
+        said = str(replies[0].error or replies[0].text)[:300]
+        what = f"none of the first {len(replies)} replies of {served.endpoints[0].url} is a score; one is {said!r}"
+        raise no_scores(asking, what, "with redo=true where a setting of the stage changed")
+    store.append(given)
+    return served
+
+
+def no_scores(asking: "Asking", what: str, how: str) -> ValueError:
+    cfg = asking.cfg
+    others = ", ".join(each for each in PROTOCOLS if each != cfg.protocol)
+    return ValueError(
+        f"{what}. Is {asking.model} a reward model, and protocol={cfg.protocol} what its server speaks? Mend server.urls or "
+        f"stages.{cfg.name}.protocol (others: {others}) and run again, {how}"
+    )
 
 
 class Asking:
@@ -122,9 +178,27 @@ class Asking:
 
         self.cfg = cfg
         self.model = model
+        named = required_keys(cfg.prompt) if cfg.protocol == "likelihood" and cfg.prompt is not None else {"problem"}
+        self._columns = [*sorted(named), "generation"]
+        self._keys: dict[bytes, str] = {}
         self._template = ChatTemplate.of(cfg.model) if cfg.protocol == "likelihood" else None
 
+    def identity(self, row: "Row") -> bytes:
+        """Equal for rows whose request is the same."""
+        import orjson
+
+        return hashlib.blake2b(orjson.dumps([row.get(name) for name in self._columns]), digest_size=16).digest()
+
+    def key(self, row: "Row") -> str:
+        """Of its request, which `request` has made before."""
+        return self._keys.get(self.identity(row)) or self.request(row).key
+
     def request(self, row: "Row") -> "Request":
+        made = self._request(row)
+        self._keys[self.identity(row)] = made.key
+        return made
+
+    def _request(self, row: "Row") -> "Request":
         from nemo_ext.serving.requests import Request, Sampling, request_key
 
         sampling, protocol = Sampling(0.0, 1.0, 0, 1, (), None), self.cfg.protocol
@@ -164,7 +238,7 @@ def scorer(
 ) -> "Callable[[list[Row], Counter[str]], Iterator[tuple[Row, str | None]]]":
     def score(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
         for row in rows:
-            key = asking.request(row).key if is_asked(row) else None
+            key = asking.key(row) if is_asked(row) else None
             if key is None or key not in store:
                 counts["not_asked" if key is None else "no_reply"] += 1
                 yield row | {"reward": row.get("reward")}, None

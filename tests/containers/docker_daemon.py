@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-START_S = 30.0
+START_S = 60.0
 HOST_FOLDERS = ("bin", "lib", "lib64")  # links into /usr; not sbin, where docker puts its init
 
 
@@ -45,7 +45,7 @@ def docker_daemon() -> Iterator[dict[str, str]]:
             yield env
         finally:
             daemon.terminate()
-            daemon.wait(30)
+            daemon.wait(60)
             # the daemon leaves it mounted, and what is mounted cannot be deleted
             subprocess.run(["umount", f"{folder}/exec/netns/default"], capture_output=True, check=False)
 

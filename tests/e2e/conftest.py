@@ -32,7 +32,7 @@ def launch(tmp_path: Path) -> Launch:
     for process in started:
         if process.poll() is None:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("whole")
     done = subprocess.run(
         [sys.executable, "launchers/run.py", *SMALL],
-        cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs)}, text=True, capture_output=True, timeout=380, check=False,
+        cwd=ROOT, env=os.environ | {"RUNS_DIR": str(runs)}, text=True, capture_output=True, timeout=560, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return runs / "openmathinstruct2_tiny"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nemo_ext.megatron.layout import complete_steps
+from tests.launchers.process_stages import wait_until
 
 
 @pytest.mark.slow
@@ -26,4 +27,5 @@ def test_a_checkpoint_is_scored_before_training_ends(
     scores = json.loads((run / "evaluate" / "checkpoint_1" / "scores.json").read_text())
     assert scores["benchmarks"]["toy_math"]["total"] > 0
     assert "toy_math" in (run / "report.html").read_text()
-    assert complete_steps(train / "checkpoints")[-1] > 3, "it went on meanwhile"
+    wait_until(lambda: complete_steps(train / "checkpoints")[-1] > 3)
+    assert training.poll() is None, "it goes on meanwhile"

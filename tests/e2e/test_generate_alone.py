@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import HydraException
 
+from launchers import plan
+from tests.composing import compose_recipe
 from tests.nemo_ext.serving.faulty_server import Server, servers
 from tests.recipes.stages.conftest import lines
 
@@ -52,17 +55,28 @@ def test_here_on_the_cpu(finish: Finish, rows: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prompt=no_such"], "Available options in 'prompt': generic_math"),
+        (["prompt.few_shot=no_such"], "no conf/few_shot/no_such.yaml; conf/few_shot has: gsm8k"),
+        (["prompt=math_base", "prompt.few_shot=[]"], "`user` has {examples}, but few_shot is empty"),
+        (["prompt=math_base", "prompt.few_shot=toy_new_math"], "example 1 of conf/few_shot/toy_new_math.yaml"),
+        (["num_samples=2"], "at temperature 0 are the same one"),
+        (["samples_per_request=0"], "samples_per_request=0: it must be at least 1"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(words: list[str], message: str) -> None:
+    with pytest.raises((ValueError, HydraException)) as raised:
+        plan.resolve(compose_recipe("generate", "server=external", "server.urls=[http://h:1]", *words), Path("runs/x"))
+    assert message in " ".join(str(raised.value).split())
+
+
+@pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["server.model=teacher"], 1, "has faulty and not teacher: the wrong model"),
-        (["prompt=no_such"], 2, "Available options in 'prompt': generic_math"),
-        (["prompt.few_shot=no_such"], 2, "no conf/few_shot/no_such.yaml; conf/few_shot has: gsm8k"),
-        (["prompt=math_base", "prompt.few_shot=[]"], 2, "`user` has {examples}, but few_shot is empty"),
-        (["prompt=math_base", "prompt.few_shot=toy_new_math"], 2, "example 1 of conf/few_shot/toy_new_math.yaml"),
         (["prompt=judge_same_problem"], 1, "no row has 'other_problem', which prompt judge_same_problem needs"),
-        (["num_samples=2"], 2, "at temperature 0 are the same one"),
         (["input=/no/such/file.jsonl"], 1, "no such file: /no/such/file.jsonl"),
-        (["samples_per_request=0"], 2, "samples_per_request=0: it must be at least 1"),
         (["server.api_key_env=NOT_SET_ANYWHERE"], 1, "environment variable NOT_SET_ANYWHERE is not set"),
         (["input=???"], 2, "needs input=, which is not set"),
         (["any_model=false"], 1, "has faulty and not"),

@@ -46,7 +46,8 @@ def test_most_traces_are_right_and_the_vote_is(fake, finish: Callable[..., str],
         'rule.default="0"',
     ]
     tiny = ["model@teacher=tiny_teacher", "sizes.width=9", "sizes.depth=3", "sizes.answer_tokens=300"]
-    finish(*words, *rule, *tiny)
+    # two samples of each problem at a time: those that err, of which the first two have six, come before a majority
+    finish(*words, *rule, *tiny, "server.concurrency=24")
     run = tmp_path / "sc_tir"
     traces: list[dict[str, Any]] = lines(run / "sample" / "output.jsonl")
     restarted = [row for row in traces if row["tools"].get("restarts")]

@@ -47,7 +47,7 @@ def test_the_pipeline_on_two_nodes(cluster: Path, whole_run: Path, finish: Calla
     words += ["cluster.check_paths=false", "sizes.train.nodes=2"]  # the nodes are this machine
     finish(*SMALL, *words)
     wait_until(lambda: (run / "solve_seeds" / "logs" / "main.log").exists(), run, *WAIT)
-    subprocess.run(["scancel", *jobs(run).values()], timeout=20, check=True)
+    subprocess.run(["scancel", *jobs(run).values()], timeout=60, check=True)
     wait_until(lambda: all(found <= ENDED for found in states(run).values()), run, *WAIT)
     finish(*SMALL, *words)
     wait_until(lambda: all(found <= ENDED for found in states(run).values()), run, *WAIT)

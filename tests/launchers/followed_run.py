@@ -71,14 +71,16 @@ class Clients:
 
 
 class Run:
-    """Stages are made one after another, each a job after those named."""
+    """Stages are made one after another, each a job after those named. Ages are counted back from `now`, a moment that
+    stays, so that what is written late has the age it was given all the same."""
 
     def __init__(self, folder: Path, executor: str = "slurm") -> None:
         self.folder = folder
         self.executor = executor
         self.stages: dict[str, dict[str, Any]] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
-        self.began = time.time() - 100
+        self.now = time.time()
+        self.began = self.now - 100
 
     def stage(
         self,
@@ -115,7 +117,7 @@ class Run:
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content if isinstance(content, str) else json.dumps(content))
-        at = time.time() - age_s
+        at = self.now - age_s
         os.utime(file, (at, at))
 
     def done(self, task: str, age_s: float = 10.0) -> None:
@@ -123,7 +125,7 @@ class Run:
         self.write(f"{task}/manifest.json", {"seconds": 7.0, "rows_out": 1204, "dropped": {"long": 31}}, age_s)
 
     def beat(self, task: str, age_s: float = 1.0, **more: Any) -> None:
-        beat = {"done": 120, "total": 3000, "unit": "steps", "rate": 2.0, "eta_s": 1440.0, "time": time.time() - age_s}
+        beat = {"done": 120, "total": 3000, "unit": "steps", "rate": 2.0, "eta_s": 1440.0, "time": self.now - age_s}
         self.write(f"{task}/heartbeat.json", beat | more, age_s)
 
     def status(self) -> RunStatus:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from launchers import images
 from launchers.executors import slurm
 from launchers.slurm.sbatch import BODY, ROOT
-from nemo_ext.manifest import code_version
 from tests.composing import resolve_recipe
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,7 +61,8 @@ class Script:
     def text(self) -> str:
         planned = resolve_recipe(self.recipe, *self.overrides, run_dir=RUNS / self.recipe)[self.stage]
         text = slurm.script(self.config, planned, self.max_array_size).replace(str(ROOT), "/lustre/repo")
-        return text.replace(code_version(), "1ae4590")
+        # the version in the text: the tree may have got another one since
+        return text.replace(images._code_version(), "1ae4590")
 
     def head(self) -> str:
         """What is this stage's own; the rest is launchers/slurm/sbatch.sh.

@@ -1,5 +1,6 @@
 """Stages of plain processes, for executors that run them on this machine."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,20 @@ from recipes.stage import Process, Resources, Stage
 
 Left = Callable[[], list[psutil.Process]]
 """What the fixture `left_behind` asks for."""
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two
+        return True
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 100  # a test may take 120
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
 
 
 def python(name: str, code: str, **more: object) -> Process:

@@ -23,7 +23,8 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 LogLevel VERBOSE
 """
-START_S = 20
+START_S = 60
+PORTS_TRIED = 5
 
 
 def missing() -> str:
@@ -46,17 +47,10 @@ def started(folder: Path) -> Iterator[list[str]]:
     for key in ("host_key", "key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True, timeout=20)
     shutil.copy(folder / "key.pub", folder / "authorized")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (folder / "config").write_text(CONFIG.format(port=port, folder=folder))
+    port, server = next(found for _ in range(PORTS_TRIED) if (found := _start(folder)))
     host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
     (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}\n")
-    program = sshd()
-    assert program is not None, "asked for before"
-    server = subprocess.Popen([program, "-D", "-f", folder / "config", "-E", folder / "log"])
     try:
-        _wait(port, server)
         options = ["-p", str(port), "-l", getpass.getuser(), "-i", str(folder / "key"), "-F", "none"]
         yield [*options, "-o", f"UserKnownHostsFile={folder / 'known'}", "-o", "IdentitiesOnly=yes"]
     finally:
@@ -64,12 +58,21 @@ def started(folder: Path) -> Iterator[list[str]]:
         server.wait(START_S)
 
 
-def _wait(port: int, server: "subprocess.Popen[bytes]") -> None:
+def _start(folder: Path) -> "tuple[int, subprocess.Popen[bytes]] | None":
+    """A server and its port; None where another program has taken the port meanwhile."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "config").write_text(CONFIG.format(port=port, folder=folder))
+    program, log = sshd(), folder / "log"
+    assert program is not None, "asked for before"
+    log.unlink(missing_ok=True)
+    server = subprocess.Popen([program, "-D", "-f", folder / "config", "-E", log])
     deadline = time.monotonic() + START_S
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-        except OSError:
-            assert server.poll() is None and time.monotonic() < deadline, "sshd does not answer"
-            time.sleep(0.05)
+    while not log.exists() or "Server listening on" not in log.read_text():
+        if server.poll() is not None:
+            assert log.exists() and "Address already in use" in log.read_text(), "sshd does not start"
+            return None
+        assert time.monotonic() < deadline, "sshd does not answer"
+        time.sleep(0.05)
+    return port, server

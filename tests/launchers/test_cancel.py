@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -16,6 +15,7 @@ from launchers import cancel
 from launchers.following import launcher_record
 from tests.conftest import ROOT
 from tests.launchers.followed_run import Clients, Run
+from tests.launchers.process_stages import gone, wait_until
 
 
 @pytest.fixture
@@ -144,18 +144,16 @@ def test_a_real_run_is_followed_and_stopped(tmp_path: Path) -> None:
     )
     try:
         heartbeat = tmp_path / "runs" / "mine" / "grade" / "heartbeat.json"
-        deadline = time.monotonic() + 60
-        while not heartbeat.exists():
-            assert time.monotonic() < deadline and launcher.poll() is None, "it does not run"
-            time.sleep(0.05)
+        wait_until(lambda: heartbeat.exists() or launcher.poll() is not None)
         children = psutil.Process(launcher.pid).children(recursive=True)
         shown = json.loads(command("status.py", "mine", "--json", runs=tmp_path / "runs").stdout)
         assert [stage["state"] for stage in shown["stages"]] == ["running"] and shown["executor"] == "local"
         assert shown["stages"][0]["beat"]["unit"] and f"pid {launcher.pid} " in shown["launcher"]
         stopped = command("cancel.py", "mine", runs=tmp_path / "runs")
         assert stopped.returncode == 0 and "stopped after" in stopped.stdout, stopped.stderr
-        assert launcher.wait(20) == 130
-        assert children and not any(child.is_running() for child in children)
+        assert launcher.wait(60) == 130
+        assert children
+        wait_until(lambda: all(gone(child) for child in children))
         shown = command("status.py", "mine", runs=tmp_path / "runs").stdout
         assert "cancelled" in shown and "To go on: the command that launched it" in shown
         again = command("cancel.py", "mine", runs=tmp_path / "runs")

@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -25,7 +24,7 @@ from launchers.running import Place, TaskFailed
 from recipes.stage import Process, Resources, main_process
 from tests.conftest import ROOT
 from tests.containers.docker_daemon import BORROWED, docker_daemon, import_base
-from tests.launchers.process_stages import Left, bare_stage, process_stage, python
+from tests.launchers.process_stages import Left, bare_stage, gone, process_stage, python, wait_until
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = docker.Config(
@@ -250,19 +249,12 @@ submit(process_stage(Path({str(tmp_path / "run")!r}), python("main", "import tim
 """
     launcher = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     log = tmp_path / "run" / "part0" / "logs" / "main.log"
-    until(lambda: log.is_file() and "up" in log.read_text().split())
+    wait_until(lambda: log.is_file() and "up" in log.read_text().split())
     clients = psutil.Process(launcher.pid).children(recursive=True)
     assert clients
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    until(lambda: not any(client.is_running() and client.status() != psutil.STATUS_ZOMBIE for client in clients))
-
-
-def until(condition: object) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+    wait_until(lambda: all(gone(client) for client in clients))
 
 
 def refusal(planned: PlannedStage, **config: object) -> str:
@@ -324,7 +316,15 @@ def test_a_stage_runs_in_real_containers(tmp_path: Path, monkeypatch: pytest.Mon
         import_base("local/base:1", env)
         config = docker.Config(images={"base": "local/base:1"}, mounts=BORROWED, python=sys.executable)
         folder = tmp_path / "run" / "part0"
-        ready = folder / "server-0.json"
+        ready, counted = folder / "server-0.json", folder / "counted"
+        sample = running.RunningTask._sample_memory
+
+        def sample_and_tell(task: running.RunningTask) -> None:
+            sample(task)
+            if task.peak_memory > 2 * 160_000_000:
+                counted.touch()
+
+        monkeypatch.setattr(running.RunningTask, "_sample_memory", sample_and_tell)
         serve = f"import pathlib, socket, time\ns = socket.create_server(('127.0.0.1', 0))\npathlib.Path({str(ready)!r}).write_text(str(s.getsockname()[1]))\ntime.sleep(600)"
         main = f"""
 import os, pathlib, socket, time
@@ -333,7 +333,7 @@ ready = pathlib.Path({str(ready)!r})
 while not (ready.exists() and ready.read_text()): time.sleep(0.01)
 socket.create_connection(("127.0.0.1", int(ready.read_text()))).close()
 kept = numpy.ones(20_000_000)
-time.sleep(1.5)
+while not pathlib.Path({str(counted)!r}).exists(): time.sleep(0.05)
 pathlib.Path({str(folder)!r}, "rank" + os.environ["RANK"]).write_text(f"{{os.getuid()}} {{os.environ['HOME']}} {{os.getcwd()}}")
 """
         planned = process_stage(

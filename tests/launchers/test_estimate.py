@@ -1,10 +1,7 @@
 """What a plan says it will take, before anything is started."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from nemo_ext.megatron.settings import TrainSettings
 from tests.bench import bench_plan
 from tests.composing import compose_recipe, plan, resolve_recipe
 from tests.conftest import ROOT
+from tests.launchers.conftest import Launch
 
 SLURM = slurm.Config()
 
@@ -83,9 +81,10 @@ def test_prepared_data_replaces_the_assumption(tmp_path: Path) -> None:
 
 def test_nothing_is_assumed_of_data_for_the_cpu() -> None:
     train = estimates("sft_full", "+scale=tiny")["train"]
+    batch = resolve_recipe("sft_full", "+scale=tiny")["train"].tasks[0].content["global_batch_size"]
     assert lines(train) == {
         "model": "tiny_base, 918,656 parameters",
-        "data": "240 steps x 64 = 15,360 samples",
+        "data": f"240 steps x {batch} = {240 * batch:,} samples",
         "disk": "6 checkpoint(s) x 14.7 MB = 88.2 MB",
     }
 
@@ -215,24 +214,18 @@ def test_published_figures_are_met() -> None:
             assert -0.25 < each.error < 0, name  # the assumed MFU is below what was reached
 
 
-def launch(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [
-        sys.executable,
-        str(ROOT / "launchers" / "run.py"),
-        "+recipe=sft_full",
-        "cluster=slurm",
-        "data=rows.jsonl",
-        *words,
-    ]
-    environment = {**os.environ, "RUNS_DIR": str(tmp_path / "runs"), "PATH": str(tmp_path)}  # no sbatch
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch_here: Launch) -> Launch:
+    """On a Slurm cluster whose programs, if any, are in tmp_path."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return lambda *words: launch_here("+recipe=sft_full", "cluster=slurm", "data=rows.jsonl", *words)
 
 
 TOO_LARGE = ("stages.train.tensor_model_parallel_size=1", "stages.train.data_parallel_size=64", "stages.train.use_distributed_optimizer=false")  # fmt: skip
 
 
-def test_what_cannot_fit_is_refused_in_one_line(tmp_path: Path) -> None:
-    done = launch(tmp_path, *TOO_LARGE)
+def test_what_cannot_fit_is_refused_in_one_line(tmp_path: Path, launch: Launch) -> None:
+    done = launch(*TOO_LARGE)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     for said in (
         "stages.train needs 161.8 GiB per GPU",
@@ -245,19 +238,19 @@ def test_what_cannot_fit_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_expert_may_go_on(tmp_path: Path) -> None:
-    done = launch(tmp_path, *TOO_LARGE, "cluster.check_memory=false")
+def test_an_expert_may_go_on(launch: Launch) -> None:
+    done = launch(*TOO_LARGE, "cluster.check_memory=false")
     assert done.returncode == 2 and "no sbatch" in done.stderr
 
 
-def test_a_dry_run_shows_the_plan_and_the_refusal(tmp_path: Path) -> None:
-    done = launch(tmp_path, *TOO_LARGE, "dry_run=true")
+def test_a_dry_run_shows_the_plan_and_the_refusal(launch: Launch) -> None:
+    done = launch(*TOO_LARGE, "dry_run=true")
     assert done.returncode == 2 and "stages.train needs 161.8 GiB" in done.stderr
     assert "# estimate  memory  161.8 of 79.1 GiB per GPU" in done.stdout and "train_iters: 60000" in done.stdout
 
 
-def test_a_dry_run_ends_with_the_table(tmp_path: Path) -> None:
-    done = launch(tmp_path, "dry_run=true")
+def test_a_dry_run_ends_with_the_table(launch: Launch) -> None:
+    done = launch("dry_run=true")
     assert done.returncode == 0 and done.stderr == ""
     table = done.stdout.rstrip().splitlines()[-5:]
     assert table[0].startswith("# estimate (h100, not measured") and table[1].split()[1] == "stage"
@@ -273,13 +266,13 @@ def test_the_plan_is_only_text(tmp_path: Path) -> None:
     assert [task.config for stage in stages for task in stage.tasks] == before
 
 
-def test_the_table_is_shown_before_the_jobs(tmp_path: Path) -> None:
+def test_the_table_is_shown_before_the_jobs(tmp_path: Path, launch: Launch) -> None:
     """With stand-ins for Slurm's clients; tests/slurm has the real ones."""
     clients = {"sbatch": "echo 4711", "scontrol": "echo MaxArraySize = 1001", "squeue": ":"}
     for name, script in clients.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    done = launch(tmp_path, "cluster.check_paths=false")
+    done = launch("cluster.check_paths=false")
     assert done.returncode == 0 and done.stdout == "", done.stderr
     lines = done.stderr.splitlines()
     shown = lines[next(i for i, line in enumerate(lines) if line.startswith("estimate (h100, not measured")) :]

@@ -143,7 +143,7 @@ def test_the_command(run: Run) -> None:
             handle.write("and on\n")
         assert follow.stdout.readline() == "and on\n"
         follow.send_signal(2)
-        assert follow.wait(20) == 0
+        assert follow.wait(60) == 0
     finally:
         follow.kill()
         follow.wait()

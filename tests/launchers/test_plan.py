@@ -13,9 +13,8 @@ from tests.composing import compose_recipe, resolve_recipe
 
 
 def planned(run_dir: Path, *words: str) -> dict[str, plan.PlannedStage]:
-    """One light stage, so that a test writes few files."""
-    stages = resolve_recipe("openmathinstruct2", "+scale=tiny", *words, run_dir=run_dir)
-    return {"prepare_problems": stages["prepare_problems"]}
+    """A recipe of one stage, which is composed and written soon."""
+    return resolve_recipe("generate", "+scale=tiny", *words, run_dir=run_dir)
 
 
 def finish(task: plan.Task) -> None:
@@ -41,7 +40,7 @@ def test_shards_differ_in_their_number_alone(tmp_path: Path) -> None:
 
 
 def test_shards_have_the_text_that_each_alone_would_have(tmp_path: Path) -> None:
-    stage = sharded(tmp_path, "sizes.new_shards=16")
+    stage = sharded(tmp_path, "stages.generate.shards=16")
     plan.write_configs([stage], redo=False)
     assert [task.config_path.read_text() for task in stage.tasks] == [task.config for task in stage.tasks]
     assert len({task.config for task in stage.tasks}) == 16
@@ -79,7 +78,7 @@ def test_unset_values_are_named(tmp_path: Path) -> None:
 def test_the_written_config_is_the_one_the_job_hashes(tmp_path: Path) -> None:
     stages = planned(tmp_path)
     plan.write_configs(list(stages.values()), redo=False)
-    task = stages["prepare_problems"].tasks[0]
+    task = stages["generate"].tasks[0]
     loaded = OmegaConf.to_container(OmegaConf.load(task.config_path))
     assert isinstance(loaded, dict)
     assert config_hash({str(key): value for key, value in loaded.items()}) == task.config_hash
@@ -87,29 +86,29 @@ def test_the_written_config_is_the_one_the_job_hashes(tmp_path: Path) -> None:
 
 def test_another_config_is_refused_with_the_keys(tmp_path: Path) -> None:
     plan.write_configs(list(planned(tmp_path).values()), redo=False)
-    before = (tmp_path / "prepare_problems" / "config.yaml").read_text()
-    other = planned(tmp_path, "stages.prepare_problems.seed=9", "source.math.num_rows=5")
+    before = (tmp_path / "generate" / "config.yaml").read_text()
+    other = planned(tmp_path, "stages.generate.seed=9", "sampling.max_tokens=5")
     with pytest.raises(ValueError) as caught:
         plan.write_configs(list(other.values()), redo=False)
     message = str(caught.value)
-    assert "seed: 0 -> 9" in message and "sources.math.num_rows: 130 -> 5" in message
+    assert "seed: 0 -> 9" in message and "sampling.max_tokens: 96 -> 5" in message
     assert "run_name=" in message and "redo=true" in message
-    assert (tmp_path / "prepare_problems" / "config.yaml").read_text() == before
+    assert (tmp_path / "generate" / "config.yaml").read_text() == before
 
 
 def test_resources_may_change(tmp_path: Path) -> None:
     stages = planned(tmp_path)
     plan.write_configs(list(stages.values()), redo=False)
-    task = stages["prepare_problems"].tasks[0]
+    task = stages["generate"].tasks[0]
     finish(task)
-    more = planned(tmp_path, "stages.prepare_problems.resources.time=09:00:00")["prepare_problems"]
+    more = planned(tmp_path, "stages.generate.resources.time=09:00:00")["generate"]
     plan.write_configs([more], redo=False)
     assert more.why_not_done() is None
     assert "09:00:00" in task.config_path.read_text()
 
 
 def sharded(run_dir: Path, *words: str) -> plan.PlannedStage:
-    return resolve_recipe("openmathinstruct2", "+scale=tiny", *words, run_dir=run_dir)["solve_new"]
+    return planned(run_dir, *(words or ["stages.generate.shards=2"]))["generate"]
 
 
 def test_limits_of_servers_and_clients_may_change(tmp_path: Path) -> None:
@@ -118,13 +117,13 @@ def test_limits_of_servers_and_clients_may_change(tmp_path: Path) -> None:
     plan.write_configs([stage], redo=False)
     for task in stage.tasks:
         finish(task)
-    place = "stages.solve_new"
+    place, two = "stages.generate", "stages.generate.shards=2"
     limits = [f"{place}.client.timeout_s=7", "server.concurrency=3", "server.replicas=1", "server.startup_timeout_s=9"]
-    changed = sharded(tmp_path, *limits)
+    changed = sharded(tmp_path, two, *limits)
     plan.write_configs([changed], redo=False)
     assert changed.why_not_done() is None
     with pytest.raises(ValueError, match="server.context_length: unset -> 512"):
-        plan.write_configs([sharded(tmp_path, "+server.context_length=512")], redo=False)
+        plan.write_configs([sharded(tmp_path, two, "+server.context_length=512")], redo=False)
 
 
 def test_results_of_other_shards_are_refused_or_set_aside(tmp_path: Path) -> None:
@@ -133,35 +132,33 @@ def test_results_of_other_shards_are_refused_or_set_aside(tmp_path: Path) -> Non
     plan.write_configs([two], redo=False)
     for task in two.tasks:
         (task.folder / "output.jsonl").touch()
-    for words in (["sizes.new_shards=16"], ["sizes.new_shards=1"]):
+    for words in (["stages.generate.shards=16"], ["stages.generate.shards=1"]):
         with pytest.raises(ValueError, match=r"has results of other tasks: shard_0, shard_1\. .*redo=true"):
             plan.write_configs([sharded(tmp_path, *words)], redo=False)
-    plan.write_configs([sharded(tmp_path, "sizes.new_shards=16")], redo=True)
-    assert [path.name for path in sorted((tmp_path / "solve_new").iterdir())] == [f"shard_{i:02d}" for i in range(16)]
-    kept = sorted(path.name for path in (tmp_path / "solve_new.old1").iterdir())
+    plan.write_configs([sharded(tmp_path, "stages.generate.shards=16")], redo=True)
+    assert [path.name for path in sorted((tmp_path / "generate").iterdir())] == [f"shard_{i:02d}" for i in range(16)]
+    kept = sorted(path.name for path in (tmp_path / "generate.old1").iterdir())
     assert kept == ["shard_0", "shard_1"]
 
 
 def test_redo_sets_results_aside(tmp_path: Path) -> None:
     stages = list(planned(tmp_path).values())
-    folder = tmp_path / "prepare_problems"
+    folder = tmp_path / "generate"
     for number in (1, 2):
         plan.write_configs(stages, redo=False)
         (folder / "output.jsonl").write_text(str(number))
         plan.write_configs(stages, redo=True)
-    assert [(tmp_path / f"prepare_problems.old{n}" / "output.jsonl").read_text() for n in (1, 2)] == ["1", "2"]
+    assert [(tmp_path / f"generate.old{n}" / "output.jsonl").read_text() for n in (1, 2)] == ["1", "2"]
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
 
 
 def test_why_not_done(tmp_path: Path) -> None:
-    stage = planned(tmp_path)["prepare_problems"]
+    stage = planned(tmp_path)["generate"]
     assert stage.why_not_done() == "not finished"
     plan.write_configs([stage], redo=False)
     finish(stage.tasks[0])
     assert stage.why_not_done() is None
-    assert (
-        planned(tmp_path, "stages.prepare_problems.seed=9")["prepare_problems"].why_not_done() == "its config changed"
-    )
+    assert planned(tmp_path, "stages.generate.seed=9")["generate"].why_not_done() == "its config changed"
 
 
 def test_selection(tmp_path: Path) -> None:

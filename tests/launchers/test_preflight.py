@@ -83,6 +83,7 @@ def test_all_failures_are_said_at_once(cluster: Cluster, tmp_path: Path, monkeyp
         (replace(HERE, container="docker"), one(), "cluster.container='docker'; it may be one of none, pyxis, enroot"),
         (replace(HERE, partition="gpus"), one(), "cluster.partition=gpus: unknown; there are: cpu, gpu"),
         (HERE, one(time="2-00:00:00"), r"partition gpu allows 1-00:00:00: set cluster\.max_time='1-00:00:00'"),
+        (replace(HERE, extra_sbatch={"time": "2-00:00:00"}), one(), "partition gpu allows 1-00:00:00"),
         (HERE, one(nodes=8), r"train\.resources\.nodes=8, and a job in partition gpu gets 4 at most"),
         (replace(HERE, partition="cpu"), one(nodes=2), "a job in partition cpu gets 1 at most"),
         (replace(HERE, container="enroot"), one(), r"container=enroot starts \.sqsh files"),
@@ -202,6 +203,18 @@ def test_a_run_folder_that_cannot_be_written() -> None:
     assert "/proc/runs/sft cannot be written" in found.failures[0] and "set RUNS_DIR" in found.failures[0]
 
 
+def test_a_secret_among_the_values_is_refused_without_saying_it(cluster: Cluster) -> None:
+    plain = {"HF_HOME": "/cache/huggingface", "HF_TOKEN": "/run/token", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "db_password"):
+        said = failures(replace(HERE, env={**plain, name: "hf_s3cret"}), one())
+        assert f"cluster.env.{name} looks like a secret" in said and f"cluster.env_from instead: [{name}]" in said
+        assert "s3cret" not in said
+    assert "secret" not in failures(replace(HERE, env=plain), one())
+    found = Findings()
+    preflight.look_at_secrets(found, [], {"HF_TOKEN": "hf_s3cret"}, "cluster.ssh.env")
+    assert found.failures[0].startswith("cluster.ssh.env.HF_TOKEN looks")
+
+
 def test_the_file_system_of_a_folder() -> None:
     assert preflight.file_system(Path("/proc/self")) == "proc"
     assert preflight.file_system(Path("/")) != "unknown"
@@ -221,21 +234,25 @@ def test_checkpoints_that_do_not_fit_the_disk(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_clocks_that_differ_are_told(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, now = time.time, int(time.time())
+
     def at(ahead_s: float) -> str:
-        told = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + ahead_s))
+        told = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now + ahead_s))
         shown = f"Configuration data as of {told}\nMaxArraySize            = 1001"
         cluster.scontrol(partition=PARTITIONS, config=shown)
         return "\n".join(preflight_slurm.look(HERE, [one()]).warnings)
 
+    monkeypatch.setattr(time, "time", lambda: now)
     assert "clock" not in at(0)
-    assert re.search(
-        r"this machine's clock and the Slurm controller's differ: that is (89|9\d) s ahead of this", at(91)
-    )
+    assert "this machine's clock and the Slurm controller's differ: that is 91 s ahead of this" in at(91)
     assert "behind this" in at(-90)
+    answers = iter([now, now + 60])
+    monkeypatch.setattr(time, "time", lambda: next(answers, now + 60))
+    assert preflight.clock_ahead(now + 30, time.time()) == 0, "the answer took a minute"
+    monkeypatch.setattr(time, "time", real)
     found = Findings()
     preflight.look_at_folder(found, tmp_path, "set RUNS_DIR")
     assert not any("clock" in line for line in found.warnings)
-    real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 100)
     preflight.look_at_folder(found, tmp_path, "set RUNS_DIR")
     assert re.search(r"'s file server differ: that is (99|1\d\d) s behind this", "\n".join(found.warnings))

@@ -1,18 +1,21 @@
-"""The command line as a person uses it: real processes, real messages."""
+"""The command line as a person uses it: real messages, and real processes where it is about those."""
 
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from launchers import resolvers
+from launchers import resolvers, run
 from tests.composing import RECIPES
 from tests.conftest import ROOT
+from tests.launchers.conftest import Launch
 
 TINY = ("+recipe=openmathinstruct2", "+scale=tiny")
+SMALL = ("+recipe=sft_full", "+scale=tiny")
 
 
 def launch(runs: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -21,16 +24,28 @@ def launch(runs: Path, *words: str, **env: str) -> subprocess.CompletedProcess[s
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def refusal(runs: Path, *words: str) -> str:
-    """The one line a refused command says; nothing may have been made."""
-    done = launch(runs, *words)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    line = done.stderr.rstrip("\n")
-    assert line.startswith("error: ") and "\n" not in line
-    assert not runs.exists() or not list(runs.iterdir())
+def one_line(said: str) -> str:
+    line = said.rstrip("\n")
+    assert line.startswith("error: ") and "\n" not in line, said
     return line
+
+
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch_here: Launch) -> Refusal:
+    """The one line that a refused command says; nothing may have been made."""
+
+    def refused(*words: str) -> str:
+        # what is not refused must not begin either
+        monkeypatch.setattr(run, "run_lock", lambda run_dir: pytest.fail(f"{words} was not refused"))
+        done = launch_here(*words)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert not (tmp_path / "runs").exists()
+        return one_line(done.stderr)
+
+    return refused
 
 
 def test_without_a_recipe_it_lists_them(tmp_path: Path) -> None:
@@ -52,31 +67,37 @@ def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
     [
         (("+recipe=openmathinstruct",), ["openmathinstruct", "openmathinstruct2", "sft_full"]),
         ((*TINY, "only=[solv_seeds]"), ["'solv_seeds'", "solve_seeds", "evaluate_teacher"]),
-        ((*TINY, "from_stage=trian"), ["'trian'", "train"]),
-        ((*TINY, "stages.trian.lr=1"), ["trian"]),
-        ((*TINY, "+stages.trian.lr=1"), ["stages.trian", "train"]),
-        ((*TINY, "stages.train.learning_rate=1"), ["learning_rate", "train"]),
-        ((*TINY, "+stages.train.learning_rate=1"), ["learning_rate", "stages.train"]),
-        ((*TINY, "run_nam=x"), ["run_nam"]),
-        ((*TINY, "+run_nam=x"), ["run_nam", "run_name"]),
-        ((*TINY, "stages.train.lr=abc"), ["stages.train", "abc", "lr"]),
-        ((*TINY, "model@student=llama4"), ["llama4", "llama31_8b"]),
-        ((*TINY, "cluster=mars"), ["mars", "local", "slurm"]),
-        ((*TINY, "+cluster.gpu=1"), ["cluster", "gpu"]),
-        ((*TINY, "cluster=slurm", "cluster.ssh=login1"), ["cluster.ssh is like {host: login1}", "options"]),
+        ((*SMALL, "from_stage=trian"), ["'trian'", "train"]),
+        ((*SMALL, "stages.trian.lr=1"), ["trian"]),
+        ((*SMALL, "+stages.trian.lr=1"), ["stages.trian", "train"]),
+        ((*SMALL, "stages.train.learning_rate=1"), ["learning_rate", "train"]),
+        ((*SMALL, "+stages.train.learning_rate=1"), ["learning_rate", "stages.train"]),
+        ((*SMALL, "run_nam=x"), ["run_nam"]),
+        ((*SMALL, "+run_nam=x"), ["run_nam", "run_name"]),
+        ((*SMALL, "stages.train.lr=abc"), ["stages.train", "abc", "lr"]),
+        ((*SMALL, "model@student=llama4"), ["llama4", "llama31_8b"]),
+        ((*SMALL, "cluster=mars"), ["mars", "local", "slurm"]),
+        ((*SMALL, "+cluster.gpu=1"), ["cluster", "gpu"]),
+        ((*SMALL, "cluster=slurm", "cluster.ssh=login1"), ["cluster.ssh is like {host: login1}", "options"]),
         ((*TINY, "server=vlm"), ["vlm", "vllm", "embedded"]),
         ((*TINY, "+server.max_batch=3"), ["max_batch", "max_batch_size"]),
-        ((*TINY, "benchmarks=[gsm9k]"), ["gsm9k", "gsm8k", "aime24"]),
+        ((*SMALL, "benchmarks=[gsm9k]"), ["gsm9k", "gsm8k", "aime24"]),
         ((*TINY, "few_shot.solve_math=nothing"), ["nothing", "math_text_detailed"]),
         ((*TINY, "stages.decontaminate.judge=oracle"), ["decontaminate", "'oracle'", "llm", "rule"]),
-        ((*TINY, "sizes.train_iters=181"), ["181", "6"]),
+        ((*SMALL, "sizes.train_iters=181"), ["181", "6"]),
     ],
     ids=lambda value: " ".join(value[-1:]) if isinstance(value, tuple) else "",
 )  # fmt: skip
-def test_a_mistake_is_told_in_one_line(tmp_path: Path, words: tuple[str, ...], said: list[str]) -> None:
-    line = refusal(tmp_path / "runs", *words)
+def test_a_mistake_is_told_in_one_line(refusal: Refusal, words: tuple[str, ...], said: list[str]) -> None:
+    line = refusal(*words)
     for word in said:
         assert word in line
+
+
+def test_a_mistake_given_to_a_process_is_no_traceback(tmp_path: Path) -> None:
+    done = launch(tmp_path / "runs", *TINY, "cluster=mars")
+    assert (done.returncode, done.stdout) == (2, "") and "'cluster/mars'" in one_line(done.stderr)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_missing_data_says_which_key(tmp_path: Path) -> None:
@@ -102,25 +123,24 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     assert "cannot be written: File too large" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_missing_gpus_name_both_ways_on(tmp_path: Path) -> None:
-    line = refusal(tmp_path / "runs", "+recipe=sft_full", "+cluster.gpus=0")
+def test_missing_gpus_name_both_ways_on(refusal: Refusal) -> None:
+    line = refusal("+recipe=sft_full", "+cluster.gpus=0")
     for said in ("train", "8 node(s) x 8 GPUs", "1 node with 0", "cluster=", "+scale=tiny"):
         assert said in line
 
 
-def test_left_out_stage_must_have_finished(tmp_path: Path) -> None:
-    line = refusal(tmp_path / "runs", *TINY, "from_stage=train")
+def test_left_out_stage_must_have_finished(refusal: Refusal) -> None:
+    line = refusal(*SMALL, "from_stage=train")
     assert "train" in line and "prepare_sft" in line
 
 
-def test_dry_run_shows_everything_and_starts_nothing(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    done = launch(runs, "+recipe=openmathinstruct2", "dry_run=true")
+def test_dry_run_shows_everything_and_starts_nothing(tmp_path: Path, launch_here: Launch) -> None:
+    done = launch_here("+recipe=openmathinstruct2", "dry_run=true")
     assert done.returncode == 0 and done.stderr == ""
     assert "# solve_new/shard_0000 (2880 shards, this is the first): 1 node(s) x 8 GPUs" in done.stdout
     assert "-m recipes.run_stage" in done.stdout and "(service)" in done.stdout
     assert "train_iters: 60000" in done.stdout
-    assert not runs.exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def error_on_a_terminal(runs: Path, **env: str) -> str:
@@ -141,11 +161,12 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     assert "error:" in plain and "\x1b[31" not in plain
 
 
-def test_paths_of_the_user_are_relative_to_the_user(tmp_path):
+def test_paths_of_the_user_are_relative_to_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch_here: Launch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text('{"problem": "p", "expected_answer": "1"}\n')
-    command = [sys.executable, str(ROOT / "launchers" / "run.py"), "+recipe=sft_full", "+scale=tiny", "dry_run=true"]
-    command += ["data=mine.jsonl", "benchmarks=[mine.jsonl]"]
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = launch_here(*SMALL, "dry_run=true", "data=mine.jsonl", "benchmarks=[mine.jsonl]").stdout
     assert f"input: {tmp_path}/mine.jsonl" in shown
     assert f"path: {tmp_path}/mine.jsonl" in shown
 

@@ -106,6 +106,8 @@ def test_tasks_that_differ_in_more_than_their_folder_get_a_case() -> None:
             timed("10:00:00"),
             r"cluster\.max_time='86400'.* write '1-00:00:00' in quotes",
         ),
+        (slurm.Config(extra_sbatch={"time": "36000"}), train(), r"extra_sbatch\.time='36000'.* write '10:00:00' in"),
+        (slurm.Config(extra_sbatch={"time-min": "3600"}), train(), r"extra_sbatch\.time-min='3600'.* '01:00:00' in"),
         (slurm.Config(gpu_option="gpus"), train(), "gpu_option='gpus'; it may be one of gpus-per-node, gres, none"),
         (slurm.Config(extra_srun={"x y": ""}), train(), "long name"),
         (
@@ -158,6 +160,8 @@ def test_the_servers_of_a_stage_are_steps_on_nodes_of_their_own() -> None:
 def test_a_site_caps_the_time_of_its_jobs() -> None:
     assert "#SBATCH --time=04:00:00" in slurm.script(slurm.Config(max_time="04:00:00"), train())
     assert "#SBATCH --time=12:00:00" in slurm.script(slurm.Config(max_time="2-00:00:00"), train())
+    for_all = slurm.script(slurm.Config(max_time="04:00:00", extra_sbatch={"time": "08:00:00"}), train())
+    assert "#SBATCH --time=08:00:00" in for_all and for_all.count("--time=") == 1
 
 
 def test_gpus_are_asked_for_as_the_site_wants() -> None:

@@ -19,7 +19,7 @@ from tests.launchers.followed_run import Run
 
 # Launchers on this machine: a process that holds the folder's lock, records itself, and runs a stage that sleeps.
 LAUNCHER = """
-import fcntl, pathlib, signal, sys, types
+import fcntl, pathlib, signal, sys, time, types
 sys.path.insert(0, sys.argv[2])
 from launchers.following import launcher_record
 run_dir, how = pathlib.Path(sys.argv[1]), sys.argv[3]
@@ -35,7 +35,8 @@ with (run_dir / ".lock").open("w") as handle:
         if how == "fails":
             raise RuntimeError("train: exit code -9. The log has no more")
         print("ready", flush=True)
-        signal.pause()
+        while True:  # signal.pause() would miss a signal that came just before it
+            time.sleep(0.05)
 """
 
 
@@ -68,6 +69,7 @@ def states(run: Run) -> dict[str, str]:
 
 def test_a_local_run_and_how_it_ends(run: Run, launcher: Start) -> None:
     process = launcher(run)
+    run.now = time.time()
     run.beat("train", age_s=-1)
     assert states(run) == {"prepare": "done", "train": "running", "average": "waiting"}
     assert f"pid {process.pid} on {socket.gethostname()}, running" in run.status().launcher
@@ -112,5 +114,5 @@ def test_a_launcher_on_another_host_is_seen_by_its_heartbeats(run: Run) -> None:
     run.record(host="elsewhere", ended=None)
     run.beat("train")
     assert run.row("train").state == "running" and "launched on elsewhere" in run.text()
-    run.beat("train", age_s=90, time=time.time() - 900)
+    run.beat("train", age_s=90, time=run.now - 900)
     assert run.row("train").state == "unknown" and "ask on elsewhere" in run.text()

@@ -7,7 +7,6 @@ import pwd
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +25,7 @@ from launchers.submit_host.tree import Sent
 from tests.composing import compose_recipe
 from tests.conftest import ROOT
 from tests.launchers import ssh_server
+from tests.launchers.process_stages import wait_until
 
 HERE = SshHost(host="127.0.0.1", python=sys.executable)
 
@@ -55,8 +55,8 @@ def checkout(tmp_path: Path) -> Path:
 PROGRAM = """
 import os, pathlib, sys, time
 said, *words = sys.argv[1:]
-pathlib.Path(said).write_text(f"{words} {os.environ['TOKEN']} {os.environ['RECIPE_CODE_VERSION']} {os.environ['RUNS_DIR']}")
 try:
+    pathlib.Path(said).write_text(f"{words} {os.environ['TOKEN']} {os.environ['RECIPE_CODE_VERSION']} {os.environ['RUNS_DIR']}")
     while "wait" in words:
         time.sleep(0.05)
 except KeyboardInterrupt:
@@ -105,10 +105,7 @@ with connected(host) as link:
     sys.exit(run(link, RemoteRun(host, Sent({sent.folder!r}, {sent.commit!r}), "x"), words, {{"TOKEN": ""}}))
 """
     child = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not said.exists():
-        assert time.monotonic() < deadline and child.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: said.exists() or child.poll() is not None)
     child.send_signal(signal.SIGINT)
     assert child.wait(60) == 130 and said.read_text() == "interrupted"
 
@@ -215,7 +212,7 @@ def test_a_full_disk(server: SshHost, checkout: Path, tmp_path: Path) -> None:
             tree.send(link, checkout, commit)
         assert not list(small.iterdir()), "whole or absent, and the next attempt has the room"
     finally:
-        subprocess.run(["umount", small], check=True, timeout=20)
+        subprocess.run(["umount", "--lazy", small], check=True, timeout=60)  # a server of rsync's may still be ending
 
 
 def test_programs_that_are_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -250,9 +247,16 @@ def test_what_the_login_shell_reads_is_one_line(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_second_ctrl_c_does_not_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stand_in(tmp_path, monkeypatch, "ssh", 'case "$*" in *on_host*) exec sleep 60;; esac')
-    for after_s in (0.3, 0.8):
-        threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGINT)).start()
+    interrupts = "read line; kill -INT $PPID; exec sleep 600"
+    stand_in(tmp_path, monkeypatch, "ssh", f'case "$*" in *on_host*) {interrupts};; esac')
+    wait = subprocess.Popen.wait
+
+    def wait_interrupted(child: "subprocess.Popen[str]", timeout: float | None = None) -> int:
+        if timeout == remote_run.STOP_S:
+            signal.raise_signal(signal.SIGINT)
+        return wait(child, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_interrupted)
     there = RemoteRun(HERE, Sent("/there", "abc"), "/there/runs/sft")
     gone = "127.0.0.1 has not said how it ended, .*; look with launchers/status.py sft, and"
     with connected(HERE) as link, pytest.raises(ValueError, match=gone):

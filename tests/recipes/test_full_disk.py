@@ -34,7 +34,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(small_disk: Path):
     )
     (small_disk / "config.yaml").write_text(OmegaConf.to_yaml(config))
     command = [sys.executable, "-m", "recipes.run_stage", str(small_disk / "config.yaml")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
     error = (small_disk / "error.json").read_text()
     assert "No space left" in error and "free some space" in error

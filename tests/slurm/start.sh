@@ -41,7 +41,7 @@ cat >"$lab/gres.conf" <<CONF
 NodeName=node[1-2] Name=gpu File=$lab/dev/nvidia[0-1]
 NodeName=node[3-80] Name=gpu Type=h100 File=/dev/nvidia[0-7]
 CONF
-# cred_expire: a requeued job waits that long, 120 s by default; below 5 the default holds
+# cred_expire: a requeued job waits that long, 120 s by default; and a step that is slower to start fails
 cat >"$SLURM_CONF" <<CONF
 ClusterName=test
 SlurmctldHost=$host(10.231.9.254)
@@ -49,7 +49,8 @@ SlurmctldPort=26817
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$lab/munge/socket,cred_expire=5
+AuthInfo=socket=$lab/munge/socket,cred_expire=10
+MessageTimeout=30
 StateSaveLocation=$lab/state
 SlurmdSpoolDir=$lab/spool/%n
 SlurmctldPidFile=$lab/slurmctld.pid
@@ -95,8 +96,8 @@ for i in 1 2; do
     mount -t tmpfs -o mode=755 tmpfs /run
     exec slurmd -N "$1" -f "$SLURM_CONF"' _ "node$i" "$lab"
 done
-for _ in $(seq 100); do
-  [ "$(timeout 10 sinfo --noheader --Node --partition=batch --states=idle --format=%N | wc -l)" = 2 ] && exit 0
+for _ in $(seq 400); do
+  [ "$(timeout 40 sinfo --noheader --Node --partition=batch --states=idle --format=%N | wc -l)" = 2 ] && exit 0
   sleep 0.2
 done
 echo "the nodes did not come up; see $lab/log" >&2

@@ -8,9 +8,9 @@ for file in "$lab"/slurmctld.pid "$lab"/slurmd.*.pid "$lab"/munge/pid; do
   pid=$(cat "$file")
   case $(cat "/proc/$pid/comm" 2>/dev/null) in slurmctld | slurmd | munged) pids+=("$pid") ;; esac
 done
-if [ ${#pids[@]} -gt 0 ] && [ -n "$(timeout 10 squeue --noheader)" ]; then
-  timeout 10 scancel --user=root
-  for _ in $(seq 100); do [ -z "$(timeout 10 squeue --noheader)" ] && break || sleep 0.1; done
+if [ ${#pids[@]} -gt 0 ] && [ -n "$(timeout 40 squeue --noheader)" ]; then
+  timeout 40 scancel --user=root
+  for _ in $(seq 100); do [ -z "$(timeout 40 squeue --noheader)" ] && break || sleep 0.1; done
 fi
 for pid in "${pids[@]}"; do kill "$pid"; done
 for pid in "${pids[@]}"; do

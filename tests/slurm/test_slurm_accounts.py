@@ -32,8 +32,8 @@ def accounts(cluster: Path) -> Iterator[Path]:
 def forget_all_jobs(cluster: Path) -> None:
     controller = psutil.Process(int((cluster / "slurmctld.pid").read_text()))
     controller.terminate()
-    controller.wait(30)
-    subprocess.run(["slurmctld", "-c", "-f", cluster / "slurm.conf"], timeout=30, check=True)
+    controller.wait(60)
+    subprocess.run(["slurmctld", "-c", "-f", cluster / "slurm.conf"], timeout=60, check=True)
 
 
 def test_what_the_controller_forgot_is_in_the_accounts(accounts: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_the_controller_forgot_is_in_the_accounts(accounts: Path) -> None:
     jobs = [found["JobId"] for found in ended(run).values()]
     wait_until(lambda: "FAILED" in client(["sacct", "--jobs", ",".join(jobs)]), run)
     forget_all_jobs(accounts)
-    wait_until(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, timeout=20).returncode == 0, run)
+    wait_until(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, timeout=90).returncode == 0, run)
     for each in stages:
         (each.folder / "config.yaml").touch()
     (run / "prepare" / "_DONE").touch()

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from launchers.display import Display
 from launchers.executors import slurm
+from launchers.following import run_status
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import write_json_atomic
 from nemo_ext.model import Model
@@ -65,6 +66,11 @@ def test_a_failed_stage_cancels_what_waits_for_it(cluster: Path) -> None:
     assert (states["prepare"]["JobState"], states["prepare"]["ExitCode"]) == ("FAILED", "7:0"), logs(run)
     assert states["train"]["JobState"] == "CANCELLED"
     assert not (run / "train" / "ready.json").exists()
+    for each in stages:
+        (each.folder / "config.yaml").touch()
+    prepare, train = run_status.status(run_status.look(run)).rows
+    assert (prepare.state, prepare.error.split(",")[0]) == ("failed", "FAILED: exit code 7")
+    assert (train.state, train.reason) == ("cancelled", "prepare failed")
 
 
 def test_a_dead_service_fails_the_job_with_its_last_words(cluster: Path) -> None:
@@ -108,7 +114,7 @@ def serve_on_two_nodes(run: Path, what: str) -> tuple[dict[str, str], list[dict[
     assert (folder / "task-3.json").exists(), logs(run)
     tasks = [json.loads((folder / f"task-{task}.json").read_text()) for task in range(4)]
     pids = [*(task["pid"] for task in tasks), int((folder / "server.pid").read_text())]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (left := sum(map(psutil.pid_exists, pids))) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found, tasks, left

@@ -26,13 +26,13 @@ NODES = {
 
 def asked(text: str) -> str:
     argv = ["sbatch", "--test-only", "--partition=gpu,gpu_long"]
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60, check=False)
     return done.stderr
 
 
 def test_slurm_takes_every_script_and_not_what_is_too_large(cluster: Path) -> None:
     maths = ["reservationname=maths", "starttime=now", "duration=infinite", "users=root", "nodes=node[65-80]"]
-    subprocess.run(["scontrol", "create", "reservation", *maths], timeout=20, check=True, capture_output=True)
+    subprocess.run(["scontrol", "create", "reservation", *maths], timeout=60, check=True, capture_output=True)
     assert NODES.keys() == {script.name for script in SCRIPTS}
     texts = {script.name: script.text() for script in SCRIPTS}
     for name, nodes in NODES.items():

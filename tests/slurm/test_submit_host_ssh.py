@@ -64,7 +64,7 @@ def give(checkout: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     env = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "RUNS_DIR"))}
     argv = [sys.executable, *words]
     return subprocess.run(
-        argv, cwd=checkout, env={**env, "TOKEN": SECRET}, capture_output=True, text=True, timeout=120, check=False
+        argv, cwd=checkout, env={**env, "TOKEN": SECRET}, capture_output=True, text=True, timeout=250, check=False
     )
 
 

@@ -15,7 +15,7 @@ from recipes.stage import Process, Resources, Stage
 
 HERE = Path(__file__).resolve().parent
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-WAIT_S = 90
+WAIT_S = 200
 
 
 def toy(what: str, path: Path, name: str = "main", **kwargs: int | bool | str) -> Process:
@@ -31,7 +31,7 @@ def stage(run: Path, name: str, *processes: Process, after: tuple[str, ...] = ()
 def state(job: str) -> dict[str, str]:
     """What scontrol says of the job; of an array, of an element that has not ended as long as there is one."""
     shown = subprocess.run(
-        ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, timeout=20, check=True
+        ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, timeout=60, check=True
     )
     elements = [dict(f.split("=", 1) for f in line.split() if "=" in f) for line in shown.stdout.splitlines() if line]
     return next((found for found in elements if found["JobState"] not in ENDED), elements[0])

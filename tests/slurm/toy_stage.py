@@ -25,7 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from nemo_ext.files import write_json_atomic
 from nemo_ext.process import die_with_parent
 
-WAIT_S = 60
+WAIT_S = 120
+HELD_S = 600
+"""Of those that the test ends."""
 
 
 def wait_for(path: Path) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def meet(rank: int, world_size: int, mine: str) -> list[str]:
 def train(folder: Path) -> None:
     assert (folder.parent / "prepare" / "ready.json").exists(), "prepare has not run before"
     url = wait_for(folder / "server.json")["url"]
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as reply:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=WAIT_S) as reply:
         served_by = reply.read().decode()
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     said = meet(rank, world_size, f"rank {rank} local {os.environ['LOCAL_RANK']} on {socket.gethostname()}")
@@ -96,7 +98,7 @@ def ask(folder: Path) -> None:
     address = wait_for(folder / "server-0.json")
     body = json.dumps({"model": address["model"], "prompt": "hello"}).encode()
     request = urllib.request.Request(f"{address['url']}/v1/completions", body)
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as reply:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=WAIT_S) as reply:
         text = json.loads(reply.read())["choices"][0]["text"]
     wait_for_lines(folder / "logs" / "server-0.log", "0: ", "3: ", "load: ")
     write_json_atomic(folder / "done.json", {"text": text, "asked_from": socket.gethostname(), "address": address})
@@ -105,12 +107,12 @@ def ask(folder: Path) -> None:
 def break_server(folder: Path) -> None:
     wait_for(folder / "server-0.json")
     os.kill(wait_for(folder / "task-3.json")["pid"], signal.SIGKILL)  # the nodes are one machine's
-    time.sleep(WAIT_S)
+    time.sleep(HELD_S)
 
 
 def eat(folder: Path) -> None:
     held = b"x" * (1 << 30)
-    time.sleep(WAIT_S)
+    time.sleep(HELD_S)
     (folder / "held").write_text(str(len(held)))
 
 
@@ -122,7 +124,7 @@ def preempt(folder: Path) -> None:
         return
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(85))
     (folder / "waiting").touch()
-    time.sleep(WAIT_S)
+    time.sleep(HELD_S)
 
 
 def main(what: str, path: Path) -> None:

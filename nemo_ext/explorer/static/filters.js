@@ -27,16 +27,18 @@ explorer.filters = (() => {
   const chosen = (problem, model) => (model === -1 ? problem.models : [problem.models[model]]).filter(Boolean);
   const flagsOf = (state) => (state.flags ?? "").split(",").filter((name) => name in FLAGS);
 
-  /** {listed, counts: flag -> how many there would be}. */
-  function apply(problems, state, model) {
-    const words = (state.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+  const wordsOf = (state) => (state.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+
+  /** {listed, counts: flag -> how many there would be}. `found`: numbers of problems whose samples have the words. */
+  function apply(problems, state, model, found) {
+    const words = wordsOf(state);
     const facets = FACETS.filter((facet) => state[facet]);
     const flags = flagsOf(state);
     const counts = Object.fromEntries(Object.keys(FLAGS).map((name) => [name, 0]));
     const listed = [];
     for (const problem of problems) {
       if (!facets.every((facet) => problem[facet] === state[facet])) continue;
-      if (!words.every((word) => problem.searched.includes(word))) continue;
+      if (!words.every((word) => problem.searched.includes(word)) && !found?.has(problem.number)) continue;
       const stats = chosen(problem, model);
       if (!stats.length) continue;
       const raised = new Set(Object.keys(FLAGS).filter((name) => FLAGS[name][2](stats, problem.models.filter(Boolean))));
@@ -66,5 +68,5 @@ explorer.filters = (() => {
     return found;
   }
 
-  return { FLAGS, SORTS, apply, choices, flagsOf };
+  return { FLAGS, SORTS, apply, choices, flagsOf, wordsOf };
 })();

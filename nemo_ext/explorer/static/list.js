@@ -9,10 +9,17 @@ explorer.List = class {
     this.rows = make("div", { class: "rows", role: "presentation" });
     this.element = make("div", { class: "list", role: "listbox", tabindex: "0", "aria-label": label }, this.rows);
     this.element.addEventListener("scroll", () => this.later());
-    this.element.addEventListener("click", (event) => {
-      // by place, not by target: a row may have been drawn anew between the press and the release
-      const at = Math.floor((event.clientY - this.rows.getBoundingClientRect().top) / this.height);
-      if (at >= 0 && at < this.items.length) this.choose(at);
+    // By place, and not by the click: a row that is drawn anew between the press and the release gets none.
+    const place = (event) => Math.floor((event.clientY - this.rows.getBoundingClientRect().top) / this.height);
+    this.element.addEventListener("pointerdown", (event) => { this.pressed = event.button === 0 ? place(event) : -1; });
+    this.element.addEventListener("pointerup", (event) => {
+      const at = place(event);
+      if (at === this.pressed && at >= 0 && at < this.items.length) this.choose(at);
+      this.pressed = -1;
+    });
+    this.element.addEventListener("click", (event) => { // of a screen reader, which presses nothing
+      const row = event.detail === 0 && event.target.closest(".row");
+      if (row) this.choose(Number(row.id.replace("option-", "")));
     });
     new ResizeObserver(() => this.later()).observe(this.element);
   }

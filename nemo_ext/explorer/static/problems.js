@@ -54,6 +54,11 @@ explorer.problems = (() => {
       make("input", { type: "search", name: "q", placeholder: "problem, id, answer…  /", autocomplete: "off", spellcheck: "false", oninput: later }));
   }
 
+  function inSamples() {
+    const title = "The search looks at problems, ids and answers. This looks through the text of every sample, too, which reads all parts of the page";
+    return make("button", { type: "button", class: "chip", "data-deep": "", title, "aria-pressed": "false", onclick: () => state.change({ deep: state.read().deep ? "" : "1" }) }, "in the samples, too");
+  }
+
   function chips() {
     const toggle = (name) => {
       const on = new Set(filters.flagsOf(state.read()));
@@ -82,7 +87,7 @@ explorer.problems = (() => {
       heads: make("div", { class: "heads" }), detail: make("article", { class: "detail", tabindex: "-1", "aria-label": "Problem" }),
     };
     const bar = make("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
-      make("div", { class: "line" }, search(), parts.choices, parts.total), make("div", { class: "line chips", role: "group", "aria-label": "Only problems with" }, chips()));
+      make("div", { class: "line" }, search(), parts.deep = inSamples(), parts.choices, parts.total), make("div", { class: "line chips", role: "group", "aria-label": "Only problems with" }, chips()));
     parts.split = make("div", { class: "split" }, make("section", { class: "pane" }, parts.heads, list.element), parts.detail);
     parts.root = make("div", { class: "view problems" }, explorer.contracts(catalog), bar, parts.split);
     main.replaceChildren(parts.root);
@@ -151,8 +156,13 @@ explorer.problems = (() => {
 
   function show(shown) {
     if (!parts?.root.isConnected) build(document.getElementById("main"));
-    const { listed: found, counts } = filters.apply(all, shown, modelOf(shown));
+    const words = filters.wordsOf(shown);
+    const deep = shown.deep && words.length && loaded >= catalog.index ? explorer.deep.find(words, all, catalog.models, () => show(state.read())) : null;
+    if (!deep) explorer.deep.stop();
+    const { listed: found, counts } = filters.apply(all, shown, modelOf(shown), deep?.found);
     listed = found;
+    parts.deep.hidden = !words.length;
+    parts.deep.setAttribute("aria-pressed", String(Boolean(shown.deep)));
     for (const control of parts.root.querySelectorAll("select, input")) {
       const value = shown[control.name] ?? (control.name === "sort" ? "order" : "");
       if (control.value !== value && control !== document.activeElement) control.value = value;
@@ -166,7 +176,8 @@ explorer.problems = (() => {
     }
     parts.root.querySelector(".direction").textContent = shown.dir === "down" ? "↓" : "↑";
     const all_of = count(catalog.problems);
-    parts.total.textContent = listed.length === catalog.problems ? explorer.plural(listed.length, "problem") : `${count(listed.length)} of ${all_of} problems`;
+    const reading = deep && deep.done < deep.of ? ` · reading samples, part ${count(deep.done)} of ${count(deep.of)}` : "";
+    parts.total.textContent = (listed.length === catalog.problems ? explorer.plural(listed.length, "problem") : `${count(listed.length)} of ${all_of} problems`) + reading;
     showOpen(shown);
   }
 

@@ -8,6 +8,7 @@ explorer.samples = (() => {
     right: ["right", (each) => each.ok === true], wrong: ["wrong", (each) => each.ok === false],
     none: ["no answer", (each) => each.group === null], cut: ["truncated", (each) => each.finish === "length"],
     disagree: ["graders disagree", (each) => disagrees(each)],
+    found: ["with the words", (each) => explorer.deep.has(each)],
   };
   let shown = [], pane = null, buttons = null;
 

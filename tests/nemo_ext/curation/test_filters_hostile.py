@@ -87,12 +87,9 @@ def test_twice_the_text_is_at_most_some_two_times_the_lines(step: Step) -> None:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    def once() -> float:
-        start = time.process_time()
-        action()
-        return time.process_time() - start
-
-    return min(once(), once())
+    start = time.process_time()
+    action()
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("name", BAIT)
@@ -100,14 +97,15 @@ def test_four_times_the_bait_is_not_sixteen_times_the_time(name: str) -> None:
     """What a pattern does inside the library, where lines are not seen. 10 ms are below what this can tell."""
     short, long = (BAIT[name](size) for size in (SIZE // 4, SIZE))
     for step in STEPS:
-        quick, slow = (
-            seconds(lambda text=text, step=step: apply({"problem": text, "generation": text}, [step], CONTEXT))
-            for text in (short, long)
-        )
-        assert slow <= 10 * quick + 0.01, step.name
+        filtered = lambda text, step=step: apply({"problem": text, "generation": text}, [step], CONTEXT)  # noqa: E731
+        assert _at_most_ten_times(filtered, short, long), step.name
     for function in (_PIECE.findall, normalised, telling):
-        quick, slow = (seconds(lambda text=text, function=function: function(text)) for text in (short, long))
-        assert slow <= 10 * quick + 0.01, function
+        assert _at_most_ten_times(function, short, long), function
+
+
+def _at_most_ten_times(function: Callable[[str], object], short: str, long: str) -> bool:
+    """In the best of a few tries: other work slows down now the one, now the other."""
+    return any(seconds(lambda: function(long)) <= 10 * seconds(lambda: function(short)) + 0.01 for _ in range(5))
 
 
 def test_near_duplicates_of_anything() -> None:

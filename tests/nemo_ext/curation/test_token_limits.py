@@ -115,3 +115,9 @@ def test_the_file_is_taken_only_where_transformers_takes_it_unchanged(
     if not change:
         whole = ChatTokenizer(model).tokenizer.backend_tokenizer.to_str()
         assert json.loads(content) == json.loads(whole)
+
+
+@pytest.mark.parametrize("place", ["/nowhere/none", "here/there/none"])
+def test_a_tokenizer_that_is_not_here_is_a_line(place: str) -> None:
+    with pytest.raises(ValueError, match=rf"there is no folder {place}, .*student\.hf_path=.*max_chars: 4000"):
+        serialised_tokenizer(Model(name="tiny", hf_path=place, context_length=512))

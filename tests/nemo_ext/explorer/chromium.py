@@ -17,8 +17,12 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars", "--remote-debugging-port=0",
 )  # fmt: skip
-START_S, STEP_S = 30, 15
+START_S, STEP_S = 60, 60
 PATH = shutil.which("chromium")
+
+
+class Refused(AssertionError):
+    """What the browser would not do: evaluate, say, while another page takes the place of this one."""
 
 
 class Page:
@@ -39,7 +43,8 @@ class Page:
         while True:
             message = json.loads((await self.socket.receive()).data)
             if message.get("id") == mine:
-                assert "error" not in message, f"{method}: {message['error']}"
+                if "error" in message:
+                    raise Refused(f"{method}: {message['error']}")
                 return message["result"]
             self.events.append(message)
 
@@ -52,9 +57,15 @@ class Page:
     def until(self, expression: str) -> None:
         """Wait for it to be true."""
         deadline = time.monotonic() + STEP_S
-        while not self.run(f"Boolean({expression})"):
+        while not self._is_true(expression):
             assert time.monotonic() < deadline, f"never true: {expression}; the page says: {self.run(TEXT)}"
             time.sleep(0.02)
+
+    def _is_true(self, expression: str) -> bool:
+        try:
+            return bool(self.run(f"Boolean({expression})"))
+        except Refused:  # no page for a moment
+            return False
 
     def open(self, path: Path, fragment: str = "") -> None:
         """Open a page from disk, and wait until its formulas are set."""
@@ -137,16 +148,25 @@ def chromium(profile: Path) -> Iterator[Page]:
             runner.run(session.close())
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 async def _connect(port_file: Path) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
     deadline = time.monotonic() + START_S
-    while not (port_file.is_file() and (port := port_file.read_text().split("\n")[0])):
+    while not (port_file.is_file() and "\n" in (text := port_file.read_text())):
         assert time.monotonic() < deadline, "Chromium did not start"
         await asyncio.sleep(0.05)
     session = aiohttp.ClientSession()
+    while not (pages := [each for each in await _tabs(session, text.split("\n")[0]) if each["type"] == "page"]):
+        assert time.monotonic() < deadline, "Chromium opened no tab"
+        await asyncio.sleep(0.05)
+    return session, await session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0)
+
+
+async def _tabs(session: aiohttp.ClientSession, port: str) -> list[dict[str, Any]]:
     async with session.get(f"http://127.0.0.1:{port}/json") as answer:
-        tabs = await answer.json()
-    page = next(each for each in tabs if each["type"] == "page")
-    return session, await session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
+        tabs: list[dict[str, Any]] = await answer.json()
+    return tabs

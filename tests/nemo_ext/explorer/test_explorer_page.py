@@ -95,6 +95,22 @@ def test_filters_search_and_sorting(page: Page) -> None:
     assert page.text(".total") == "4 of 60 problems", "the address is the state"
 
 
+def test_words_are_found_in_samples_when_asked_for(page: Page) -> None:
+    assert page.run("document.querySelector('[data-deep]').hidden"), "nothing is looked for yet"
+    page.key("/")
+    page.type("in prose")
+    page.until("document.querySelector('.total').innerText === '0 of 60 problems'")
+    page.click("[data-deep]")
+    page.until("document.querySelector('.total').innerText === '1 of 60 problems'")
+    assert shown(page) == ["2"] and page.run(f"{HASH}.get('deep')") == "1"
+    page.click(".row:nth-child(1)")
+    page.click("[data-only=found]")
+    page.until("[...document.querySelectorAll('.sample')].filter((each) => !each.hidden).length === 1")
+    page.key("/")
+    page.key("Escape")
+    page.until("document.querySelector('.total').innerText === '60 problems'")
+
+
 def test_a_problem_opens_and_the_back_button_closes_it(page: Page) -> None:
     page.click("[data-flag=differ]")
     page.click(".row:nth-child(2)")

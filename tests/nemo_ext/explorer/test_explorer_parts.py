@@ -39,8 +39,9 @@ def test_no_file_is_larger_than_promised_even_where_nothing_can_be_compressed(tm
     alphabet = "".join(chr(code) for code in (*range(35, 92), *range(93, 127)))  # no quote, no backslash: a byte each
     with part_folder(tmp_path) as parts:
         series = PartSeries(parts, "x")
-        for _ in range(6):
-            data = entry({"text": "".join(noise.choices(alphabet, k=590_000))}, 10**9)
+        text = "".join(noise.choices(alphabet, k=590_000))
+        for place in range(6):
+            data = entry({"text": text[place:] + text[:place]}, 10**9)
             assert len(data) <= ENTRY_BYTES
             series.add(data)
         series.flush()

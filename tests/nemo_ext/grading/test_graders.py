@@ -16,12 +16,13 @@ def test_pairs_get_three_way_verdicts_in_order() -> None:
     assert [each.equal for each in found] == [True, False, None, True, False]
     assert [each.method for each in found] == ["numeric", "no_answer", "too_large", "math_verify", "numeric"]
     assert grade_pairs([]) == []
-    assert grade_pairs(iter(pairs), workers=1) == found
+    assert grade_pairs(iter(pairs[:3]), workers=1) == found[:3]
 
 
-def test_verdicts_do_not_depend_on_the_number_of_workers() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_verdicts_come_in_order_from_any_number_of_workers(workers: int) -> None:
     pairs = [(rf"\log 10^{{{i}}}", str(i // 2 * 2)) for i in range(30)]
-    assert grade_pairs(pairs, workers=1) == grade_pairs(pairs, workers=3)
+    assert [each.equal for each in grade_pairs(pairs, workers=workers)] == [i % 2 == 0 for i in range(30)]
 
 
 def test_unknown_grader_and_no_worker_are_refused() -> None:

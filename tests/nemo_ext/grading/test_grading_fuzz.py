@@ -118,5 +118,5 @@ def test_extraction_is_linear(extractor: str, piece: str) -> None:
         return time.process_time() - start
 
     seconds(10)
-    # ten times the text may cost ten times as much, not a hundred times; 40 leaves room for a busy machine
-    assert seconds(30_000) < 40 * max(seconds(3_000), 5e-3)
+    # ten times the text may cost ten times as much, not a hundred times; 40 and more tries are for a busy machine
+    assert any(seconds(30_000) < 40 * max(seconds(3_000), 5e-3) for _ in range(5))

@@ -66,7 +66,7 @@ def save_family(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> 
 def check(argument: dict[str, Any]) -> dict[str, Any]:
     """Logits at the topologies, as programs.logits gives them, and a checkpoint of each model at each of them.
 
-    Models in `bf16` are loaded in bf16, and have no logits. Returns {"logits": [...]}.
+    Models in `bf16` are loaded in bf16, at the topologies in `bf16_cases`, and have no logits. Returns {"logits": [...]}.
     """
     import nemo_ext.megatron.parallel as parallel
     from nemo_ext.megatron.mcore import PendingSave
@@ -74,7 +74,7 @@ def check(argument: dict[str, Any]) -> dict[str, Any]:
 
     found = programs.logits({"cases": argument["cases"], "folders": argument["fp32"]})
     for case in argument["cases"]:
-        for precision in ("fp32", "bf16"):
+        for precision in ("fp32", "bf16") if case in argument["bf16_cases"] else ("fp32",):
             settings = programs.sizes(**case, precision=precision)
             here = parallel.initialize(settings)
             for folder in map(Path, argument[precision]):

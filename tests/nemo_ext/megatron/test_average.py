@@ -31,7 +31,9 @@ pytestmark = pytest.mark.timeout(300)
 GROWTH = """
 import re, sys
 from pathlib import Path
+from nemo_ext.megatron import export
 from nemo_ext.megatron.average import average_to_hf
+assert not [name for name in sys.modules if name.startswith("megatron.core")], "a machine without it can average and export"
 # Not getrusage: its peak counts from before exec, when the process was a copy of pytest.
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
 before = peak()
@@ -81,8 +83,16 @@ def equal(first: torch.Tensor, second: torch.Tensor) -> bool:
     return first.dtype == second.dtype and torch.equal(first, second)
 
 
-@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [
+        (torch.float32, "fp32"),
+        (torch.float32, "bf16"),
+        (torch.bfloat16, "bf16"),
+        (torch.bfloat16, "fp32"),
+        (torch.float16, "fp16"),
+    ],
+)
 def test_it_is_numpys_mean_in_fp32_rounded_once(tmp_path: Path, stored: torch.dtype, dtype: str) -> None:
     hf = save_shape(tmp_path / "hf", SMALL)
     folders = [write_model(tmp_path / f"step_{i:07d}", SMALL, stored, False, cheap_values(i)) for i in (1, 2, 3)]
@@ -216,13 +226,13 @@ def large_space(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_memory_is_bounded(large_space: Path) -> None:
-    """0.1 billion parameters, 0.8 GB of checkpoints: single boxes of 131 MB, blocks of 4 MB."""
-    shape = make_shape(layers=2, hidden=1024, ffn=4096, heads=8, groups=4, vocab=32000)
-    assert shape.num_parameters * 4 > 3.5e8
+def test_memory_is_bounded_and_no_megatron_is_needed(large_space: Path) -> None:
+    """0.4 GB of checkpoints: single boxes of 131 MB, blocks of 4 MB."""
+    shape = make_shape(layers=1, hidden=1024, ffn=1024, heads=8, groups=4, vocab=32000)
+    assert shape.num_parameters * 4 > 2.7e8
     hf = save_shape(large_space / "hf", shape)
     folders = [
-        write_model(large_space / f"step_{i:07d}", shape, torch.bfloat16, i == 1, cheap_values(i)) for i in (1, 2, 3)
+        write_model(large_space / f"step_{i:07d}", shape, torch.bfloat16, i == 1, cheap_values(i)) for i in (1, 2)
     ]
     out = large_space / "average"
     arguments = [sys.executable, "-c", GROWTH, *map(str, [*folders, hf, out])]
@@ -232,5 +242,5 @@ def test_memory_is_bounded(large_space: Path) -> None:
     with safe_open(out / "model.safetensors", framework="pt") as file:
         assert sorted(file.keys()) == sorted(piece.name for piece in pieces(shape))
         for piece in list(pieces(shape))[::4]:
-            inputs = [values_of(piece, shape, 1), *(values_of(piece, shape, i).bfloat16() for i in (2, 3))]
+            inputs = [values_of(piece, shape, 1), values_of(piece, shape, 2).bfloat16()]
             assert equal(file.get_tensor(piece.name), numpy_mean(inputs, torch.bfloat16)), piece.name

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,16 @@ import torch
 from nemo_ext.megatron.layout import complete_steps, step_folder
 from nemo_ext.megatron.metrics import read_metrics
 from nemo_ext.megatron.torch_dist import TorchDistReader
-from tests.nemo_ext.megatron.ranks import join_ranks, kill_ranks, run_ranks, start_ranks
+from tests.nemo_ext.megatron.ranks import Rank, join_ranks, kill_ranks, run_ranks, start_ranks
 
 PROGRAM = ("tests.nemo_ext.megatron.programs", "train_runs")
+HELD = ("tests.nemo_ext.megatron.held_ranks", "wait_after_a_step")
 STEPS = 12
 
 pytestmark = pytest.mark.timeout(300)  # several launches of real processes; seconds each on a quiet machine
 
 
-def wait_for_step(output: Path, step: int, processes: list[subprocess.Popen[str]], timeout_s: float = 60.0) -> None:
+def wait_for_step(output: Path, step: int, processes: list[Rank], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         path = output / "metrics.jsonl"
@@ -44,7 +44,7 @@ def story(workspace: Path, llama31: Path, data: Path) -> dict[str, Any]:
         return {**paths, "settings": {**settings, "dp": 2, "eval_interval": 6, **changes}}
 
     interrupted = workspace / "interrupted"
-    killed = start_ranks(2, *PROGRAM, {"cases": [case("interrupted")]})
+    killed = start_ranks(2, *HELD, {"cases": [case("interrupted")], "step": 5, "until": str(workspace / "never")})
     try:
         wait_for_step(interrupted, 5, killed)
     finally:
@@ -56,10 +56,12 @@ def story(workspace: Path, llama31: Path, data: Path) -> dict[str, Any]:
     with (interrupted / "metrics.jsonl").open("ab") as metrics:
         metrics.write(b'{"step": 7, "lo')
 
-    asked = start_ranks(2, *PROGRAM, {"cases": [case("interrupted")]})
+    told = workspace / "told"
+    asked = start_ranks(2, *HELD, {"cases": [case("interrupted")], "step": 6, "until": str(told)})
     try:
-        wait_for_step(interrupted, after_kill[-1] + 2, asked)
+        wait_for_step(interrupted, 6, asked)
         asked[1].send_signal(signal.SIGTERM)  # one rank is told, all of them stop at the same step
+        told.touch()
         preempted = [rank[0]["result"] for rank in join_ranks(asked)]
     finally:
         kill_ranks(asked)
@@ -85,7 +87,7 @@ def assert_equal(first: Path, second: Path) -> None:
 
 
 def test_a_killed_run_left_whole_checkpoints(story: dict[str, Any]) -> None:
-    assert story["after_kill"], "it was killed after its first checkpoint"
+    assert story["after_kill"] == [4], "it was killed after its first checkpoint"
     assert not story["torn"].exists(), "a half-written one is removed at the next start"
 
 
@@ -93,7 +95,7 @@ def test_a_signal_to_one_rank_saves_and_stops_all(story: dict[str, Any]) -> None
     first, second = story["preempted"]
     assert first == second
     assert first["preempted"]
-    assert first["step"] < STEPS
+    assert first["step"] == 7
 
 
 def test_resumed_losses_are_the_uninterrupted_ones_bit_for_bit(story: dict[str, Any]) -> None:

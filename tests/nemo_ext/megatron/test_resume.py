@@ -14,6 +14,7 @@ from tests.nemo_ext.megatron.ranks import join_ranks, kill_ranks, run_ranks, sta
 from tests.nemo_ext.megatron.tiny import save_llama
 
 PROGRAM = ("tests.nemo_ext.megatron.programs", "train_runs")
+HELD = ("tests.nemo_ext.megatron.held_ranks", "wait_in_a_save")
 FIRST, LAST = 2, 5
 
 pytestmark = pytest.mark.timeout(300)  # several launches of real processes; seconds each on a quiet machine
@@ -34,8 +35,8 @@ def deep(workspace: Path) -> Path:
 
 
 def case(output: Path, model: Path, data: Path, **changes: Any) -> dict[str, Any]:
-    settings = {"global_batch_size": 16, "lr": 1e-3, "save_interval": FIRST, "pack_length": 256, **changes}
-    return {"hf": str(model), "data": str(data), "validation": str(data), "output": str(output), "settings": settings}
+    settings = {"global_batch_size": 16, "lr": 1e-3, "save_interval": LAST, "pack_length": 256, **changes}
+    return {"hf": str(model), "data": str(data), "output": str(output), "settings": settings}
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +69,20 @@ def test_weights_are_stored_in_the_pieces_of_their_topology(relay: dict[str, lis
 
 def test_a_kill_during_a_save_leaves_the_one_before(workspace: Path, deep: Path, data: Path) -> None:
     output = workspace / "killed_in_save"
-    settings = {"train_iters": 5000, "save_interval": 1, "keep_checkpoints": 2, "dp": 2}
-    processes = start_ranks(2, *PROGRAM, {"cases": [case(output, deep, data, **settings)]})
-    checkpoints, deadline = output / "checkpoints", time.monotonic() + 90
+    settings = {"train_iters": 9, "save_interval": 1, "keep_checkpoints": 2, "dp": 2}
+    processes = start_ranks(2, *HELD, {"cases": [case(output, deep, data, **settings)], "save": 3})
+    checkpoints, deadline = output / "checkpoints", time.monotonic() + 120
+    torn = checkpoints / f"{step_folder(checkpoints, 3).name}{PARTIAL}"
     try:
-        while time.monotonic() < deadline and all(p.poll() is None for p in processes):
-            if len(complete_steps(checkpoints)) == 2 and any(
-                any(p.iterdir()) for p in checkpoints.glob(f"*{PARTIAL}")
-            ):
-                break
+        while not (torn.is_dir() and any(torn.iterdir())):
+            assert time.monotonic() < deadline and all(p.poll() is None for p in processes), "it never wrote"
+            time.sleep(0.02)
     finally:
         kill_ranks(processes, signal.SIGKILL)
-    torn = [path.name for path in checkpoints.glob(f"*{PARTIAL}")]
-    assert torn, "it was killed while it wrote"
-    newest = complete_steps(checkpoints)[-1]
-    again = case(output, deep, data, train_iters=newest + 2, dp=2)
+    assert complete_steps(checkpoints) == [1, 2] and torn.is_dir()
+    again = case(output, deep, data, train_iters=4, dp=2)
     lines = run_ranks(2, *PROGRAM, {"cases": [again]})[0][0]["lines"]
-    assert [x["step"] for x in lines if "loss" in x] == list(range(1, newest + 3)), "went on after the last whole one"
+    assert [x["step"] for x in lines if "loss" in x] == [1, 2, 3, 4], "went on after the last whole one"
     assert not list(checkpoints.glob(f"*{PARTIAL}"))
 
 

@@ -14,8 +14,8 @@ from tests.nemo_ext.megatron.tiny import save_data, save_llama
 
 PROGRAMS = "tests.nemo_ext.megatron.programs"
 STEPS = 5
-"""Of each topology, compared with the first of a process alone, which goes on to LONGER."""
 LONGER = 10
+"""Of "one process", to see it learn."""
 
 pytestmark = pytest.mark.timeout(300)  # several launches of real processes; seconds each on a quiet machine
 
@@ -41,11 +41,7 @@ TWO: dict[str, dict[str, Any]] = {
     "virtual pipeline": {"pp": 2, "vp": 2},
     "context": {"cp": 2},
     "data": {"dp": 2},
-    "data, whole optimizer": {"dp": 2, "use_distributed_optimizer": False},
-    "data, overlapped": {"dp": 2, "overlap_communication": True},
     "clipped, tensor": {"tp": 2, "clip_grad": 0.5},
-    "per sample, context": {"cp": 2, "loss_mean": "samples"},
-    "per sample, data": {"dp": 2, "loss_mean": "samples"},
     "global packs, data": {"dp": 2, "packing": "global"},
     "recompute, sequence, full": {"tp": 2, "sequence_parallel": True, "recompute_granularity": "full"},
     "random, pipeline": {"init": "random", "pp": 2},
@@ -63,9 +59,10 @@ FOUR: dict[str, dict[str, Any]] = {
     "context, data, whole optimizer": {"cp": 2, "dp": 2, "use_distributed_optimizer": False},
     "context of four": {"cp": 4},
     "pipeline of four": {"pp": 4},
-    "biases, tensor, context": {"tp": 2, "cp": 2},
     "per sample, context, data": {"cp": 2, "dp": 2, "loss_mean": "samples"},
 }
+SAVED = ("bf16", "tensor")
+"""Whose checkpoints are looked at."""
 REFERENCES = ("random", "tied", "biases", "clipped", "per sample", "global packs")
 
 
@@ -80,16 +77,18 @@ def runs(workspace: Path, tied: Path, data: Path) -> dict[str, dict[str, Any]]:
     deep = workspace / "deep"
     save_llama(deep, num_hidden_layers=4)
     models = {"tied": tied, "biases": save_family(workspace / "biases_model", "qwen2")}
+    save_data(workspace / "held_out", num_samples=16)  # the first of `data`
     found: dict[str, dict[str, Any]] = {}
     for size, cases in ((1, ONE), (2, TWO), (4, FOUR)):
         arguments = [
             {
                 "hf": str(models.get(name.split(",")[0], deep)),
                 "data": str(data),
-                "validation": str(data),
+                "validation": str(workspace / "held_out"),
                 "output": str(workspace / name.replace(" ", "_")),
+                "save": name in SAVED,
                 "settings": {
-                    "train_iters": LONGER if size == 1 else STEPS,
+                    "train_iters": LONGER if name == "one process" else STEPS,
                     "global_batch_size": 16,
                     "pack_length": 256,
                     "lr": 1e-3,
@@ -120,19 +119,18 @@ SAME = [*TWO, *FOUR, "shorter packs", "recompute all", "recompute two of four", 
 
 @pytest.mark.parametrize("name", SAME)
 def test_losses_do_not_depend_on_topology_or_packing(runs: dict[str, dict[str, Any]], name: str) -> None:
-    assert len(losses(runs[name])) == (STEPS if name in TWO | FOUR else LONGER)
     expected = runs[reference(name)]
     for figure in ("loss", "grad_norm"):
         ours = losses(runs[name], figure)
-        assert ours == pytest.approx(losses(expected, figure)[: len(ours)], rel=1e-5)
+        assert len(ours) == STEPS and ours == pytest.approx(losses(expected, figure)[:STEPS], rel=1e-5)
     ours, theirs = (evaluations(run) for run in (runs[name], expected))
-    assert STEPS in ours and ours == pytest.approx({step: theirs[step] for step in ours}, rel=1e-5)
+    assert ours == pytest.approx({step: theirs[step] for step in (0, STEPS)}, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_references_differ(runs: dict[str, dict[str, Any]], name: str) -> None:
     """Else the comparisons above would not show that a setting had been lost on the way to another topology."""
-    assert losses(runs[name])[1:] != pytest.approx(losses(runs["one process"])[1:], rel=1e-4)
+    assert losses(runs[name])[1:] != pytest.approx(losses(runs["one process"])[1:STEPS], rel=2e-5)
 
 
 def test_training_learns(runs: dict[str, dict[str, Any]]) -> None:
@@ -148,8 +146,9 @@ def test_random_weights_start_at_the_uniform_loss_without_padding(runs: dict[str
 
 
 def test_bf16_follows_fp32(runs: dict[str, dict[str, Any]]) -> None:
-    assert losses(runs["bf16"]) == pytest.approx(losses(runs["one process"]), rel=0.01)
-    assert losses(runs["bf16"]) != losses(runs["one process"])
+    plain = losses(runs["one process"])[:STEPS]
+    assert losses(runs["bf16"]) == pytest.approx(plain, rel=0.01)
+    assert losses(runs["bf16"]) != plain
     reader = TorchDistReader(Path(runs["bf16"]["result"]["checkpoint"]))
     key = "output_layer.weight"
     assert reader.dtype(key) == torch.bfloat16

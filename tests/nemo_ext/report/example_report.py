@@ -69,7 +69,9 @@ SCORES: dict[str, Any] = {
          "models": {"base": [_scored(0.4), None], "average": [_scored(0.8), _scored(0.3)]}},
     ],
     "checkpoints": {
-        "points": [{"step": 100, **_scored(0.5)}, {"step": 200, **_scored(0.6)}], "average": _scored(0.62), "best": 200, "alike": 1,
+        "points": [{"step": 100, **_scored(0.5), "against": {"points": -10.0, "low": -14.2, "high": -5.8, "p_holm": 0.0004}},
+                   {"step": 200, **_scored(0.6), "against": None}, {"step": 300, **_scored(0.7), "against": None}],
+        "average": _scored(0.62), "best": 200, "alike": 1,
     },
     "published": [
         {"model": "OpenMath2", "benchmark": "gsm8k", "score": 91.7, "problems": 1319, "metric": "greedy", "grader": "judge",

@@ -1,6 +1,4 @@
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nemo_ext.report.render import SECTIONS, count, duration, highlight_box, render, short
+from tests.nemo_ext.explorer.chromium import PATH, chromium
 from tests.nemo_ext.report.example_report import ABLATIONS, HOSTILE, SCORES, comparison, model, whole_report
 
 
@@ -147,36 +146,24 @@ def test_formats() -> None:
     assert len(highlight_box("x" * 50_000)) < 21_000
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it(tmp_path: Path, scheme: str) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not on PATH")
+@pytest.mark.skipif(PATH is None, reason="no Chromium on this machine")
+def test_a_browser_shows_it(tmp_path: Path) -> None:
     from matplotlib import image
 
     render(whole_report(), tmp_path / "report.html")
-    picture = tmp_path / "report.png"
-    subprocess.run(
-        [
-            chromium,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--hide-scrollbars",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
-            "--window-size=1280,2600",
-            f"--screenshot={picture}",
-            (tmp_path / "report.html").as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=90,
-    )
-    pixels = image.imread(picture)[..., :3]
-    assert pixels.std() > 0.05, "the page is blank"
-    assert (pixels.mean() < 0.4) == (scheme == "dark")
+    with chromium(tmp_path / "profile") as page:
+        page.size(1280, 2600)
+        page.send("Page.navigate", url=(tmp_path / "report.html").as_uri())
+        page.until("document.readyState === 'complete' && document.getElementById('lineage')")
+        for scheme in ("light", "dark"):
+            page.scheme(scheme)
+            page.screenshot(tmp_path / f"{scheme}.png")
+            pixels = image.imread(tmp_path / f"{scheme}.png")[..., :3]
+            assert pixels.std() > 0.05, "the page is blank"
+            assert (pixels.mean() < 0.4) == (scheme == "dark")
+        page.size(390, 844)
+        assert page.run("document.documentElement.scrollWidth") <= 390, "nothing sticks out of a phone"
+        assert page.errors() == []
 
 
 @pytest.mark.parametrize("kind", ABLATIONS)

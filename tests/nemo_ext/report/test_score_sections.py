@@ -80,8 +80,27 @@ def test_checkpoints_say_how_many_cannot_be_told_from_the_best(found: dict[str, 
     shown = score_sections.checkpoints(found)
     assert shown is not None and [point["step"] for point in shown["points"]] == [100, 200]
     assert (shown["best"], shown["alike"]) == (200, 1) and shown["average"]["problems"] == 22
+    assert [point["against"] and point["against"]["points"] for point in shown["points"]] == [
+        pytest.approx(-200 / 22),
+        None,
+    ]
     del found["checkpoint_1"]
     assert score_sections.checkpoints(found) is None
+
+
+def test_checkpoints_are_told_apart_by_the_problems_that_they_share(tmp_path: Path) -> None:
+    """Ten more of two hundred, and none lost: no two intervals say so. What was asked in another way is not compared."""
+    right = {100: 95, 200: 105, 300: 104}
+    made = {
+        f"c{step}": _evaluate(tmp_path, f"checkpoint_{step}", [i < n for i in range(200)], step)
+        for step, n in right.items()
+    }
+    made["other"] = _evaluate(tmp_path, "checkpoint_4", [False] * 200, 400, max_tokens=7)
+    shown = score_sections.checkpoints(_found(tmp_path, **made))
+    assert shown is not None and (shown["best"], shown["alike"]) == (200, 1)
+    first, best, close, other = shown["points"]
+    assert first["high"] > best["accuracy"] and first["against"]["p_holm"] == pytest.approx(2 * 2 / 2**10)
+    assert close["against"]["p_holm"] == 1.0 and best["against"] is None and other["against"] is None
 
 
 def test_a_model_scored_twice_is_told_by_its_stage(tmp_path: Path) -> None:
@@ -110,7 +129,7 @@ def test_early_finish_is_said_of_the_samples_and_not_of_the_vote(tmp_path: Path)
     found = _found(tmp_path, sampled=sampled, voted=voted)
     found["sampled"]["num_samples"] = 4
     [note] = score_sections.early_finish_notes(found)
-    assert note.startswith("sampled: samples that could change no majority were not drawn")
+    assert note.startswith("sampled: 5 of 20 samples were drawn, without those that could change no majority")
 
 
 def test_published_scores_stand_beside_ours_with_what_keeps_them_apart(found: dict[str, dict[str, Any]]) -> None:

@@ -45,7 +45,7 @@ def possible() -> list[str]:
     ]
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
@@ -80,7 +80,7 @@ class Service:
 
     def execute(self, code: str, session: str | None = None, **more: Any) -> dict[str, Any]:
         """In a session of its own unless one is named."""
-        body = {"session": session or uuid.uuid4().hex, "code": code, "timeout_s": 20, **more}
+        body = {"session": session or uuid.uuid4().hex, "code": code, "timeout_s": 60, **more}
         status, reply = self.request("POST", "/execute", json.dumps(body).encode())
         assert status == 200, reply
         return reply

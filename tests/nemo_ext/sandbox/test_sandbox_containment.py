@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,7 +31,7 @@ def test_fork_bomb(sandbox: Service) -> None:
     assert (reply["class"], reply["lost"]) == ("process_limit", False)
     assert reply["output"].count("BlockingIOError") == 1, "the bomb's processes are silent"
     still_works(sandbox, "bomb")
-    assert len(sandbox.descendants) <= before + 1
+    wait_until(lambda: len(sandbox.descendants) <= before + 1)
 
 
 def test_fork_bomb_of_a_shell_ends_with_its_block(sandbox: Service) -> None:
@@ -40,7 +41,7 @@ def test_fork_bomb_of_a_shell_ends_with_its_block(sandbox: Service) -> None:
     assert reply["class"] in ("ok", "timeout")
     assert "Resource temporarily unavailable" in reply["output"]
     still_works(sandbox, "shell")
-    assert len(sandbox.descendants) <= before + 1
+    wait_until(lambda: len(sandbox.descendants) <= before + 1)
 
 
 def test_too_many_threads(sandbox: Service) -> None:
@@ -77,9 +78,9 @@ def test_memory_shared_by_forked_processes_counts_once(sandbox: Service) -> None
 
 
 def test_infinite_loop(sandbox: Service) -> None:
-    reply = sandbox.execute("print('begun')\nwhile True: pass", "loop", timeout_s=0.5)
+    reply = sandbox.execute("import time\nprint('begun')\nwhile True: time.sleep(0.01)", "loop", timeout_s=2)
     assert (reply["class"], reply["output"], reply["lost"]) == ("timeout", "begun\n", True)
-    assert "0.5 s" in reply["message"]
+    assert "2 s" in reply["message"]
     still_works(sandbox, "loop")
 
 
@@ -169,9 +170,12 @@ def test_sees_nothing_of_the_host(sandbox: Service) -> None:
 def test_no_process_of_the_sandbox_has_our_environment(sandbox: Service) -> None:
     """Not only os.environ: a forked process keeps the memory of its parent's."""
     sandbox.execute("1", "environment")
-    processes = [psutil.Process(pid) for pid in sandbox.descendants]
-    assert len(processes) >= 2
-    assert not [process for process in processes if SECRET in process.environ().values()]
+    seen = []
+    for process in psutil.Process(sandbox.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # of an earlier test, and just ended
+            seen.append(process.environ())
+    assert len(seen) >= 2
+    assert not [environment for environment in seen if SECRET in environment.values()]
 
 
 def test_write_outside_the_scratch(sandbox: Service) -> None:

@@ -166,13 +166,13 @@ def test_state_survives_a_block_that_was_stopped(any_sandbox: Service) -> None:
     """The model is not told that its names are gone, because they are not: the session was rebuilt."""
     script = [
         "<llm-code>\nx = 5\n</llm-code>",
-        "<llm-code>\nwhile True: pass\n</llm-code>",
+        "<llm-code>\nimport time\nwhile True: time.sleep(0.01)\n</llm-code>",
         "<llm-code>\nx\n</llm-code>",
         ".",
     ]
-    done = trace(any_sandbox, ScriptedModel(script), on_error="go_on", timeout_s=0.4)
+    done = trace(any_sandbox, ScriptedModel(script), on_error="go_on", timeout_s=2)
     assert done.tools == {"executions": 3, "errors": {"timeout": 1}, "ended": "stop"}
-    assert "TimeoutError: the block ran longer than 0.4 s and was stopped\n</llm-code-output>" in done.text
+    assert "TimeoutError: the block ran longer than 2 s and was stopped\n</llm-code-output>" in done.text
     assert done.text.endswith("<llm-code-output>\n5\n</llm-code-output>\n.")
 
 
@@ -259,7 +259,7 @@ def test_a_cancelled_trace_leaves_no_processes(start: Callable[..., Service]) ->
 
     asyncio.run(run(hangs, lambda: asked))
     assert service.health["sessions"] == 0
-    wait_until(lambda: len(service.descendants) == idle)
+    wait_until(lambda: len(service.descendants) <= idle)
 
 
 def test_a_trace_survives_a_restart_of_the_sandbox(start: Callable[..., Service]) -> None:

@@ -47,7 +47,7 @@ class Running:
     def endpoint(self) -> Endpoint:
         return Endpoint(self.url, self.model)
 
-    def post(self, path: str, body: object, timeout: float = 60) -> tuple[int, Any]:
+    def post(self, path: str, body: object, timeout: float = 100) -> tuple[int, Any]:
         """Status and decoded body; errors are returned, not raised."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
@@ -59,7 +59,7 @@ class Running:
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=60) as reply:
+            with urllib.request.urlopen(self.url + path, timeout=100) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -68,7 +68,7 @@ class Running:
         lines = self.get("/metrics")[1].splitlines()
         return float(next(line for line in lines if line.startswith(f"embedded_{name} ")).split()[1])
 
-    def stop(self, signum: int = signal.SIGTERM, timeout: float = 30) -> int:
+    def stop(self, signum: int = signal.SIGTERM, timeout: float = 60) -> int:
         self.process.send_signal(signum)
         return self.process.wait(timeout)
 
@@ -123,4 +123,4 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Pat
 def _end(running: Running) -> None:
     if running.process.poll() is None:
         running.process.kill()
-    running.process.wait(10)
+    running.process.wait(60)

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from nemo_ext.serving import ports
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.probe import SEED
 
 
 class FakeServer:
-    """A local HTTP server in a thread. `behave` may answer or break; None lets the default reply go out."""
+    """A local HTTP server in a thread. `behave` may answer or break; None lets the default reply go out.
+
+    Its port is none of those that outgoing connections get: one that is stopped and started again has it still.
+    """
 
     def __init__(
         self, behave: Callable[[web.Request, int], Awaitable[web.StreamResponse | None]] | None = None
@@ -48,9 +52,9 @@ class FakeServer:
             app.router.add_get("/v1/models", self._models)
             self.runner = web.AppRunner(app, shutdown_timeout=0.1)
             await self.runner.setup()
-            site = web.TCPSite(self.runner, "127.0.0.1", self.port)
-            await site.start()
-            self.port = self.runner.addresses[0][1]
+            listener = ports.bind("127.0.0.1", self.port)
+            await web.SockSite(self.runner, listener).start()
+            self.port = listener.getsockname()[1]
             ready.set()
 
         def work() -> None:
@@ -59,13 +63,13 @@ class FakeServer:
 
         self.thread = threading.Thread(target=work, daemon=True)
         self.thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
 
     def stop(self) -> None:
         if self.thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(10)
+            asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(60)
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self.thread.join(10)
+            self.thread.join(60)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=self.health_status)

@@ -20,6 +20,7 @@ import orjson
 import uvloop
 from aiohttp import web
 
+from nemo_ext.serving import ports
 from nemo_ext.serving.address import Endpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,13 +98,14 @@ async def main(port: int, share: float, stall_s: float, delay_s: float) -> None:
     app.router.add_get("/v1/models", _models)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
-    print(runner.addresses[0][1], flush=True)
+    listener = ports.bind("127.0.0.1", port)
+    await web.SockSite(runner, listener).start()
+    print(listener.getsockname()[1], flush=True)
     await asyncio.Event().wait()
 
 
 class Server:
-    """One such process; `stop` and `start` keep the port."""
+    """One such process; `stop` and `start` keep the port, which is none that outgoing connections get."""
 
     def __init__(self, share: float = 0.0, stall_s: float = 10.0, delay_s: float = 0.0) -> None:
         self.arguments = [str(share), str(stall_s), str(delay_s)]
@@ -119,6 +121,8 @@ class Server:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     @property
     def url(self) -> str:

@@ -1,7 +1,6 @@
 """Three servers, processes of their own, of which one dies, hangs without dying, or comes back."""
 
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,100 +14,135 @@ from nemo_ext.serving.requests import Completion, Request, Sampling
 from tests.nemo_ext.serving.faulty_server import Server, answer_text, servers
 
 SAMPLING = Sampling(1.0, 0.95, 0, 8, (), 3)
-COUNT = 600
-CONFIG = ClientConfig(timeout_s=30, backoff_s=0.05, all_down_s=15, health_interval_s=0.2, stall_s=1000)
+COUNT = 400
+MOST_S = 60
+CONFIG = ClientConfig(timeout_s=90, backoff_s=0.05, all_down_s=60, health_interval_s=0.2, stall_s=1000)
+"""A hung server is seen by its /health within seconds, not by the 90 s of its requests."""
 On = Callable[[int], None]
 
 
+@pytest.fixture(scope="module")
+def started() -> Iterator[list[Server]]:
+    with servers(3, lambda: Server(delay_s=0.01)) as running:
+        yield running
+
+
 @pytest.fixture
-def three() -> Iterator[list[Server]]:
-    with servers(3, lambda: Server(delay_s=0.01)) as started:
-        yield started
+def three(started: list[Server]) -> list[Server]:
+    for server in started:
+        if server.process.poll() is not None:  # an earlier test's victim
+            server.start()
+    return started
 
 
-def _run(started: list[Server], at_done: On, config: ClientConfig = CONFIG) -> tuple[list[Completion], Stats]:
+class _Asking:
+    """Requests as long as `more` says so, after the first COUNT; what they were answered, in `results`."""
+
+    def __init__(self, more: Callable[["_Asking"], bool] = lambda asking: False) -> None:
+        self.more = more
+        self.count = 0
+        self.results: list[Completion] = []
+
+    def __iter__(self) -> Iterator[Request]:
+        deadline = time.monotonic() + MOST_S
+        while self.count < COUNT or (self.more(self) and time.monotonic() < deadline):
+            yield Request(f"k{self.count}", f"p{self.count}", SAMPLING)
+            self.count += 1
+
+    def by(self, server: Server) -> list[int]:
+        """Which of the answers it gave."""
+        return [number for number, c in enumerate(self.results) if c.replica == server.url]
+
+
+def _run(
+    started: list[Server],
+    at_done: On,
+    config: ClientConfig = CONFIG,
+    asking: _Asking | None = None,
+    on_tick: Callable[[Stats], None] | None = None,
+) -> tuple[_Asking, Stats]:
     """Every request answered, and answered right; `at_done` is told how many are."""
-    results: list[Completion] = []
+    asking = asking or _Asking()
+    results = asking.results
 
     def keep(completions: list[Completion]) -> None:
         results.extend(completions)
         at_done(len(results))
 
-    requests = (Request(f"k{i}", f"p{i}", SAMPLING) for i in range(COUNT))
-    stats = complete(requests, [server.endpoint for server in started], config, keep)
-    assert Counter(c.key for c in results) == Counter(f"k{i}" for i in range(COUNT))
+    stats = complete(asking, [server.endpoint for server in started], config, keep, on_tick)
+    assert Counter(c.key for c in results) == Counter(f"k{i}" for i in range(asking.count))
     assert all(c.error is None and c.text == answer_text(f"p{c.key[1:]}", 3) for c in results)
-    return results, stats
+    return asking, stats
 
 
 def _once(number: int, action: Callable[[], None]) -> On:
     return lambda done: action() if done == number else None
 
 
-def _by(server: Server, results: list[Completion]) -> list[int]:
-    return [number for number, c in enumerate(results) if c.replica == server.url]
-
-
 def test_one_dies(three: list[Server]) -> None:
-    results, stats = _run(three, _once(100, three[0].stop))
-    assert max(_by(three[0], results)) < 140
+    asked, stats = _run(three, _once(100, three[0].stop))
+    assert max(asked.by(three[0])) < 140
     assert stats.retries.total() > 0 and stats.up == 2
 
 
 def test_one_hangs_and_its_requests_go_elsewhere(three: list[Server]) -> None:
-    """Stopped, it still accepts connections; nothing but its silence on /health tells. Requests time out after 30 s."""
+    """Stopped, it still accepts connections; nothing but its silence on /health tells."""
     victim = three[1]
     with _continued(victim):
-        started = time.monotonic()
-        results, stats = _run(three, _once(100, lambda: victim.process.send_signal(signal.SIGSTOP)), _impatient())
-        assert time.monotonic() - started < CONFIG.timeout_s
-    assert max(_by(victim, results)) < 140
+        asked, stats = _run(three, _once(100, lambda: victim.process.send_signal(signal.SIGSTOP)))
+    assert max(asked.by(victim)) < 140
     assert stats.up == 2
+    assert not stats.retries["timeout"], "its requests were not waited for"
 
 
-def test_one_hangs_and_comes_back(three: list[Server]) -> None:
-    victim = three[2]
+def test_one_hangs_and_comes_back(three: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nemo_ext.serving.client.TICK_S", 0.05)
+    victim, back = three[2], 0
 
     def at(done: int) -> None:
         if done == 100:
             victim.process.send_signal(signal.SIGSTOP)
-            threading.Timer(3.0, victim.process.send_signal, (signal.SIGCONT,)).start()
-        time.sleep(0.01)  # the others take their time, so that it can come back
+        time.sleep(0.005)  # fewer requests until it is back
+
+    def tick(stats: Stats) -> None:
+        nonlocal back
+        if not back and stats.up == 2:
+            victim.process.send_signal(signal.SIGCONT)
+            back = stats.done
+
+    def answers(asked: _Asking) -> int:
+        return sum(number > back + 50 for number in asked.by(victim))
 
     with _continued(victim):
-        results, stats = _run(three, at, _impatient())
+        asked, stats = _run(three, at, asking=_Asking(lambda asked: not back or answers(asked) <= 10), on_tick=tick)
     assert stats.up == 3
-    after = [number for number in _by(victim, results) if number > 150]
-    assert len(after) > 10
+    assert back and answers(asked) > 10
 
 
 def test_one_is_restarted(three: list[Server]) -> None:
     def at(done: int) -> None:
         if done == 100:
             three[0].stop()
-        elif done == 300:
+        elif done == 200:
             three[0].start()
-        time.sleep(0.004)
 
-    results, stats = _run(three, at)
+    def again(asked: _Asking) -> bool:
+        return max(asked.by(three[0])) > 220
+
+    asked, stats = _run(three, at, asking=_Asking(lambda asked: not again(asked)))
     assert stats.up == 3
-    assert [number for number in _by(three[0], results) if number > 320]
+    assert again(asked)
 
 
 def test_an_engine_that_hangs_behind_a_healthy_front_is_left() -> None:
     """Requests stay open while /health says 200, as was seen with TensorRT-LLM."""
-    config = ClientConfig(timeout_s=60, backoff_s=0.05, all_down_s=15, health_interval_s=0.1, stall_s=0.6)
-    with servers(2) as (good, hung):
-        hung.stop()
-        hung.arguments = ["0", "0", "1000"]
-        hung.start()
-        started = time.monotonic()
+    config = ClientConfig(timeout_s=90, backoff_s=0.05, all_down_s=60, health_interval_s=0.1, stall_s=0.6)
+    with servers(1) as (good,), servers(1, lambda: Server(delay_s=1000)) as (hung,):
         results: list[Completion] = []
         requests = [Request(f"k{i}", f"p{i}", SAMPLING) for i in range(200)]
         stats = complete(requests, [good.endpoint, hung.endpoint], config, results.extend)
-        assert time.monotonic() - started < config.timeout_s
     assert len(results) == 200 and all(c.error is None and c.replica == good.url for c in results)
-    assert stats.retries.total() > 0
+    assert stats.retries.total() > stats.retries["timeout"] == 0
 
 
 def test_all_hang(three: list[Server]) -> None:
@@ -119,11 +153,6 @@ def test_all_hang(three: list[Server]) -> None:
     config = ClientConfig(timeout_s=60, backoff_s=0.05, all_down_s=1, health_interval_s=0.1)
     with _continued(*three), pytest.raises(ServersDown, match=r"no answer to /health in 0\.5 s"):
         _run(three, _once(100, stop_all), config)
-
-
-def _impatient() -> ClientConfig:
-    """A hung server is seen by its /health within seconds, not by the 30 s of its requests."""
-    return ClientConfig(timeout_s=30, backoff_s=0.05, all_down_s=15, health_interval_s=0.2)
 
 
 class _continued:
@@ -147,14 +176,10 @@ def _short_health_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hedged_requests_do_not_wait_for_a_slow_server() -> None:
-    config = ClientConfig(timeout_s=60, hedge_after_s=0.2)
-    with servers(2) as (good, slow):
-        slow.stop()
-        slow.arguments = ["0", "0", "20"]
-        slow.start()
+    config = ClientConfig(timeout_s=90, hedge_after_s=0.2)
+    with servers(1) as (good,), servers(1, lambda: Server(delay_s=1000)) as (slow,):
         results: list[Completion] = []
-        started = time.monotonic()
         requests = [Request(f"k{i}", f"p{i}", SAMPLING) for i in range(40)]
         stats = complete(requests, [good.endpoint, slow.endpoint], config, results.extend)
-        assert time.monotonic() - started < 15
+    assert not stats.retries["timeout"]
     assert len(results) == 40 == stats.done and all(c.error is None and c.replica == good.url for c in results)

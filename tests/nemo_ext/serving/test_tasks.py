@@ -76,7 +76,7 @@ def test_two_tasks_of_sglang(tmp_path: Path) -> None:
     try:
         assert wait_for([address], 60)[0].model == "m"
         assert json.loads(address.read_text())["version"] == "0.5"
-        wait_until((tmp_path / "argv-1.json").exists)
+        wait_until(lambda: (tmp_path / "argv-1.json").exists() and (tmp_path / "argv-1.json").stat().st_size > 0)
         first, second = (json.loads((tmp_path / f"argv-{rank}.json").read_text()) for rank in (0, 1))
         rank = first.index("--node-rank") + 1
         assert (first[rank], second[rank]) == ("0", "1")
@@ -84,12 +84,12 @@ def test_two_tasks_of_sglang(tmp_path: Path) -> None:
         met, listens = (first[first.index(flag) + 1] for flag in ("--dist-init-addr", "--port"))
         assert met.partition(":")[2] not in ("", listens)
         started[0].terminate()
-        assert started[0].wait(30) == 128 + 15
+        assert started[0].wait(60) == 128 + 15
         assert address.exists(), "only the first task's file"
     finally:
         for process in started:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def test_ports_are_distinct_free_and_below_those_of_outgoing_connections() -> None:

@@ -123,7 +123,6 @@ def test_an_audit_writes_no_rows(rows, keys, tmp_path: Path) -> None:
 
 def judge_of(verdict: Callable[[str, str], str]) -> Callable[[web.Request, int], Any]:
     async def judge(request: web.Request, index: int) -> web.Response:
-        await asyncio.sleep(0.005)
         first, _, second = (await request.json())["messages"][-1]["content"].partition(" ## ")
         message = {"message": {"role": "assistant", "content": verdict(first, second)}}
         usage = {"prompt_tokens": 3, "completion_tokens": 2}
@@ -242,21 +241,23 @@ def test_an_empty_data_set_and_one_all_of_copies(run, rows, keys) -> None:
         run("decontaminate", inputs=[rows(rows_of(PENS))], benchmarks=rows([]), folder="none", **keys)
 
 
-SLOW_PARTS = """
+SMALL_PARTS = """
 import sys, time
 from nemo_ext.curation import contamination_parts
 from recipes import run_stage
 write = contamination_parts._write
-def slowly(path, rows):
-    time.sleep(0.02)
+def write_or_hang(path, rows):
+    if path.name in sys.argv[2:]:
+        time.sleep(600)
     write(path, rows)
-contamination_parts.PART_PROBLEMS, contamination_parts._write = 5, slowly
+contamination_parts.PART_PROBLEMS, contamination_parts._write = 5, write_or_hang
 sys.exit(run_stage.main(["", sys.argv[1]]))
 """
 
 
-def _killed_when(path: Path, ready: Callable[[], bool]) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SLOW_PARTS, str(path)], cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+def _killed_when(path: Path, ready: Callable[[], bool], hangs_at: str = "") -> None:
+    """`hangs_at`: a part that is never written."""
+    process = subprocess.Popen([sys.executable, "-c", SMALL_PARTS, str(path), hangs_at], cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     while not ready() and process.poll() is None:
         time.sleep(0.002)
     assert process.poll() is None, "it was to be killed before its end"
@@ -265,7 +266,7 @@ def _killed_when(path: Path, ready: Callable[[], bool]) -> None:
 
 
 def _finished(path: Path) -> dict[str, bytes]:
-    done = subprocess.run([sys.executable, "-c", SLOW_PARTS, str(path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SMALL_PARTS, str(path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {
         name: (path.parent / name).read_bytes() for name in ("output.jsonl", "dropped.jsonl", "contaminated.jsonl")
@@ -278,8 +279,8 @@ def test_killed_while_it_retrieves(rows, keys, tmp_path: Path) -> None:
     settings = {"inputs": [rows(rows_of(*MANY))], "benchmarks": tests, "ngrams": [10], "workers": 1, **keys}
     path = write_config(tmp_path / "killed", "decontaminate", settings | {"name": "same"})
     found = lambda: sorted((path.parent / "candidates").glob("found_*.jsonl"))  # noqa: E731
-    _killed_when(path, lambda: len(found()) >= 3)
-    assert 3 <= len(found()) < 24 and not (path.parent / "contaminated.jsonl").exists()
+    _killed_when(path, lambda: len(found()) >= 3, hangs_at="found_00003.jsonl")
+    assert len(found()) == 3 and not (path.parent / "contaminated.jsonl").exists()
     first = found()[0].read_bytes()
     found()[0].write_bytes(b'{"hits":[],"near":[]}\n' * first.count(b"\n"))  # which shows whether it is done again
     result = _finished(path)
@@ -292,7 +293,14 @@ def test_killed_while_it_retrieves(rows, keys, tmp_path: Path) -> None:
 def test_killed_while_it_judges(rows, model, fake, tmp_path: Path) -> None:
     """No judgement that was stored is asked for again."""
     asked = MANY[:60]
-    server = fake(judge_of(lambda first, second: "True" if first.split()[1:] == second.split()[1:] else "False"))
+    answer, killed = judge_of(lambda a, b: "True" if a.split()[1:] == b.split()[1:] else "False"), False
+
+    async def judge(request: web.Request, index: int) -> web.Response:
+        while index > 60 and not killed:
+            await asyncio.sleep(0.005)
+        return await answer(request, index)
+
+    server = fake(judge)
     settings = {
         "inputs": [rows(rows_of(*asked))], "benchmarks": rows(benchmark_of(*(text.replace("Item", "Thing") for text in asked[::9]))),
         "model": model, "server": external(server), "prompt": JUDGE, "top_k": 3, "name": "same",
@@ -300,6 +308,7 @@ def test_killed_while_it_judges(rows, model, fake, tmp_path: Path) -> None:
     path = write_config(tmp_path / "killed", "decontaminate", settings)
     completions = path.parent / "completions.jsonl"
     _killed_when(path, lambda: completions.is_file() and completions.read_bytes().count(b"\n") > 50)
+    killed = True
     stored = completions.read_bytes().count(b"\n")
     _finished(path)
     total = 2 * 3 * len(asked)

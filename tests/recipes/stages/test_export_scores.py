@@ -28,6 +28,15 @@ def test_once_more_writes_the_same_files(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in run(_config(tmp_path)).outputs} == first
 
 
+def test_what_a_killed_run_had_begun_to_write_is_gone(tmp_path: Path) -> None:
+    write(tmp_path / "evaluate")
+    whole = {path: path.read_bytes() for path in run(_config(tmp_path)).outputs}
+    for path in list(whole):
+        path.rename(path.with_name(f".{path.name}.k1ll3d.tmp"))
+    assert {path: path.read_bytes() for path in run(_config(tmp_path)).outputs} == whole
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
 def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     (write(tmp_path / "evaluate") / "scores.json").unlink()
     with pytest.raises(ValueError, match="has no scores.json: give the folder of an evaluate"):

@@ -68,7 +68,13 @@ def test_another_prompt_matters_for_what_was_trained_here_and_not_for_the_teache
     }
     assert warnings(finished, {}) == []
     finished["student"] = _stage(tmp_path, "other", uses="evaluate", models={"average": "x"}, prompts={"b": "2"})
-    assert warnings(finished, {}) == ["The prompt of the evaluation is not the one the model was fine-tuned with."]
+    assert warnings(finished, {}) == [
+        "The prompt of the evaluation (b) is not the one the model was fine-tuned with (a)."
+    ]
+    finished["student"] = _stage(tmp_path, "same", uses="evaluate", models={"average": "x"}, prompts={"a": "2"})
+    assert warnings(finished, {})[0].endswith("fine-tuned with (a): they have one name and other texts.")
+    finished["more"] = _stage(tmp_path, "more", uses="prepare_sft", prompts={"c": "2"})
+    assert warnings(finished, {}) == [], "it is one of those that the data was prepared with"
 
 
 def test_the_prompt_of_a_training_in_another_run_is_looked_up(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 """rescore: rows of evaluations, of judges and of other tools under other graders; what was known of them stays known."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,23 @@ from tests.conftest import ROOT
 from tests.nemo_ext.evaluation.contracts import contract
 from tests.recipes.stages.conftest import Ran, lines, write_config
 
+CUT = """
+import os, signal, sys
+from itertools import islice
+from pathlib import Path
+from nemo_ext.row_parts import PartWriter
+from recipes import run_stage
+
+write = PartWriter.write
+
+def pieces(given):
+    yield from islice(given, 2)
+    os.killpg(0, signal.SIGKILL)
+
+PartWriter.write = lambda writer, given: write(writer, pieces(given))
+run_stage.run(Path(sys.argv[1]))
+"""
+"""Runs a stage, and kills it and its workers when two batches have been written."""
 Run = Callable[..., Ran]
 CONTRACT = contract(grader_version="old", num_samples=2, temperature=0.7)
 ANSWERS = {"1": ("0.5", r"\frac12", "0.5"), "2": ("7", "7.0", "8"), "3": ("-1", "999", "-1"), "4": ("x", None, None)}
@@ -202,20 +217,18 @@ def test_a_killed_run_is_taken_up_and_ends_the_same(run: Run, rows: Any, tmp_pat
             "id": str(i // 8),
             "problem": f"P{i // 8}",
             "expected_answer": str(i // 8 % 13),
-            "generation": rf"{'x' * 300} \boxed{{{i % 17}}}",
+            "generation": rf"{'x' * 3_000} \boxed{{{i % 17}}}",
         }
-        for i in range(8_000)
+        for i in range(1_000)
     ]
     source = rows(given)
     whole = run("rescore", "whole", input=source, benchmark="toy", workers=1)
     path = write_config(tmp_path / "cut", "rescore", {"input": source, "benchmark": "toy", "workers": 2})
-    argv = [sys.executable, "-m", "recipes.run_stage", str(path)]
-    with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
-        while process.poll() is None and not list(path.parent.glob(".output*.tmp")):
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert not (path.parent / "scores.json").exists()
-    again = run("rescore", "cut", input=source, benchmark="toy", workers=2)
+    argv = [sys.executable, "-c", CUT, str(path)]
+    ended = subprocess.run(argv, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert list(path.parent.glob(".output*.tmp")) and not (path.parent / "scores.json").exists()
+    again = run("rescore", "cut", input=source, benchmark="toy", workers=1)
     assert (again.folder / "output.jsonl").read_bytes() == (whole.folder / "output.jsonl").read_bytes()
     assert _scores(again)["benchmarks"] == _scores(whole)["benchmarks"]
     assert not list(again.folder.glob(".*.tmp"))

@@ -10,7 +10,7 @@ import torch
 from aiohttp import web
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from recipes.stages.score_rewards import Config, check
+from recipes.stages.score_rewards import TRIED, Asking, Config, check
 from tests.nemo_ext.serving.conftest import Running
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
 from tests.recipes.stages.conftest import Ran, external
@@ -75,15 +75,63 @@ def test_a_reply_without_a_score_is_null_and_counted(run: Run, rows: Write, mode
     assert ran.manifest["figures"]["no_score"] == ran.manifest["figures"]["scored"] == 1
 
 
-def test_a_server_that_scores_nothing_is_no_reward_model(run: Run, rows: Write, model: Any, fake: Any) -> None:
-    async def behave(request: web.Request, _: int) -> web.StreamResponse:
-        return reply_to(json.loads(await request.read()), "I like it.")
+async def _no_score(request: web.Request, _: int) -> web.StreamResponse:
+    return reply_to(json.loads(await request.read()), "I like it.")
 
-    with pytest.raises(
-        ValueError,
-        match="no reply is a score; the first is 'I like it.'.*redo=true stages.out.reuse_completions=false",
-    ):
-        _score(run, fake(behave), model, rows(_rows(2)))
+
+async def _nonsense(_: web.Request, __: int) -> web.StreamResponse:
+    return web.json_response({"score": 3.0})
+
+
+async def _no_such_path(_: web.Request, __: int) -> web.StreamResponse:
+    return web.Response(status=404, text="no such path")
+
+
+@pytest.mark.parametrize(
+    ("behave", "attempts", "said"),
+    [(_no_score, 1, "I like it"), (_nonsense, 2, r"the reply cannot be used, .*\"score\""), (_no_such_path, 1, "HTTP 404: no such")],
+)  # fmt: skip
+def test_a_server_that_scores_nothing_is_found_out_by_the_first_few(
+    run: Run, rows: Write, model: Any, fake: Any, behave: Any, attempts: int, said: str
+) -> None:
+    server, source = fake(behave), rows(_rows(40))
+    told = rf"none of the first 8 replies of http://.* is a score; one is .*{said}.*protocol=chat what .*\(others: pooling, likelihood\)"
+    with pytest.raises(ValueError, match=told):
+        _score(run, server, model, source, client={"backoff_s": 0.01})
+    assert len(server.bodies) == 8 * attempts, "and not all forty"
+    server.behave = _nim
+    assert len(_score(run, server, model, source).output) == 40, "nothing of it was kept"
+
+
+@pytest.mark.parametrize("status", [503, 400])
+def test_servers_that_are_busy_and_solutions_too_long_say_nothing_of_the_others(
+    run: Run, rows: Write, model: Any, fake: Any, status: int
+) -> None:
+    async def behave(request: web.Request, number: int) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        first = int(body["messages"][1]["content"][1:]) < TRIED
+        if first and (status == 400 or number < 2 * TRIED):
+            return web.Response(status=status, text="not now")
+        return await _nim(request, number)
+
+    ran = _score(run, fake(behave), model, rows(_rows(TRIED + 4)), client={"backoff_s": 0.01})
+    assert sum(row["reward"] is not None for row in ran.output) == (4 if status == 400 else TRIED + 4)
+
+
+def test_where_nothing_was_tried_all_replies_tell(run: Run, rows: Write, model: Any, fake: Any) -> None:
+    async def behave(request: web.Request, number: int) -> web.StreamResponse:
+        return web.Response(status=503) if number < 4 else await _no_score(request, number)
+
+    with pytest.raises(ValueError, match="none of 2 replies is a score.*redo=true stages.out.reuse_completions=false"):
+        _score(run, fake(behave), model, rows(_rows(2)), client={"backoff_s": 0.01})
+
+
+def test_a_request_is_made_once(run: Run, rows: Write, model: Any, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    make = Asking._request
+    monkeypatch.setattr(Asking, "_request", lambda self, row: made.append(row["generation"]) or make(self, row))
+    _score(run, fake(_nim), model, rows(_rows(30) + _rows(30)))
+    assert len(made) == 30 + TRIED, "the first few are tried before"
 
 
 def test_weights_for_another_model_say_what_there_is_and_replies_are_kept(

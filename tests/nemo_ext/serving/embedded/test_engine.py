@@ -119,7 +119,8 @@ def test_where_float32_depends_on_the_batch_the_engine_takes_float64(
 
 def test_generation_stops_at_the_context(tiny_checkpoint: Path) -> None:
     async def main() -> None:
-        engine = _engine(tiny_checkpoint, context_length=32)
+        engine = _engine(tiny_checkpoint, context_length=32, compute_dtype="float64")
+        assert engine.model.embedding.dtype == torch.float64
         sequence = _sequence(tuple(range(10, 40)), max_tokens=100)
         _run(engine, [sequence])
         assert (sequence.num_generated, sequence.finish_reason) == (2, "length")
