@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ONLY ?=
 CHECKED ?= # what make check has run just before, as in CI
 
-.PHONY: install quickstart test test-long test-short soak check format bench clean
+.PHONY: install quickstart test test-long test-launchers test-short soak check format bench clean
 
 install: $(VENV)/.installed
 
@@ -20,18 +20,22 @@ $(VENV)/.installed: requirements.lock
 quickstart: install
 	$(BIN)/python launchers/run.py +recipe=openmathinstruct2 +scale=tiny
 
-# the runs end to end, the cluster and the launchers take half of the time, mostly waiting: the rest runs beside them
+# three at once: the runs end to end and the cluster, which mostly wait; the launchers; the rest
 STRUCTURE := tests/test_structure.py tests/test_recipes.py
-LONG := tests/e2e tests/gpu tests/slurm tests/launchers
+LONG := tests/e2e tests/gpu tests/slurm
+LAUNCHERS := tests/launchers tests/containers
 
 test: install
-	$(MAKE) --no-print-directory -j2 test-long test-short
+	$(MAKE) --no-print-directory -j3 test-long test-launchers test-short
 
 test-long: install
 	$(BIN)/python -m pytest $(LONG)
 
+test-launchers: install
+	$(BIN)/python -m pytest $(LAUNCHERS)
+
 test-short: install
-	$(BIN)/python -m pytest tests $(LONG:%=--ignore=%) $(CHECKED:%=--ignore=%)
+	$(BIN)/python -m pytest tests $(foreach folder,$(LONG) $(LAUNCHERS) $(CHECKED),--ignore=$(folder))
 
 soak: install
 	$(BIN)/python -m pytest -m soak tests

@@ -55,11 +55,16 @@ def resources_of(server: DictConfig) -> DictConfig:
 
 
 def benchmarks(names: Iterable[str]) -> DictConfig:
-    """Raises ValueError when two would have the same name, as rows and tables tell them apart by it."""
+    """Raises ValueError for a file of another kind, and when two would have the same name, as rows and tables tell them
+    apart by it."""
     found: dict[str, DictConfig] = {}
     for given in names:
         path = Path(given)
         of_ones_own = path.name.endswith(ROW_FILES)
+        if not of_ones_own and "/" in given:
+            raise ValueError(
+                f"benchmarks: {given}: a benchmark of your own is a file that ends in {', '.join(ROW_FILES)}"
+            )
         name = path.name.split(".")[0] if of_ones_own else given
         if name in found:
             raise ValueError(

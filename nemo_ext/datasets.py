@@ -98,7 +98,7 @@ def _solution_and_answer(raw: Row) -> tuple[str | None, str]:
 
 def _answer(value: Any) -> str:
     """An answer as text; 27.0, as AMC files have it, is 27."""
-    if isinstance(value, bool) or value is None:
+    if value is None or isinstance(value, bool | dict | list):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

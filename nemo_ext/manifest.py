@@ -40,6 +40,8 @@ class Facts:
     tokens: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     """Anything else worth showing: accuracies, counts, rates."""
+    scratch: list[Path] = field(default_factory=list)
+    """Folders of use to a killed run alone, which are removed once the stage is whole."""
 
 
 def write(

@@ -8,6 +8,7 @@ import fcntl
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -87,6 +88,8 @@ def run(path: Path) -> None:
             digest = config_hash({str(key): value for key, value in content.items()})
             seconds = time.monotonic() - started
             manifest.write(folder, config.name, config.uses, digest, facts, seconds, image)
+            for scratch in facts.scratch:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _record(path: Path, error: Exception) -> None:

@@ -10,11 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # a shell that starts a job in the background has it ignore SIGINT, and so would every process a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# more threads only spin where other work has the cores; before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The same examples every time, and as long for each as a busy machine needs; --hypothesis-profile=fuzz looks for new ones.
+_PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", derandomize=True, **_PATIENT)
+settings.register_profile("fuzz", max_examples=2000, **_PATIENT)
+settings.load_profile("suite")
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 

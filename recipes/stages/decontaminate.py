@@ -126,12 +126,12 @@ def run(cfg: Config) -> Facts:
     judged = _ask(cfg, parts, tests) if cfg.judge == "llm" else ((n, row, f.hits, 0) for n, row, f in parts.read())
     audit, toy = _write_found(cfg, judged, parts, tests)
     written = _write_rows(cfg, files)
-    shutil.rmtree(folder / CANDIDATES)  # a copy of every problem, of use to a killed run alone
     return Facts(
         inputs=[*files, *benchmark_files],
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt and cfg.judge == "llm" else {},
         server=describe_server(cfg) if cfg.judge == "llm" else {},
         figures=audit.figures | toy | {"table": str(folder / AUDIT)},
+        scratch=[folder / CANDIDATES],  # a copy of every problem
         **written,
     )
 

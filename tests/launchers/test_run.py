@@ -171,10 +171,12 @@ def test_paths_of_the_user_are_relative_to_the_user(
     assert f"path: {tmp_path}/mine.jsonl" in shown
 
 
-def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_benchmarks_of_one_name_and_other_files_are_refused(tmp_path: Path) -> None:
     """Before, the second took the place of the first, unsaid."""
     with pytest.raises(ValueError, match=r"b/aime.jsonl would be called 'aime', as another one before it is"):
         resolvers.benchmarks(["a/aime.parquet", "b/aime.jsonl"])
     with pytest.raises(ValueError, match="'gsm8k'"):
         resolvers.benchmarks(["gsm8k", "mine/gsm8k.jsonl"])
+    with pytest.raises(ValueError, match=r"mine/aime.csv: a benchmark of your own is a file that ends in .*\.jsonl"):
+        resolvers.benchmarks(["mine/aime.csv"])
     assert list(resolvers.benchmarks(["gsm8k", "a/aime.parquet", "b/amc.v2.jsonl"])) == ["gsm8k", "aime", "amc"]

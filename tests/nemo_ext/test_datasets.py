@@ -54,7 +54,9 @@ def test_no_problem(raw: dict) -> None:
         normalise(raw, "x")
 
 
-@pytest.mark.parametrize("more", [{}, {"answer": None}, {"answer": ""}, {"solution": "no box"}, {"answer": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"answer": None}, {"answer": ""}, {"solution": "no box"}, {"answer": True}, {"answer": {"a": 1}}]
+)
 def test_no_answer(more: dict) -> None:
     with pytest.raises(BadRow, match="^no_answer$"):
         normalise({"problem": "P", **more}, "x")
