@@ -166,7 +166,7 @@ def _read_batches(part: Part, index: int, key: Key | None) -> Iterator[Batch]:
 
 
 def _chunks(part: Part) -> Iterator[tuple[int, bytes]]:
-    """(where they begin, whole lines), about BATCH_BYTES at a time.
+    """(where they begin, whole lines), one or two BATCH_BYTES at a time.
 
     A line beyond MAX_ROW_BYTES comes alone, and only so much of it as shows its length.
     """
@@ -175,7 +175,8 @@ def _chunks(part: Part) -> Iterator[tuple[int, bytes]]:
             handle.seek(part.start)
         left = part.end - part.start if part.is_range else None
         offset, torn, torn_length = part.start, b"", 0
-        while data := handle.read(BATCH_BYTES if left is None else min(BATCH_BYTES, left)):
+        # a batch of a file that can be entered is a little over BATCH_BYTES, and so read at once
+        while data := handle.read(BATCH_BYTES if left is None else min(2 * BATCH_BYTES, left)):
             left = None if left is None else left - len(data)
             if torn_length > MAX_ROW_BYTES and (end := data.find(b"\n") + 1):
                 yield offset, torn + b"\n"

@@ -30,7 +30,11 @@ def is_own(path: Path) -> bool:
 
 def own_lines(batch: Batch) -> list[bytes]:
     """The lines of a batch of a stage's own file, where none is blank."""
-    return [line for _, lines in batch.pieces() for line in lines[:-1].split(b"\n")]
+    found: list[bytes] = []
+    for _, lines in batch.pieces():
+        found += lines.split(b"\n")
+        found.pop()  # after the last newline
+    return found
 
 
 def count_usable(batch: Batch) -> int:
