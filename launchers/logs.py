@@ -123,8 +123,9 @@ def wait_for_logs(run_dir: Path, args: argparse.Namespace, queue: Queue) -> tupl
 def show(stage: StageFiles, logs: list[Log], args: argparse.Namespace) -> None:
     log = logs[0]
     print(title(stage, log, logs), file=sys.stderr)
-    follower = Follower(log.path, log.path.stat().st_size)
-    lines = log_files.errors(log.path, args.lines) if args.errors else log_files.tail(log.path, args.lines)
+    end = log_files.end_of_lines(log.path) if args.follow else None  # what comes after it is the follower's to tell
+    follower = Follower(log.path, end or 0)
+    lines = log_files.errors(log.path, args.lines) if args.errors else log_files.tail(log.path, args.lines, end)
     if args.errors and not lines:
         print("no line of it looks like an error", file=sys.stderr)
     for line in lines:

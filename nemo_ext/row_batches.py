@@ -4,6 +4,7 @@ Parts are what a killed stage need not do again, batches what a worker process g
 files alone, so neither the number of workers nor a restart changes what a stage writes.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from nemo_ext.rows import MAX_ROW_BYTES, open_lines, parquet_rows
 PART_BYTES = 256 << 20
 BATCH_BYTES = 1 << 20
 PARQUET_ROWS = 512  # of one batch
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
 
 Key = Callable[[bytes], Any]
@@ -61,26 +63,33 @@ def parts(files: Iterable[Path], part_bytes: int = PART_BYTES, key: Key | None =
     """Every file in order, cut at the first line after each multiple of `part_bytes` that begins another group.
 
     Raises:
-        ValueError: a file holds one JSON array.
+        ValueError: a file holds one JSON array, or UTF-16.
     """
     found: list[Part] = []
     for path in files:
-        _refuse_array(path)
+        _refuse_other_forms(path)
         whole = Part(path, 0, path.stat().st_size)
         edges = list(_edges(whole, part_bytes, key)) if whole.is_range else [0, whole.end]
         found += [Part(path, start, end) for start, end in pairwise(edges)]
     return found
 
 
-def _refuse_array(path: Path) -> None:
-    """All rows on one line, or each over several, would be dropped as malformed, after hours of a large file."""
-    if path.suffix in {".json", ".jsonl"}:
-        with path.open("rb") as handle:
-            if ARRAY.match(handle.read(64)):
-                raise ValueError(
-                    f"{path}: one JSON array, and rows are read one JSON object a line. Convert it: "
-                    f"jq -c '.[]' {path.name} > rows.jsonl"
-                )
+def _refuse_other_forms(path: Path) -> None:
+    """All rows on one line, each over several, or in UTF-16: all would be dropped as malformed, after hours of a large
+    file."""
+    if path.suffix not in {".json", ".jsonl"}:
+        return
+    with path.open("rb") as handle:
+        head = handle.read(64)
+    if ARRAY.match(head):
+        raise ValueError(
+            f"{path}: one JSON array, and rows are read one JSON object a line. Convert it: "
+            f"jq -c '.[]' {path.name} > rows.jsonl"
+        )
+    if head.startswith(UTF_16):
+        raise ValueError(
+            f"{path}: UTF-16, and rows are read as UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 {path.name} > rows.jsonl"
+        )
 
 
 def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:

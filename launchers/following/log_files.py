@@ -55,14 +55,28 @@ def _in_folder(folder: Path, task: int) -> list[Log]:
     return [Log(task, e.name.removesuffix(".log"), Path(e.path), stat.st_size, stat.st_mtime) for e, stat in entries]
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines, read from the end."""
+def tail(path: Path, lines: int, end: int | None = None) -> list[str]:
+    """The last lines, read from the end, or from byte `end`."""
     with path.open("rb") as handle:
-        return _split(_end(handle, lines))[-lines:] if lines > 0 else []
+        return _split(_end(handle, lines, end))[-lines:] if lines > 0 else []
 
 
-def _end(handle: IO[bytes], lines: int) -> bytes:
-    position = handle.seek(0, os.SEEK_END)
+def end_of_lines(path: Path) -> int:
+    """The byte where its last whole line ends: one that is being written comes later."""
+    with path.open("rb") as handle:
+        position = handle.seek(0, os.SEEK_END)
+        while position > 0:
+            start = max(0, position - BLOCK)
+            handle.seek(start)
+            newline = handle.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            position = start
+    return 0
+
+
+def _end(handle: IO[bytes], lines: int, end: int | None) -> bytes:
+    position = handle.seek(0, os.SEEK_END) if end is None else end
     blocks: list[bytes] = []
     newlines = 0
     while position > 0 and newlines <= lines:

@@ -251,7 +251,9 @@ def test_text_that_parquet_has_as_bytes(tmp_path: Path) -> None:
     assert read(tmp_path / "out", "output")[0]["problem"] == "2\u00d73?"
 
 
-@pytest.mark.parametrize("name", ["cut.jsonl.zst", "not.jsonl.zst", "damaged.parquet", "array.json", "pretty.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["cut.jsonl.zst", "not.jsonl.zst", "damaged.parquet", "array.json", "pretty.jsonl", "utf16.jsonl"]
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     path, text = tmp_path / name, b"".join(json.dumps(row).encode() + b"\n" for row in numbered(3000, 50))
     if name.startswith("cut"):
@@ -260,9 +262,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         pq.write_table(pa.Table.from_pylist(numbered(3000, 50)), path)
         whole = path.read_bytes()
         path.write_bytes(whole[:40] + bytes(200) + whole[240:])
+    elif name.startswith("utf16"):
+        path.write_bytes(text.decode().encode("utf-16"))
     else:
         path.write_bytes(b"plain" if name.startswith("not") else json.dumps(numbered(3), indent=2).encode())
-    with pytest.raises(ValueError, match=rf"{name}: (cut off or damaged|one JSON array)"):
+    with pytest.raises(ValueError, match=rf"{name}: (cut off or damaged|one JSON array|UTF-16, )"):
         map_rows(tmp_path / "out", [path], make_odd_out)
 
 
