@@ -180,7 +180,6 @@ class Asking:
         self.model = model
         named = required_keys(cfg.prompt) if cfg.protocol == "likelihood" and cfg.prompt is not None else {"problem"}
         self._columns = [*sorted(named), "generation"]
-        self._keys: dict[bytes, str] = {}
         self._template = ChatTemplate.of(cfg.model) if cfg.protocol == "likelihood" else None
 
     def identity(self, row: "Row") -> bytes:
@@ -189,16 +188,7 @@ class Asking:
 
         return hashlib.blake2b(orjson.dumps([row.get(name) for name in self._columns]), digest_size=16).digest()
 
-    def key(self, row: "Row") -> str:
-        """Of its request, which `request` has made before."""
-        return self._keys.get(self.identity(row)) or self.request(row).key
-
     def request(self, row: "Row") -> "Request":
-        made = self._request(row)
-        self._keys[self.identity(row)] = made.key
-        return made
-
-    def _request(self, row: "Row") -> "Request":
         from nemo_ext.serving.requests import Request, Sampling, request_key
 
         sampling, protocol = Sampling(0.0, 1.0, 0, 1, (), None), self.cfg.protocol
@@ -238,7 +228,7 @@ def scorer(
 ) -> "Callable[[list[Row], Counter[str]], Iterator[tuple[Row, str | None]]]":
     def score(rows: "list[Row]", counts: Counter[str]) -> "Iterator[tuple[Row, str | None]]":
         for row in rows:
-            key = asking.key(row) if is_asked(row) else None
+            key = asking.request(row).key if is_asked(row) else None
             if key is None or key not in store:
                 counts["not_asked" if key is None else "no_reply"] += 1
                 yield row | {"reward": row.get("reward")}, None

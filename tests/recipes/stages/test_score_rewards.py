@@ -10,7 +10,7 @@ import torch
 from aiohttp import web
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from recipes.stages.score_rewards import TRIED, Asking, Config, check
+from recipes.stages.score_rewards import TRIED, Config, check
 from tests.nemo_ext.serving.conftest import Running
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
 from tests.recipes.stages.conftest import Ran, external
@@ -124,14 +124,6 @@ def test_where_nothing_was_tried_all_replies_tell(run: Run, rows: Write, model: 
 
     with pytest.raises(ValueError, match="none of 2 replies is a score.*redo=true stages.out.reuse_completions=false"):
         _score(run, fake(behave), model, rows(_rows(2)), client={"backoff_s": 0.01})
-
-
-def test_a_request_is_made_once(run: Run, rows: Write, model: Any, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    make = Asking._request
-    monkeypatch.setattr(Asking, "_request", lambda self, row: made.append(row["generation"]) or make(self, row))
-    _score(run, fake(_nim), model, rows(_rows(30) + _rows(30)))
-    assert len(made) == 30 + TRIED, "the first few are tried before"
 
 
 def test_weights_for_another_model_say_what_there_is_and_replies_are_kept(
