@@ -84,7 +84,9 @@ def test_the_last_lines_are_read_from_the_end(tmp_path: Path) -> None:
     assert len(log_files.tail(path, 9999)) == 5000 and log_files.tail(path, 0) == []
     path.write_bytes(b"one\n\ntwo\r\nthree\xff half")
     assert log_files.tail(path, 3) == ["", "two", "three\ufffd half"]
-    assert log_files.tail(path, 3, log_files.end_of_lines(path)) == ["one", "", "two"], "without the line being written"
+    assert log_files.tail(path, 3, log_files.end_of_lines(path)) == ["one", "", "two"], (
+        "without the line being written"
+    )
     path.write_bytes(b"whole\n" + b"x" * 200_000)
     assert log_files.end_of_lines(path) == len("whole\n")
     path.write_text("")
