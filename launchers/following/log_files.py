@@ -64,15 +64,9 @@ def tail(path: Path, lines: int, end: int | None = None) -> list[str]:
 def end_of_lines(path: Path) -> int:
     """The byte where its last whole line ends: one that is being written comes later."""
     with path.open("rb") as handle:
-        position = handle.seek(0, os.SEEK_END)
-        while position > 0:
-            start = max(0, position - BLOCK)
-            handle.seek(start)
-            newline = handle.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            position = start
-    return 0
+        size = handle.seek(0, os.SEEK_END)
+        content = _end(handle, 0, size)
+    return size - len(content) + content.rfind(b"\n") + 1
 
 
 def _end(handle: IO[bytes], lines: int, end: int | None) -> bytes:

@@ -14,6 +14,7 @@ Light imports only: the login node reads this.
 """
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -49,7 +50,7 @@ class Server:
 
 
 @dataclass(kw_only=True)
-class GpuServer(Server):
+class GpuServer(Server, ABC):
     """One replica uses tp_size * pp_size GPUs, on `nodes` nodes."""
 
     tp_size: int = 1
@@ -96,9 +97,9 @@ class GpuServer(Server):
         """The kind of MPI that starts those processes; None: none does."""
         return None
 
+    @abstractmethod
     def kv_gib(self, total: float, weights: float, buffers: float) -> float:
         """Of each GPU's memory, what this server gives to the key-value cache. All in GiB."""
-        raise NotImplementedError
 
     def sequence_length(self, model: Model) -> int:
         """Tokens of prompt and completion that one sequence may have.

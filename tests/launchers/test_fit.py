@@ -72,7 +72,7 @@ def test_what_fits_is_not_refused() -> None:
     assert why_not_fit(stage, config(8, tensor=4), L8, gpu_named("h100")) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.sampled_from([L8, L70]),
     nodes=st.sampled_from([1, 2, 8, 32]),

@@ -191,7 +191,7 @@ def test_groups_are_never_cut(tmp_path: Path) -> None:
     assert {row["size"] for row in read(tmp_path / "out", "output")} == {7, 8000 % 7}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=40), part_bytes=st.integers(1, 400))
 def test_parts_and_batches_hold_every_line_once(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], part_bytes: int

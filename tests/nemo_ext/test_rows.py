@@ -22,7 +22,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.dictionaries(st.text(), values, max_size=4), max_size=5))
 def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, data: list[dict]) -> None:
     folder = tmp_path_factory.mktemp("rows")
@@ -111,7 +111,6 @@ def test_input_files_are_a_stage_s_or_its_tasks(tmp_path: Path) -> None:
         rows.input_files(tmp_path / "none")
 
 
-@settings(deadline=None)
 @given(st.text(), st.integers(1, 40))
 def test_a_row_is_in_exactly_one_shard(row_id: str, shards: int) -> None:
     assert sum(rows.in_shard(row_id, shard, shards) for shard in range(shards)) == 1

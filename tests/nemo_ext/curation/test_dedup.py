@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ext.curation.dedup import Names, collapsed, first_equal, read_keys, row_key
@@ -30,7 +30,6 @@ def test_columns_do_not_run_together() -> None:
     assert row_key({"a": [1, {"b": "\x00"}]}, ["a"]) == row_key({"a": [1, {"b": "\x00"}]}, ["a"])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40))
 def test_first_equal(pairs: list[tuple[int, int]]) -> None:
     found = first_equal(np.array(pairs, np.uint64).reshape(-1, 2))

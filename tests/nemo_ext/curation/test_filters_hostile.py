@@ -113,7 +113,7 @@ def test_near_duplicates_of_anything() -> None:
     assert len(band_hashes([normalised(text) for text in [*texts, "", "\x00", "a"]], 0.8)) == len(texts) + 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.sampled_from(["\\boxed{", "}", "{", "=", "1", " + ", "2.5", "\n", "```python\n", "```output\n", "```\n", "<llm-code>",

@@ -80,7 +80,7 @@ def test_hits_come_longest_first_and_a_repeated_ngram_counts_once() -> None:
 texts = st.lists(st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join), max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(corpus=texts, queries=texts, n=st.integers(1, 4))
 def test_finds_what_comparing_all_pairs_finds(corpus: list[str], queries: list[str], n: int) -> None:
     def grams(text: str) -> set[tuple[str, ...]]:

@@ -27,7 +27,7 @@ def plain(corpus: list[str], asked: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("common_share", [-1.0, 0.3, 2.0])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(corpora=corpora, asked=queries, k=st.integers(1, 4))
 def test_ranks_as_scikit_learn_does(common_share: float, corpora: list[list[str]], asked: list[str], k: int) -> None:
     """Whether terms are columns of the dense product, postings, or some of each."""

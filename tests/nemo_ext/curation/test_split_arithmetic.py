@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ext.curation.arithmetic import wrong_statement
@@ -53,7 +53,6 @@ def test_leaves_the_rest_alone(text: str) -> None:
     assert split_arithmetic(text) == text
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 99), min_size=3, max_size=6), st.lists(st.sampled_from("+-*"), min_size=5, max_size=5))
 def test_steps_are_true(numbers: list[int], operators: list[str]) -> None:
     expression = str(numbers[0]) + "".join(f" {op} {n}" for op, n in zip(operators, numbers[1:], strict=False))
@@ -64,7 +63,6 @@ def test_steps_are_true(numbers: list[int], operators: list[str]) -> None:
     assert split.startswith(f"So {expression} = ") and split.endswith(f" = {eval(expression)} in all.")
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="0123456789+-*/()=. x\n", max_size=80))
 def test_only_adds(text: str) -> None:
     split = split_arithmetic(text)

@@ -60,7 +60,7 @@ LENGTHS = {name: Bounded(content) for name, content in KINDS.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts, st.integers(-3, 3))
 def test_is_what_counting_says(kind: str, text: str, offset: int) -> None:
     truth = Counted(lambda text: len(COUNTERS[kind].encode(text, add_special_tokens=False).ids))

@@ -54,14 +54,14 @@ def test_mcnemar_is_the_two_sided_binomial(b: int, c: int) -> None:
     assert mcnemar(b, c) == pytest.approx(brute)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_mcnemar_is_scipys_exact_test(b: int, c: int) -> None:
     scipys = scipy_stats.binomtest(b, b + c).pvalue if b + c else 1.0
     assert mcnemar(b, c) == pytest.approx(scipys, rel=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 5000), st.data())
 def test_wilson_is_scipys(n: int, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, n))
@@ -95,7 +95,7 @@ def test_pass_at_k_by_brute_force(n: int, data: st.DataObject) -> None:
     assert pass_at_k(n, c, k) == pytest.approx(sum(min(subset) < c for subset in subsets) / len(subsets))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 600), st.data())
 def test_pass_at_k_is_chens_formula_in_exact_fractions(n: int, data: st.DataObject) -> None:
     """1 - C(n - c, k) / C(n, k), for every c at once."""

@@ -20,7 +20,7 @@ answers = (
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(answers, answers)
 @example("0/0", "0")
 @example("\\frac{1}{0}", "1")
@@ -34,7 +34,7 @@ def test_rules_never_raise_and_are_symmetric(left: str, right: str) -> None:
         assert forward is None or forward.equal in (True, False, None)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(answers)
 def test_an_answer_equals_itself_in_dollars_and_spaces(answer: str) -> None:
     if answer.strip():
@@ -43,7 +43,7 @@ def test_an_answer_equals_itself_in_dollars_and_spaces(answer: str) -> None:
         assert padded is not None and padded.equality in (EQUAL, UNDECIDED)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(PIECES, max_size=20).map("".join) | st.text(), st.sampled_from(sorted(EXTRACTORS)))
 def test_extraction_never_raises_and_finds_a_part_of_the_text(text: str, extractor: str) -> None:
     found = extract_answer(text, extractor)

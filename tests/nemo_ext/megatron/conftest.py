@@ -11,11 +11,6 @@ from tests.nemo_ext.megatron.ranks import run_ranks
 from tests.nemo_ext.megatron.tiny import PLAIN_ROPE, save_data, save_llama
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("megatron")

@@ -42,7 +42,7 @@ def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: 
     return torch.cat(outputs).float()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=8), padding=st.integers(0, 9))
 def test_each_sample_attends_to_itself(lengths: list[int], padding: int) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -27,7 +27,7 @@ def blocks(tensors: dict[str, torch.Tensor], length: int) -> Iterator[torch.Tens
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     length=st.integers(1, 40),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_file_is_the_library_s_byte_for_byte(
     tmp_path: Path, sizes: dict[str, tuple[int, ...]], dtype: torch.dtype, length: int
 ) -> None:

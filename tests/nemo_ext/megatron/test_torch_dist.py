@@ -45,7 +45,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tensor, Torc
 
 
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_box_equals_the_slice(stored: tuple[torch.Tensor, TorchDistReader], data: st.DataObject) -> None:
     tensor, reader = stored
     ranges = [

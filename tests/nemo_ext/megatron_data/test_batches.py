@@ -13,7 +13,7 @@ from nemo_ext.megatron.packing import count_packs
 from tests.nemo_ext.megatron_data.samples import write
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 103), st.integers(0, 99), st.booleans(), st.integers(0, 3))
 def test_an_epoch_is_a_permutation(data: PackedData, size: int, seed: int, shuffle: bool, epoch: int) -> None:
     batches = Batches(data, size, 64, seed, shuffle)
@@ -50,7 +50,7 @@ def test_packs_hold_the_step_s_samples(data: PackedData) -> None:
     assert sorted(index for pack in batches.epoch_packs() for index in pack) == list(range(103))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(0, 99), st.booleans(), st.integers(20, 64), st.integers(0, 3))
 def test_global_packs_partition_an_epoch(
     data: PackedData, size: int, seed: int, shuffle: bool, length: int, epoch: int
@@ -142,7 +142,7 @@ def test_every_rank_gets_as_many_packs(packs: list[list[int]], size: int, multip
     assert all(share == sorted(share, key=lambda pack: not pack) for share in shares), "empty packs come last"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 8), st.sampled_from(["windowed", "global"]), st.integers(0, 99))
 def test_ranks_get_about_as_many_tokens(data: PackedData, size: int, packing: str, seed: int) -> None:
     packs = Batches(data, 103, 32, seed, packing=packing, packs_per_step=None).step(0)
@@ -187,7 +187,7 @@ def test_a_full_and_an_empty_pack(tmp_path: Path) -> None:
     assert not empty["counts"].any() and not microbatch(data, [], 3, "samples")["counts"].any()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 40), st.integers(0, 99))
 def test_a_microbatch_trains_each_trained_token_once_from_the_token_before(
     data: PackedData, step: int, seed: int
@@ -205,7 +205,7 @@ def test_a_microbatch_trains_each_trained_token_once_from_the_token_before(
         assert not mask[[start - 1 for start in starts[1:]]].any(), "no sample's last token predicts the next sample"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 40), st.sampled_from(["tokens", "samples"]), st.sampled_from([1, 2, 3, 4]))
 def test_weights_and_counts_may_be_sliced(data: PackedData, step: int, loss_mean: str, slices: int) -> None:
     """Summed over context parallel slices and packs they are the step's, and a sample's weights make 1."""

@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ext.megatron.packing import assign_packs, best_fit_decreasing, count_packs, efficiency
@@ -12,7 +12,6 @@ problems = st.integers(1, 200).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(problems)
 def test_every_sample_once_and_no_pack_too_full(problem: tuple[list[int], int]) -> None:
     lengths, capacity = problem
@@ -22,7 +21,6 @@ def test_every_sample_once_and_no_pack_too_full(problem: tuple[list[int], int]) 
     assert packs == best_fit_decreasing(lengths, capacity)
 
 
-@settings(deadline=None)
 @given(problems)
 def test_it_is_best_fit_decreasing(problem: tuple[list[int], int]) -> None:
     """Against the definition, written the slow way: as many packs, and packs of the same fill."""
@@ -39,7 +37,6 @@ def test_it_is_best_fit_decreasing(problem: tuple[list[int], int]) -> None:
     assert sorted(capacity - sum(lengths[i] for i in pack) for pack in packs) == sorted(rooms)
 
 
-@settings(deadline=None)
 @given(problems)
 def test_packs_are_the_sequential_algorithm_s(problem: tuple[list[int], int]) -> None:
     """Which samples meet, not only how full packs get: the hashes of data that exists depend on it. The tightest pack
@@ -57,7 +54,6 @@ def test_packs_are_the_sequential_algorithm_s(problem: tuple[list[int], int]) ->
     assert best_fit_decreasing(lengths, capacity) == packs
 
 
-@settings(deadline=None)
 @given(problems)
 def test_an_array_of_packs_says_the_same(problem: tuple[list[int], int]) -> None:
     lengths, capacity = np.asarray(problem[0], np.int32), problem[1]

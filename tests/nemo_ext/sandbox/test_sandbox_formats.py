@@ -29,7 +29,7 @@ def test_fenced_byte_for_byte() -> None:
 
 @FORMATS
 @given(before=PLAIN, code=PLAIN, space=st.sampled_from(["", "\n", " \n\n"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_block_at_the_end_is_found(form: Format, before: str, code: str, space: str) -> None:
     text = before + "\n" + block(form, code)
     found = find_block(form, text + space)
@@ -41,7 +41,7 @@ def test_the_block_at_the_end_is_found(form: Format, before: str, code: str, spa
 
 @FORMATS
 @given(text=PLAIN, code=PLAIN)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_block_that_is_not_at_the_end_or_not_closed_is_none(form: Format, text: str, code: str) -> None:
     assert find_block(form, text) is None
     assert find_block(form, block(form, code) + "\nand on") is None
@@ -83,7 +83,7 @@ def test_cut_keeps_what_it_says(text: str, limit: int, keep: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=400) | st.integers(1, KEPT_BYTES).map(lambda n: b"z" * n), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_output_keeps_both_ends_of_any_stream(chunks: list[bytes]) -> None:
     output, whole = Output(), b"".join(chunks)
     for chunk in chunks:

@@ -44,7 +44,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert (len(store), store.get("a").text) == (2, "again")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 2000))
 def test_any_cut_loses_only_the_rows_it_touched(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "store.jsonl"

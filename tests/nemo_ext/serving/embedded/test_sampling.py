@@ -32,7 +32,7 @@ def _reference(logits: list[float], temperature: float, top_p: float, top_k: int
     return ids[-1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     vocabulary=st.sampled_from([3, 64, 65, 300]),

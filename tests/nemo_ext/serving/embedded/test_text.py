@@ -29,7 +29,7 @@ def _run(tokenizer: Tokenizer, tokens: list[int], stop: tuple[str, ...]) -> tupl
     return stream, pieces
 
 
-anything = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+anything = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @anything
