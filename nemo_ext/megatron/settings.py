@@ -192,11 +192,11 @@ def _check_parallelism(settings: TrainSettings) -> None:
     pieces = settings.context_parallel_size * (tensor if settings.sequence_parallel else 1)
     if length % pieces:
         raise ValueError(f"pack_length={length}: context and sequence parallelism need a multiple of {pieces}")
-    if settings.virtual_pipeline_model_parallel_size is not None and pipeline == 1:
-        raise ValueError(
-            f"virtual_pipeline_model_parallel_size={settings.virtual_pipeline_model_parallel_size} needs "
-            "pipeline_model_parallel_size > 1"
-        )
+    virtual = settings.virtual_pipeline_model_parallel_size
+    if virtual is not None and pipeline == 1:
+        raise ValueError(f"virtual_pipeline_model_parallel_size={virtual} needs pipeline_model_parallel_size > 1")
+    if virtual == 1:
+        raise ValueError("virtual_pipeline_model_parallel_size=1 is no virtual pipeline: it may be null, or at least 2")
     if settings.packs_per_step is not None and settings.packing != "global":
         raise ValueError(f"packs_per_step={settings.packs_per_step} needs packing=global; a windowed step is samples")
 

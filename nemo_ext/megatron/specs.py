@@ -129,7 +129,12 @@ def unwrap(model: torch.nn.Module) -> LlamaModel:
 
 
 def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> TransformerConfig:
-    """Megatron's configuration of one Llama; the loss is summed over tokens and divided by their global count."""
+    """Megatron's configuration of one Llama; the loss is summed over tokens and divided by their global count.
+
+    A virtual pipeline sends its messages one by one, as Megatron-LM's arguments.py does: where two stages are each
+    other's previous and next, a batch of messages holds two in either direction, which are matched in the wrong order,
+    and training takes one chunk's activations for another's.
+    """
     dtype = DTYPES[settings.precision]
     on_gpu = parallel.device.type == "cuda"
     engine = uses_transformer_engine(settings, parallel.device)
@@ -154,6 +159,8 @@ def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Par
         virtual_pipeline_model_parallel_size=settings.virtual_pipeline_model_parallel_size,
         context_parallel_size=parallel.context_size,
         sequence_parallel=settings.sequence_parallel,
+        overlap_p2p_comm=parallel.num_chunks > 1,
+        batch_p2p_comm=parallel.num_chunks == 1,
         pipeline_dtype=dtype,
         params_dtype=dtype,
         bf16=settings.precision == "bf16",

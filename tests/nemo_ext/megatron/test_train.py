@@ -42,6 +42,8 @@ TWO: dict[str, dict[str, Any]] = {
     "context": {"cp": 2},
     "data": {"dp": 2},
     "clipped, tensor": {"tp": 2, "clip_grad": 0.5},
+    "clipped, pipeline": {"pp": 2, "clip_grad": 0.5},
+    "clipped, virtual pipeline": {"pp": 2, "vp": 2, "clip_grad": 0.5},
     "global packs, data": {"dp": 2, "packing": "global"},
     "recompute, sequence, full": {"tp": 2, "sequence_parallel": True, "recompute_granularity": "full"},
     "random, pipeline": {"init": "random", "pp": 2},
@@ -60,6 +62,7 @@ FOUR: dict[str, dict[str, Any]] = {
     "context of four": {"cp": 4},
     "pipeline of four": {"pp": 4},
     "per sample, context, data": {"cp": 2, "dp": 2, "loss_mean": "samples"},
+    "per sample, virtual pipeline, data": {"pp": 2, "vp": 2, "dp": 2, "loss_mean": "samples"},
 }
 SAVED = ("bf16", "tensor")
 """Whose checkpoints are looked at."""
@@ -77,7 +80,7 @@ def runs(workspace: Path, tied: Path, data: Path) -> dict[str, dict[str, Any]]:
     deep = workspace / "deep"
     save_llama(deep, num_hidden_layers=4)
     models = {"tied": tied, "biases": save_family(workspace / "biases_model", "qwen2")}
-    save_data(workspace / "held_out", num_samples=16)  # the first of `data`
+    save_data(workspace / "held_out", num_samples=32)  # the first of `data`
     found: dict[str, dict[str, Any]] = {}
     for size, cases in ((1, ONE), (2, TWO), (4, FOUR)):
         arguments = [
@@ -89,8 +92,8 @@ def runs(workspace: Path, tied: Path, data: Path) -> dict[str, dict[str, Any]]:
                 "save": name in SAVED,
                 "settings": {
                     "train_iters": LONGER if name == "one process" else STEPS,
-                    "global_batch_size": 16,
-                    "pack_length": 256,
+                    "global_batch_size": 32,
+                    "pack_length": 128,
                     "lr": 1e-3,
                     "save_interval": 100,
                     "eval_interval": STEPS,
@@ -159,7 +162,7 @@ def test_metrics_have_every_figure(runs: dict[str, dict[str, Any]], data: Path) 
     lines = [line for line in runs["one process"]["lines"] if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, LONGER + 1))
     assert {line["lr"] for line in lines} == {1e-3}
-    assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4 + [2] * 2  # 64 samples, 16 per step
+    assert [line["epoch"] for line in lines] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # 64 samples, 32 per step
     for line in lines:
         assert line["grad_norm"] > 0
         assert 0 < line["num_trained_tokens"] < line["num_tokens"]
