@@ -12,6 +12,7 @@ import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nemo_ext.chat_template import template_hash
+from nemo_ext.hub_folder import AnswerEnd
 from nemo_ext.model import Model, chat_template_path
 
 Messages = list[dict[str, str]]
@@ -98,8 +99,17 @@ class ChatTokenizer:
     @cached_property
     def end_ids(self) -> frozenset[int]:
         """Tokens that end an answer: EOS and, where it is one token of its own, the chat template's end of turn."""
-        turn_end = set(self.ids(self.turn_end)[-1:]) & set(self.tokenizer.get_added_vocab().values())
-        return frozenset(turn_end | {self.tokenizer.eos_token_id} - {None})
+        return frozenset(self.answer_end.ids)
+
+    @cached_property
+    def answer_end(self) -> AnswerEnd:
+        """The same for the files of an exported model. A template that writes `eos_token` keeps the tokenizer's: with
+        another one it would write another text than the model was trained on."""
+        closing = set(self.ids(self.turn_end)[-1:]) & set(self.tokenizer.get_added_vocab().values())
+        ids = [*closing, *({self.tokenizer.eos_token_id} - closing - {None})]
+        if not closing or "eos_token" in str(self.tokenizer.chat_template):
+            return AnswerEnd(tuple(ids))
+        return AnswerEnd(tuple(ids), str(self.tokenizer.convert_ids_to_tokens(ids[0])))
 
     def chat_texts(self, messages: Messages, answer: str) -> tuple[str, str]:
         """The text up to where the answer starts, and the answer with its end-of-turn marker.

@@ -1,8 +1,9 @@
 """A small byte-level tokenizer with Llama-3's special tokens, made offline by the stage that makes the tiny models."""
 
+import shutil
 from pathlib import Path
 
-from nemo_ext.model import Model
+from nemo_ext.model import Model, chat_template_path
 from nemo_ext.toy.sources import solved
 from recipes.stages import tiny_model
 
@@ -19,4 +20,7 @@ def make_tokenizer(folder: Path) -> Model:
         hidden_size=32, num_layers=1, num_attention_heads=4, num_query_groups=2, ffn_hidden_size=64, context_length=512,
     )  # fmt: skip
     tiny_model.run(cfg)
+    template = chat_template_path(Model(chat_template="llama3.jinja"))
+    assert template is not None
+    shutil.copyfile(template, folder / "hf" / "chat_template.jinja")
     return Model(name="tiny", hf_path=str(folder / "hf"), context_length=512)

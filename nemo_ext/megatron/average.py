@@ -8,6 +8,7 @@ it kept them, else bf16 weights in fp32, a few rows at a time.
 from collections.abc import Sequence
 from pathlib import Path
 
+from nemo_ext.hub_folder import AnswerEnd
 from nemo_ext.megatron.export import MAX_SHARD_BYTES, OnBytes, write_hf
 
 RECORD = "average.json"
@@ -19,6 +20,7 @@ def average_to_hf(
     out_dir: Path,
     dtype: str,
     chat_template: Path | None = None,
+    answer_end: AnswerEnd | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_bytes: OnBytes | None = None,
 ) -> Path:
@@ -27,4 +29,5 @@ def average_to_hf(
     The checkpoints must be of the model that `hf_source` configures; topology and vocabulary padding may differ.
     average.json says what was averaged: {"dtype": "bf16", "checkpoints": [{"path", "step", "precision"}, ...]}.
     """
-    return write_hf(checkpoint_dirs, hf_source, out_dir, dtype, chat_template, max_shard_bytes, on_bytes, RECORD)
+    options = (chat_template, answer_end, max_shard_bytes, on_bytes)
+    return write_hf(checkpoint_dirs, hf_source, out_dir, dtype, *options, record=RECORD)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nemo_ext.files import fsync_dir, write_json_atomic, write_text_atomic
+from nemo_ext.hub_folder import AnswerEnd, name_portable_class, write_answer_end
 from nemo_ext.megatron.hf import INDEX, SINGLE
 from nemo_ext.megatron.layout import PARTIAL, check_space
 from nemo_ext.megatron.mapping import Piece, pieces
@@ -40,11 +41,12 @@ def export_hf(
     out_dir: Path,
     dtype: str,
     chat_template: Path | None = None,
+    answer_end: AnswerEnd | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_bytes: OnBytes | None = None,
 ) -> Path:
     """Write one checkpoint, saved at any TP/PP, as a Hugging Face folder; see `write_hf`."""
-    return write_hf([checkpoint_dir], hf_source, out_dir, dtype, chat_template, max_shard_bytes, on_bytes)
+    return write_hf([checkpoint_dir], hf_source, out_dir, dtype, chat_template, answer_end, max_shard_bytes, on_bytes)
 
 
 def write_hf(
@@ -53,6 +55,7 @@ def write_hf(
     out_dir: Path,
     dtype: str,
     chat_template: Path | None,
+    answer_end: AnswerEnd | None,
     max_shard_bytes: int,
     on_bytes: OnBytes | None,
     record: str | None = None,
@@ -61,9 +64,9 @@ def write_hf(
 
     Each weight is the fp32 main parameter where a checkpoint has it; the mean is taken in fp32 and rounded once.
     config.json, the tokenizer and generation_config.json come from `hf_source`; `chat_template`, a jinja file,
-    replaces the tokenizer's; `record`, a file name, gets what was read. Vocabulary padding is left out and tied
-    embeddings are written once. `out_dir` appears when it is complete and is replaced if it is there. Returns
-    `out_dir`.
+    replaces the tokenizer's, and `answer_end` (ChatTokenizer.answer_end) is added to the end tokens that they name:
+    servers stop there; `record`, a file name, gets what was read. Vocabulary padding is left out and tied embeddings
+    are written once. `out_dir` appears when it is complete and is replaced if it is there. Returns `out_dir`.
 
     Raises:
         ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or a damaged one.
@@ -80,6 +83,8 @@ def write_hf(
     _write_weights(partial, weights, list(pieces(shape)), DTYPES[dtype], max_shard_bytes, on_bytes)
     _write_config(partial, hf_source, DTYPES[dtype])
     _copy_companions(partial, hf_source, chat_template)
+    name_portable_class(partial)
+    write_answer_end(partial, answer_end or AnswerEnd())
     if record is not None:
         write_json_atomic(partial / record, {"dtype": dtype, "checkpoints": weights.describe()})
     fsync_dir(partial)

@@ -1,7 +1,6 @@
 """Hugging Face checkpoints as a source of Megatron weights: each rank reads only the slices it keeps."""
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from nemo_ext.megatron.mapping import OUTER, OUTPUT, Source, canonical_name, megatron_shard, pieces
+from nemo_ext.hub_folder import INDEX, SINGLE, weight_files, weight_map
+from nemo_ext.megatron.mapping import EMBEDDING, OUTER, OUTPUT, Source, canonical_name, megatron_shard, pieces
 from nemo_ext.megatron.safetensors_file import read_header
 from nemo_ext.megatron.shape import ModelShape
 
@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 DERIVED = (".rotary_emb.inv_freq",)
 """Ends of the names of tensors that old checkpoints hold although the config determines them."""
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 
 
 def local_folder(hf_path: str) -> Path:
@@ -46,12 +44,25 @@ class SafetensorsSource:
 
         Raises:
             ValueError: neither file is there, a file is missing or cut short, or a tensor is missing, of another size
-            than the config says, or of no use to the model.
+            than the config says, or of no use to the model; or an output layer that differs from the embedding it is
+            tied to.
         """
         self.folder = folder
         self.files, sizes = _read_headers(folder)
         _check_sizes(folder, ModelShape.from_hf(folder), self.files, sizes)
         self._open: dict[str, Any] = {}
+        self._check_tied()
+
+    def _check_tied(self) -> None:
+        """transformers does not tie an output layer that differs from the embedding, whatever the config says."""
+        embedding, output = OUTER[EMBEDDING], OUTER[OUTPUT]
+        if not (ModelShape.from_hf(self.folder).tied_embeddings and output in self.files):
+            return
+        if not torch.equal(self.read(embedding), self.read(output)):
+            raise ValueError(
+                f"{self.folder}: config.json says tie_word_embeddings=true, but {output} differs from {embedding}. Set it "
+                "to false where both are meant, or leave the tensor out"
+            )
 
     def read(
         self, name: str, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None
@@ -75,14 +86,8 @@ class SafetensorsSource:
 
 def _read_headers(folder: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """File and size of each tensor."""
-    index = folder / INDEX
-    if index.is_file():
-        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    elif (folder / SINGLE).is_file():
-        files = dict.fromkeys(read_header(folder / SINGLE), SINGLE)
-    else:
-        raise ValueError(f"{folder} has neither {SINGLE} nor {INDEX}: only safetensors weights are read")
-    headers = {name: read_header(folder / name) for name in sorted(set(files.values()))}
+    headers = {path.name: read_header(path) for path in weight_files(folder)}
+    files = weight_map(folder) or dict.fromkeys(headers[SINGLE], SINGLE)
     for name, file in files.items():
         if name not in headers[file]:
             raise ValueError(f"{folder / file} has no tensor {name}, which {INDEX} says is there")

@@ -196,7 +196,9 @@ def _check_parallelism(settings: TrainSettings) -> None:
     if virtual is not None and pipeline == 1:
         raise ValueError(f"virtual_pipeline_model_parallel_size={virtual} needs pipeline_model_parallel_size > 1")
     if virtual == 1:
-        raise ValueError("virtual_pipeline_model_parallel_size=1 is no virtual pipeline: it may be null, or at least 2")
+        raise ValueError(
+            "virtual_pipeline_model_parallel_size=1 is no virtual pipeline: it may be null, or at least 2"
+        )
     if settings.packs_per_step is not None and settings.packing != "global":
         raise ValueError(f"packs_per_step={settings.packs_per_step} needs packing=global; a windowed step is samples")
 

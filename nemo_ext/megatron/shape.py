@@ -1,11 +1,12 @@
 """The sizes of a Llama-like model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from nemo_ext.hub_folder import check_rope, read_json
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
@@ -77,10 +78,10 @@ class ModelShape:
         path = folder / "config.json"
         if not path.is_file():
             raise ValueError(f"{folder} has no config.json: give the folder of a Hugging Face checkpoint")
-        config = json.loads(path.read_text())
+        config = read_json(path)
         _check_supported(path, config)
         family = config["model_type"]
-        config = DEFAULTS[family] | config
+        config = {**DEFAULTS[family], **config}
         heads = config["num_attention_heads"]
         return cls(
             model_type=family,
@@ -142,6 +143,7 @@ def _rope(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
     kind = rope.get("rope_type") or rope.get("type") or "default"
+    check_rope(path, kind, rope)
     if kind == "default":
         scaling = None
     elif kind == "linear":

@@ -28,6 +28,7 @@ class Config(Stage):
 
 
 def run(cfg: Config) -> Facts:
+    from nemo_ext.chat import ChatTokenizer
     from nemo_ext.manifest import model_fingerprint
     from nemo_ext.megatron.average import average_to_hf
     from nemo_ext.megatron.hf import local_folder
@@ -42,6 +43,7 @@ def run(cfg: Config) -> Facts:
         out / "average",
         cfg.dtype,
         chat_template_path(cfg.model),
+        ChatTokenizer(cfg.model).answer_end,
         on_bytes=lambda done, total: progress.update(done // 10**6, total // 10**6),
     )
     return Facts(

@@ -34,6 +34,7 @@ class Config(Stage):
 
 
 def run(cfg: Config) -> Facts:
+    from nemo_ext.chat import ChatTokenizer
     from nemo_ext.evaluation.model_names import checkpoint_name
     from nemo_ext.manifest import model_fingerprint
     from nemo_ext.megatron.export import export_hf
@@ -46,11 +47,12 @@ def run(cfg: Config) -> Facts:
     if not steps:
         raise ValueError(f"stages.{cfg.name}: {root} has no finished checkpoint")
     sources = {checkpoint_name(number): step_folder(root, step) for number, step in enumerate(steps, start=1)}
+    hf_source, template = local_folder(cfg.model.hf_path), chat_template_path(cfg.model)
+    answer_end = ChatTokenizer(cfg.model).answer_end
     progress = Progress(out, "MB")
     for number, (name, source) in enumerate(sources.items()):
         on_bytes = _reporter(progress, name, number, len(sources))
-        hf_source, template = local_folder(cfg.model.hf_path), chat_template_path(cfg.model)
-        export_hf(source, hf_source, out / name, cfg.dtype, template, on_bytes=on_bytes)
+        export_hf(source, hf_source, out / name, cfg.dtype, template, answer_end, on_bytes=on_bytes)
     return Facts(
         inputs=[source / "metadata.json" for source in sources.values()],
         outputs=sorted(path for name in sources for path in (out / name).glob("*.safetensors")),

@@ -1,8 +1,10 @@
-"""Make an empty tiny model: a Llama config, a byte-level BPE tokenizer and the Llama-3 chat template, without weights.
+"""Make an empty tiny model: a Llama config and a byte-level BPE tokenizer, without weights.
 
 In:  rows with `text`, `messages` or `input`/`output`, to train the tokenizer on
-Out: hf/config.json, hf/tokenizer.json, hf/chat_template.jinja, hf/generation_config.json
+Out: hf/config.json, hf/tokenizer.json, hf/generation_config.json
      `train_sft` with `init: random` fills it, `export_hf` copies these files beside the weights.
+
+As with published base models, its files have no chat template and name one end token, the end of text.
 """
 
 from collections.abc import Iterator
@@ -72,8 +74,7 @@ def _write_tokenizer(cfg: Config, texts: Iterator[str], folder: Path) -> None:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from nemo_ext.files import write_text_atomic
-    from nemo_ext.model import Model, chat_template_path
+    from nemo_ext.hub_folder import name_portable_class
 
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
     # digits one by one, so that arithmetic is the same at every length; newlines by runs, as prompts part blocks with them
@@ -100,19 +101,15 @@ def _write_tokenizer(cfg: Config, texts: Iterator[str], folder: Path) -> None:
         pad_token="<|finetune_right_pad_id|>",
         model_max_length=cfg.context_length,
     )
-    template = chat_template_path(Model(chat_template="llama3.jinja"))
-    assert template is not None, "a template was named"
     wrapped.save_pretrained(folder)
-    write_text_atomic(folder / "chat_template.jinja", template.read_text())
+    name_portable_class(folder)
 
 
 def _write_config(cfg: Config, folder: Path) -> None:
     from nemo_ext.files import write_json_atomic
 
-    begin, end, turn, pad = (
-        SPECIAL_TOKENS.index(t) for t in (SPECIAL_TOKENS[0], SPECIAL_TOKENS[1], "<|eot_id|>", SPECIAL_TOKENS[5])
-    )
-    eos = [end, turn]
+    names = ("<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>")
+    begin, end, pad = (SPECIAL_TOKENS.index(name) for name in names)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -139,14 +136,14 @@ def _write_config(cfg: Config, folder: Path) -> None:
             "original_max_position_embeddings": cfg.context_length // 2,
         },
         "bos_token_id": begin,
-        "eos_token_id": eos,
+        "eos_token_id": end,
         "pad_token_id": pad,
         "torch_dtype": "bfloat16",
     }
     write_json_atomic(folder / "config.json", config)
     generation = {
         "bos_token_id": begin,
-        "eos_token_id": eos,
+        "eos_token_id": end,
         "pad_token_id": pad,
         "do_sample": True,
         "temperature": 1.0,

@@ -28,6 +28,9 @@ def test_whole_pipeline_then_rerun_does_nothing(whole_run: Path, finish: Callabl
             assert facts["rows_in"] == facts["rows_out"] + sum(facts["dropped"].values()), manifest
     audit = json.loads((run / "decontaminate" / "manifest.json").read_text())["figures"]
     assert audit["injected"] == 6
+    for name in ("export/checkpoint_1", "average/average"):
+        for file in ("config.json", "generation_config.json"):  # the base's own say [1] alone: it would never stop
+            assert json.loads((run / name / file).read_text())["eos_token_id"] == [4, 1]
     before = {path: path.stat().st_mtime_ns for path in run.rglob("_DONE")}
     output = finish(*SMALL, f"run_dir={run}", timeout=300)
     assert output.count(" done ") == len(list(run.glob("*/config.yaml"))) + 2  # evaluate and solve_new lie in folders

@@ -1,12 +1,15 @@
 """A Llama-architecture Hugging Face folder: its config.json and its safetensors. Nothing here computes."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+
+from nemo_ext.hub_folder import check_rope, read_json, weight_files, weight_map
+
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def read_config(folder: Path) -> LlamaConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder}: no config.json; the embedded server needs a local Hugging Face folder")
-    raw = json.loads(path.read_text())
+    raw = read_json(path)
     _refuse_unsupported(raw, path)
     heads = raw["num_attention_heads"]
     return LlamaConfig(
@@ -46,7 +49,7 @@ def read_config(folder: Path) -> LlamaConfig:
         rms_norm_eps=raw["rms_norm_eps"],
         max_position_embeddings=raw["max_position_embeddings"],
         tied=bool(raw.get("tie_word_embeddings", False)),
-        rope=_rope_parameters(raw),
+        rope=_rope_parameters(path, raw),
     )
 
 
@@ -59,36 +62,32 @@ def _refuse_unsupported(raw: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path}: {key}={raw[key]!r}; the embedded server computes only {only!r}")
 
 
-def _rope_parameters(raw: dict[str, Any]) -> dict[str, Any]:
+def _rope_parameters(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """One dict from either spelling: rope_parameters (transformers 5) or rope_theta with rope_scaling (older)."""
     rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
     rope.setdefault("rope_type", rope.pop("type", "default"))
     rope.setdefault("rope_theta", raw.get("rope_theta", 10000.0))
+    check_rope(path, rope["rope_type"], rope)
     return rope
 
 
 def read_weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Every tensor of the folder's safetensors, by Hugging Face name, as `dtype`.
+    """The tensors that the folder's index lists (or all of model.safetensors), by Hugging Face name, as `dtype`.
 
     Raises:
-        ValueError: the folder has no safetensors.
+        ValueError: the folder has no safetensors, a file lacks a tensor, or an output layer differs from the embedding
+            that config.json ties it to.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{folder}: no *.safetensors; convert the checkpoint first")
+    files = weight_map(folder)
     weights = {}
-    for path in files:
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118  (not a mapping)
+            names = [name for name, file in files.items() if file == path.name] if files else list(handle.keys())
+            for name in names:
                 weights[name] = handle.get_tensor(name).to(dtype)
+    if read_config(folder).tied and OUTPUT in weights and not torch.equal(weights[OUTPUT], weights[EMBEDDING]):
+        raise ValueError(
+            f"{folder}: config.json says tie_word_embeddings=true, but {OUTPUT} differs from {EMBEDDING}. Set it to false "
+            "where both are meant, or leave the tensor out"
+        )
     return weights
-
-
-def read_eos_ids(folder: Path) -> list[int]:
-    """End-of-sequence ids: generation_config.json's, else config.json's. Sampling defaults there are not used."""
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        eos = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-        if eos is not None:
-            return list(eos) if isinstance(eos, list) else [eos]
-    return []

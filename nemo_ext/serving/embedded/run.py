@@ -13,9 +13,10 @@ import uvloop
 from tokenizers import Tokenizer
 
 from nemo_ext.chat_template import ChatTemplate
+from nemo_ext.hub_folder import end_token_ids
 from nemo_ext.model import Model
 from nemo_ext.serving.embedded.app import Api
-from nemo_ext.serving.embedded.checkpoint import LlamaConfig, read_config, read_eos_ids, read_weights
+from nemo_ext.serving.embedded.checkpoint import LlamaConfig, read_config, read_weights
 from nemo_ext.serving.embedded.engine import Engine
 from nemo_ext.serving.embedded.model import Llama
 from nemo_ext.serving.servers.embedded import Config
@@ -35,7 +36,7 @@ def load_engine(cfg: Config, model: Model) -> Engine:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return Engine(llama, tokenizer, read_eos_ids(folder), cfg.max_batch_size, cfg.max_prefill)
+    return Engine(llama, tokenizer, end_token_ids(folder), cfg.max_batch_size, cfg.max_prefill)
 
 
 def _load(cfg: Config, folder: Path, config: LlamaConfig, context_length: int) -> Llama:

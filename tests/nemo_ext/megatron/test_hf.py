@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nemo_ext.megatron.hf import SafetensorsSource
+from nemo_ext.serving.embedded.checkpoint import read_weights
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -84,6 +85,26 @@ def test_what_old_checkpoints_repeat_is_let_be(folder: Path, tied: Path) -> None
     save_file(tensors, folder / SINGLE)
     shutil.copy(tied / "config.json", folder / "config.json")
     SafetensorsSource(folder)
+
+
+def test_an_output_layer_that_differs_from_what_it_is_tied_to(folder: Path, tied: Path) -> None:
+    """transformers would use both; we would train and serve the embedding alone."""
+    tensors = load_file(tied / SINGLE)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+    save_file(tensors, folder / SINGLE)
+    shutil.copy(tied / "config.json", folder / "config.json")
+    with pytest.raises(ValueError, match=r"tie_word_embeddings=true, but lm_head\.weight differs"):
+        SafetensorsSource(folder)
+    with pytest.raises(ValueError, match=r"tie_word_embeddings=true, but lm_head\.weight differs"):
+        read_weights(folder, torch.float32)
+
+
+def test_a_file_that_the_index_does_not_name_is_not_read(sharded: Path) -> None:
+    tensors = {name: tensor + 1 for name, tensor in load_file(sharded / "model-00001-of-00002.safetensors").items()}
+    expected = read_weights(sharded, torch.float32)
+    save_file(tensors, sharded / "model-00009-of-00009.safetensors")
+    found = read_weights(sharded, torch.float32)
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_files_that_are_missing_or_cut(sharded: Path) -> None:

@@ -35,7 +35,14 @@ def deep(workspace: Path) -> Path:
 
 
 def case(output: Path, model: Path, data: Path, **changes: Any) -> dict[str, Any]:
-    settings = {"global_batch_size": 32, "lr": 1e-3, "save_interval": LAST, "pack_length": 128, "clip_grad": 0.5, **changes}
+    settings = {
+        "global_batch_size": 32,
+        "lr": 1e-3,
+        "save_interval": LAST,
+        "pack_length": 128,
+        "clip_grad": 0.5,
+        **changes,
+    }
     return {"hf": str(model), "data": str(data), "output": str(output), "settings": settings}
 
 

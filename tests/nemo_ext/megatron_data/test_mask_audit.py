@@ -14,21 +14,21 @@ from nemo_ext.sft_samples import Dropped, Made, RowBatch, SampleMaker, SampleSet
 from tests.conftest import ROOT
 
 TINY = ROOT / "nemo_ext" / "serving" / "embedded" / "models" / "tiny_base"
+LLAMA3 = ROOT / "nemo_ext" / "chat_templates" / "llama3.jinja"
 CHAT = {"id": "a", "messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "It is 2."}]}
 TEXT = {"text": "One."}
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> ChatTokenizer:
-    return ChatTokenizer(Model(name="tiny", hf_path=str(TINY), context_length=1024))
+    return ChatTokenizer(Model(name="tiny", hf_path=str(TINY), context_length=1024, chat_template="llama3.jinja"))
 
 
 def changed(folder: Path, template: str | None = None, **config: object) -> SampleMaker:
     """The tiny model with another chat template and other keys in tokenizer_config.json."""
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(TINY / name, folder / name)
-    if template is not None:
-        (folder / "chat_template.jinja").write_text(template)
+    (folder / "chat_template.jinja").write_text(LLAMA3.read_text() if template is None else template)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     model = Model(name="changed", hf_path=str(folder), context_length=1024)
@@ -40,7 +40,7 @@ def make(maker: SampleMaker, row: dict) -> Made | Dropped:
 
 
 def test_the_shipped_model_is_well() -> None:
-    model = Model(name="tiny", hf_path=str(TINY), context_length=1024)
+    model = Model(name="tiny", hf_path=str(TINY), context_length=1024, chat_template="llama3.jinja")
     maker = SampleMaker(SampleSettings("prepare_sft", model, None, 512, "drop"), ChatTokenizer(model))
     assert all(isinstance(made, Made) for made in maker(RowBatch("rows.jsonl", 1, [CHAT, TEXT])))
     names = maker.tokenizer.tokenizer.convert_ids_to_tokens(sorted(maker.tokenizer.end_ids))
