@@ -29,8 +29,9 @@ class Bare(Runtime):
     def command(self, stage: PlannedStage, task: Task, process: Process, place: Place) -> Command:
         argv = [sys.executable, *process.argv[1:]] if process.argv[0] == "python" else process.argv
         env = {**os.environ, **self.config.env, "LAUNCHER_PID": str(os.getpid())}
-        if place.devices:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(place.devices)
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(
+            place.devices
+        )  # none: a stage without GPUs must not find this machine's
         return Command(argv, env | tuning(env, place.devices) | rank_variables(process, place))
 
     def clear(self, task: Task) -> None:

@@ -53,6 +53,10 @@ def script(config: "Config", stage: PlannedStage, max_array_size: int | None = N
     lines += [f"{kind}_memory_advice={shlex.quote(text)}" for kind, text in _advice(stage).items()]
     set_here = sbatch_container.variables(config, stage)
     lines += [f"export {_name(key)}={shlex.quote(value)}" for key, value in sorted(set_here.items())]
+    if not stage.resources.gpus:
+        lines += [
+            "export CUDA_VISIBLE_DEVICES=''"
+        ]  # Slurm may leave a node's GPUs visible to jobs that asked for none
     if config.container == "enroot":
         lines += ["export ENROOT_MOUNT_HOME=n"]
         lines += [f"export ENROOT_{kind}_PATH={_scratch(config)}/{kind.lower()}" for kind in ENROOT_FOLDERS]

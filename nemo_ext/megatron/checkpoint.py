@@ -114,10 +114,7 @@ class Checkpoints:
             self._check_optimizer(folder, saved)
             loaded = load_sharded(self._sharded_state(state, loading=True, saved_topology=saved["topology"]), folder)
         except (CheckpointException, CheckpointingException, OSError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{folder} cannot be read ({type(error).__name__}: {str(error).strip().splitlines()[-1]}): its files "
-                "are damaged or missing. Restore them, or set it aside to go on from the checkpoint before it"
-            ) from error
+            raise ValueError(unreadable(folder, error)) from error
         for number, chunk in enumerate(state.chunks):
             unwrap(chunk).load_state_dict(loaded[f"model{number}"])
         load_optimizer(state.optimizer, loaded["optimizer"])
@@ -194,6 +191,19 @@ class Checkpoints:
         dist.broadcast_object_list(error, src=0)
         if error[0] is not None:
             raise error[0]
+
+
+def unreadable(folder: Path, error: BaseException) -> str:
+    """Why a checkpoint could not be loaded, and how to go on."""
+    if "_extra_state" in str(error):  # what Transformer Engine's layers keep beside their weights, and no others
+        return (
+            f"{folder} was saved with other layers: Transformer Engine's look for an _extra_state that it does not have. "
+            "Go on with layers=local, or export it with export_hf and start a new run from the exported model"
+        )
+    return (
+        f"{folder} cannot be read ({type(error).__name__}: {str(error).strip().splitlines()[-1]}): its files are damaged "
+        "or missing. Restore them, or set it aside to go on from the checkpoint before it"
+    )
 
 
 def _random_states() -> dict[str, Any]:

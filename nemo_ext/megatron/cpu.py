@@ -3,11 +3,12 @@
 megatron-core 0.16 allocates on `torch.cuda.current_device()` or the literal "cuda", asks `Tensor.type()` for
 "torch.cuda.FloatTensor", and keeps random states through torch.cuda. With no GPU present each of those is pointed at
 its CPU counterpart, and the collectives run over gloo. torch's compiler stays out: megatron-core compiles its fused
-functions as it is imported. Nothing is touched on a machine with CUDA. Call it before anything of megatron.core is
-imported.
+functions as it is imported; and so do Transformer Engine and Apex, where they are installed. Nothing is touched on a
+machine with CUDA. Call it before anything of megatron.core is imported.
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ def enable() -> None:
     if _enabled or torch.cuda.is_available():
         return
     _enabled = True
+    _leave_out_gpu_kernels()
     _leave_out_compiler()
     _patch_allocation()
     _patch_streams()
@@ -40,6 +42,13 @@ def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return wrapped
+
+
+def _leave_out_gpu_kernels() -> None:
+    """megatron-core takes Adam and the gradient norm from Transformer Engine or Apex wherever one can be imported, as in
+    the NeMo image: CUDA kernels, which CPU tensors cannot be given."""
+    for name in ("transformer_engine", "apex"):
+        sys.modules[name] = None  # type: ignore[assignment]
 
 
 def _leave_out_compiler() -> None:

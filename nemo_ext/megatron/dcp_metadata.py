@@ -34,10 +34,32 @@ ALLOWED = {(record.__module__, record.__qualname__) for record in RECORDS} | DTY
 """Plain records, types and enumerations, and what looks a constant up by its name."""
 
 
+class _OldMetadata(Metadata):
+    """What megatron-core 0.15 wrote in Metadata's place: it keeps each rank's plan as well."""
+
+
+class _OldSavePlan(planner.SavePlan):
+    """A rank's plan as megatron-core 0.13 to 0.15 wrote it."""
+
+
+_WRITER = "megatron.core.dist_checkpointing.strategies.torch"
+STAND_INS: dict[tuple[str, str], type] = {
+    (_WRITER, "MCoreMetadata"): _OldMetadata,
+    (_WRITER, "MCoreSavePlan"): _OldSavePlan,
+}
+"""Classes that megatron-core no longer has -> ours, with the same fields and no code."""
+
+
+class _UnknownClass(Exception):
+    """The metadata names a class that is neither a plain record nor one of the stand-ins."""
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in STAND_INS:
+            return STAND_INS[module, name]
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which checkpoint metadata has no use for")
+            raise _UnknownClass(f"{module}.{name}")
         return super().find_class(module, name)
 
 
@@ -45,7 +67,7 @@ def read_metadata(folder: Path) -> Metadata:
     """What is stored where.
 
     Raises:
-        ValueError: `folder` is no complete checkpoint, or its metadata is damaged or names anything but metadata.
+        ValueError: `folder` is no complete checkpoint, its metadata is damaged, or it names a class that is unknown here.
     """
     path = folder / ".metadata"
     if not path.is_file():
@@ -53,6 +75,11 @@ def read_metadata(folder: Path) -> Metadata:
     try:
         with path.open("rb") as file:
             content = _Unpickler(file).load()
+    except _UnknownClass as error:
+        raise ValueError(
+            f"{path} names {error}, a class that is not known here and is not loaded. A version of megatron-core other "
+            "than 0.13 to 0.20 may have written it: convert the checkpoint with that version"
+        ) from None
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): use another checkpoint") from error
     if not isinstance(content, Metadata):

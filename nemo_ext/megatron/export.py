@@ -76,6 +76,7 @@ def write_hf(
         raise ValueError(f"dtype={dtype!r}: it may be one of {sorted(DTYPES)}")
     shape = ModelShape.from_hf(hf_source)
     weights = CheckpointWeights(checkpoint_dirs, shape)
+    weights.warn_of_rounded()
     partial = out_dir.with_name(out_dir.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

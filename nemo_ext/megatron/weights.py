@@ -1,7 +1,9 @@
 """The weights of one or several checkpoints as a stream of blocks: their fp32 mean, rounded once."""
 
+import logging
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +17,7 @@ from nemo_ext.megatron.mapping import EMBEDDING, LAYER_PREFIX, OUTPUT, Piece, Ro
 from nemo_ext.megatron.shape import ModelShape
 from nemo_ext.megatron.torch_dist import TorchDistReader
 
+logger = logging.getLogger(__name__)
 BLOCK = 2**20
 """Elements per block at most (4 MB in fp32), unless one row has more. Larger ones leave the processor's caches."""
 MAX_THREADS = 8
@@ -58,6 +61,19 @@ class CheckpointWeights:
         if len(self.readers) > 1:
             total /= len(self.readers)
         return total.to(dtype)
+
+    def warn_of_rounded(self) -> None:
+        """Say so in the log when a checkpoint lacks the optimizer's fp32 weights: those read in their place were rounded
+        after every step, which costs an average most of what it gains."""
+        for reader in self.readers:
+            precision = _precision(reader)
+            if re.search(r"\bweights in (bfloat16|float16)", precision):
+                logger.warning(
+                    "%s: read as %s, not as the optimizer's fp32 weights, which are not there as whole tensors "
+                    "(saved without the optimizer, or as dp_reshardable or fully_sharded_model_space)",
+                    reader.folder,
+                    precision,
+                )
 
     def describe(self) -> list[dict[str, Any]]:
         """For each checkpoint its folder, step and what of it is read."""

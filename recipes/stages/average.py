@@ -4,6 +4,7 @@ In:  <checkpoints>/checkpoints/step_*  of a train_sft stage
 Out: average/  safetensors, config, tokenizer, chat template; average.json says which steps, and in which precision
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,5 +51,13 @@ def run(cfg: Config) -> Facts:
         inputs=[source / "metadata.json" for source in sources],
         outputs=sorted(folder.glob("*.safetensors")),
         models={"average": model_fingerprint(folder)},
-        figures={"checkpoints": len(cfg.steps)},
+        figures={"checkpoints": len(cfg.steps), "precision": _precision(folder)},
     )
+
+
+def _precision(folder: Path) -> str:
+    """What was averaged: "main parameters in float32", or weights that had been rounded."""
+    from nemo_ext.megatron.average import RECORD
+
+    record = json.loads((folder / RECORD).read_text())
+    return "; ".join(sorted({checkpoint["precision"] for checkpoint in record["checkpoints"]}))

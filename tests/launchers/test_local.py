@@ -170,6 +170,14 @@ for device in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
     assert had <= {"2", "5", "7"} and len(had) > 1
 
 
+def test_a_stage_without_gpus_sees_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with one GPU, two CPU ranks of the tiny training would each take it, or fail to."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    code = "import os; print('had', repr(os.environ['CUDA_VISIBLE_DEVICES']))"
+    submit(process_stage(tmp_path, python("main", code)), gpus=1)
+    assert "had ''" in next(tmp_path.rglob("main.log")).read_text()
+
+
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     display = Display()
     display.console.file = output = io.StringIO()

@@ -12,7 +12,7 @@ import pytest
 from launchers.executors import slurm
 from launchers.plan import PlannedStage
 from recipes import rank_env
-from recipes.stage import Process
+from recipes.stage import Process, Resources
 from tests.launchers.slurm_stand_ins import Cluster, stage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -217,7 +217,7 @@ def test_enroot_hands_over_what_the_step_needs(cluster: Cluster, tmp_path: Path)
         env_from=["TOKEN"],
         local_scratch=str(tmp_path / "scratch"),
     )
-    planned = stage("train", python(show, "@/seen.json"), run=tmp_path / "run")
+    planned = stage("train", python(show, "@/seen.json"), run=tmp_path / "run", resources=Resources(gpus=2))
     done = run_script(
         cluster, planned, config=config, TOKEN="s3cret", HOME=str(tmp_path), UNLISTED="1", CUDA_VISIBLE_DEVICES="0,1"
     )

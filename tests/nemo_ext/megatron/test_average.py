@@ -115,7 +115,9 @@ def test_bf16_is_accumulated_in_fp32(tmp_path: Path) -> None:
     assert all(tensor.eq(64.75).all() for tensor in result.values())
 
 
-def test_the_optimizers_fp32_weights_are_preferred_and_said_to_be(tmp_path: Path) -> None:
+def test_the_optimizers_fp32_weights_are_preferred_and_said_to_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     hf = save_shape(tmp_path / "hf", SMALL)
     folders = [
         write_model(tmp_path / f"step_{i:07d}", SMALL, torch.bfloat16, i == 1, cheap_values(i)) for i in (1, 20000)
@@ -132,6 +134,8 @@ def test_the_optimizers_fp32_weights_are_preferred_and_said_to_be(tmp_path: Path
             {"path": str(folders[1]), "step": 20000, "precision": "weights in bfloat16"},
         ],
     }
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"{folders[1]}: read as weights in bfloat16, not as the optimizer's fp32 weights")
 
 
 def test_trained_checkpoints(trained: dict[str, dict[str, Any]], tmp_path: Path) -> None:

@@ -29,6 +29,34 @@ assert "torch._inductor.compile_fx" not in sys.modules
 """
 
 
+KERNELS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from nemo_ext.megatron import cpu
+cpu.enable()
+import torch
+from megatron.core import optimizer
+from nemo_ext.megatron.layers import has
+assert optimizer.Adam is torch.optim.AdamW, optimizer.Adam
+assert not (optimizer.distrib_optimizer.USING_TE_OPTIMIZER or optimizer.distrib_optimizer.USING_APEX_OPTIMIZER)
+assert not has("transformer_engine") and not has("apex")
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="nothing is patched on a machine with CUDA")
+def test_cpu_ranks_take_no_gpu_kernels_where_they_are_installed(tmp_path: Path) -> None:
+    """The NeMo image has both; their Adam would be given CPU tensors."""
+    for package, adam in (("transformer_engine/pytorch/optimizers", "FusedAdam"), ("apex/optimizers", "FusedAdam")):
+        folder = tmp_path / package
+        folder.mkdir(parents=True)
+        for parent in (folder, *folder.relative_to(tmp_path).parents):
+            (tmp_path / parent / "__init__.py").touch()
+        names = ("multi_tensor_applier", "multi_tensor_l2norm", "multi_tensor_scale")
+        (folder / "__init__.py").write_text(f"class {adam}: pass\n" + "".join(f"{name} = None\n" for name in names))
+    root = Path(__file__).resolve().parents[3]
+    subprocess.run([sys.executable, "-c", KERNELS, str(tmp_path)], check=True, cwd=root)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="nothing is patched on a machine with CUDA")
 def test_cuda_calls_land_on_the_cpu() -> None:
     subprocess.run([sys.executable, "-c", CHECK], check=True, cwd=Path(__file__).resolve().parents[3])
