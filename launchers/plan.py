@@ -87,6 +87,12 @@ class PlannedStage:
         task = self.tasks[0]
         return task.folder.parent if task.part else task.folder
 
+    @cached_property
+    def host_gib(self) -> float | None:
+        """GiB of its own memory that a node needs, where the stage can tell."""
+        task = self.tasks[0]
+        return task.module.host_gib(task.typed()) if hasattr(task.module, "host_gib") else None
+
     def why_not_done(self) -> str | None:
         """None when every task is finished and up to date."""
         return next((reason for task in self.tasks if (reason := task.why_not_done())), None)

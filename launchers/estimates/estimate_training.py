@@ -65,6 +65,9 @@ def estimate_training(stage: PlannedStage, cfg: Any, gpu: Gpu | None, mfu: float
     have = f" of {gpu.memory_gib:.1f}" if gpu else ""
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in memory.parts().items())
     lines.append(("memory", f"{memory.gib:.1f}{have} GiB per GPU of pipeline stage {memory.stage}: {parts}"))
+    if stage.host_gib is not None:
+        text = f"{stage.host_gib:,.0f} GiB of each node's own while a checkpoint is written (counted, not measured)"
+        lines.append(("host memory", text))
     if gpu and cfg.precision == "bf16":
         time = step_time(shape, cfg, gpu, mfu, per_sample)
         hours = cfg.train_iters * time.seconds / 3600

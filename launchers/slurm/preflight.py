@@ -1,6 +1,7 @@
 """Preflight of a Slurm cluster: its clients, controller, partition and limits, images, GPUs and times."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -71,8 +72,27 @@ def _script(found: Findings, config: "Config", stage: PlannedStage) -> str | Non
             f"stages.{stage.name}.resources.gpus={stage.resources.gpus}, but a node here has "
             f"{config.gpus_per_node} (cluster.gpus_per_node); use more nodes with fewer GPUs each"
         )
+    _look_at_memory(found, config, stage)
     text: str | None = found.attempt(lambda: sbatch.script(config, stage))
     return text
+
+
+def _look_at_memory(found: Findings, config: "Config", stage: PlannedStage) -> None:
+    asked = memory_gib(config.mem)
+    if config.check_memory and asked is not None and stage.host_gib is not None and asked < stage.host_gib:
+        found.failures.append(
+            f"cluster.mem={config.mem}: stages.{stage.name} needs about {stage.host_gib:,.0f} GiB of each node's own memory "
+            'while it writes a checkpoint. Ask for more, leave it null to ask for just that, or take all of it ("0"). To '
+            "run it as it is: cluster.check_memory=false"
+        )
+
+
+def memory_gib(asked: str | None) -> float | None:
+    """What --mem=`asked` means, in GiB; None for all of the node ("0") or Slurm's default."""
+    written = re.fullmatch(r"(\d+)([KMGT]?)B?", asked or "", re.IGNORECASE)
+    if written is None or int(written[1]) == 0:
+        return None
+    return int(written[1]) * 1024.0 ** ("KMGT".index(written[2].upper() or "M") - 2)
 
 
 def _look_at_images(found: Findings, config: "Config", stages: list[PlannedStage]) -> None:

@@ -4,6 +4,7 @@ A stage with several tasks is one job array; element i works in folder i. Within
 background and main is the step the job waits for. The values are written here; launchers/slurm/sbatch.sh acts on them.
 """
 
+import math
 import re
 import shlex
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def _directives(config: "Config", stage: PlannedStage, kinds: list[Kind], elemen
         "nodes": str(needs.nodes),
         "ntasks-per-node": str(per_node),
         "cpus-per-task": str(config.cpus_per_task) if config.cpus_per_task else None,
-        "mem": config.mem,
+        "mem": config.mem or node_memory(stage),
         "exclusive": "" if config.exclusive else None,
         **_gpus(config, needs.gpus),
         "time": time_limit(config, stage),
@@ -123,6 +124,12 @@ def _directives(config: "Config", stage: PlannedStage, kinds: list[Kind], elemen
         parse_limit(least, "cluster.extra_sbatch.time-min")
     options |= config.extra_sbatch
     return [_directive(key, value) for key, value in options.items() if value is not None]
+
+
+def node_memory(stage: PlannedStage) -> str | None:
+    """What to ask Slurm for where cluster.mem says nothing and the stage knows what it needs: without it a training is
+    killed when it writes its first checkpoint."""
+    return f"{math.ceil(stage.host_gib)}G" if stage.host_gib is not None else None
 
 
 def _advice(stage: PlannedStage) -> dict[str, str]:

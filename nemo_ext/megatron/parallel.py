@@ -63,6 +63,8 @@ def initialize(settings: TrainSettings, timeout_s: float = 1800.0) -> Parallel:
             f"WORLD_SIZE={started}, but tensor x pipeline x context x data parallel sizes need {world_size(settings)} "
             "processes"
         )
+    if settings.deterministic_mode:  # read by Transformer Engine's attention when its layers are made
+        os.environ["NVTE_ALLOW_NONDETERMINISTIC_ALGO"] = "0"
     device = _device()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if not dist.is_initialized():

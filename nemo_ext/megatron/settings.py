@@ -112,6 +112,9 @@ class TrainSettings:
     """With full: uniform (all layers, kept in groups) or block (the first layers of each stage, the others not)."""
     recompute_num_layers: int = 1
     """With full: layers per group (uniform) or layers recomputed per stage (block)."""
+    deterministic_mode: bool = True
+    """On GPUs, only kernels that give the same bits every time, so that a resumed run repeats the uninterrupted one;
+    false: the fastest ones. On a CPU there are no others."""
     make_vocab_size_divisible_by: int = 128
     """The vocabulary is padded to a multiple of this times tensor_model_parallel_size; pad rows are never used."""
     init: str = "hf"

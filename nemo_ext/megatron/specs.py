@@ -165,6 +165,7 @@ def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Par
         params_dtype=dtype,
         bf16=settings.precision == "bf16",
         calculate_per_token_loss=True,
+        deterministic_mode=settings.deterministic_mode and on_gpu,
         perform_initialization=False,
         use_cpu_initialization=not on_gpu,
         recompute_granularity=settings.recompute_granularity,

@@ -3,7 +3,8 @@
     settings, model, data, validation  ->  <output_dir>/checkpoints/step_0000100/, metrics.jsonl
 
 A step is `global_batch_size` samples, packed; what it contains is a function of (data, seed, step) alone, so a run
-that resumes from a checkpoint at the same topology repeats the uninterrupted run's losses bit for bit.
+that resumes from a checkpoint at the same topology repeats the uninterrupted run's losses bit for bit: on a CPU, and by
+deterministic_mode on GPUs (where it has not run).
 """
 
 import logging

@@ -13,7 +13,10 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
+from nemo_ext.megatron.host_memory import bytes_at_save
+from nemo_ext.megatron.memory import GIB
 from nemo_ext.megatron.preemption import EXIT_PREEMPTED
+from nemo_ext.megatron.published_shapes import shape_of
 from nemo_ext.megatron.settings import TrainSettings, validate, world_size
 from nemo_ext.model import Model
 from recipes.stage import Process, Stage, main_process
@@ -43,6 +46,13 @@ def check(cfg: Config) -> None:
 
 def processes(cfg: Config, config_path: str) -> list[Process]:
     return [main_process(config_path, ranks=world_size(cfg))]
+
+
+def host_gib(cfg: Config) -> float | None:
+    """GiB of its own memory that a node needs for the GPU ranks on it, most of it while a checkpoint is written. None:
+    not known, because there are no GPUs or the model's shape is not to be had here."""
+    shape = shape_of(cfg.model.hf_path) if cfg.resources.gpus else None
+    return cfg.resources.gpus * bytes_at_save(shape, cfg) / GIB if shape else None
 
 
 def run(cfg: Config) -> Facts:

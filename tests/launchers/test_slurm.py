@@ -1,7 +1,9 @@
 """The Slurm executor without Slurm: what scripts it makes and refuses, and submission against stand-in clients."""
 
 import json
+import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from launchers.display import Display
 from launchers.executors import slurm
 from launchers.plan import PlannedStage, Task
 from launchers.slurm import client as slurm_client
-from launchers.slurm import job_arrays
+from launchers.slurm import job_arrays, sbatch
+from launchers.slurm import preflight as preflight_slurm
 from nemo_ext.files import write_json_atomic
 from nemo_ext.model import Model
 from recipes.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, main_process
+from recipes.stages import train_sft
 from tests.launchers.slurm_stand_ins import Cluster, chain, stage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -314,3 +318,44 @@ def test_a_client_that_hangs_is_reported(cluster: Cluster, tmp_path: Path, monke
 def test_a_cluster_file_with_a_mistake(cluster: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run.executor_of(OmegaConf.create({"cluster": {"executor": "slurm", **cluster}}))
+
+
+def training(tmp_path: Path) -> PlannedStage:
+    """Llama-3.1-8B at TP4 x DP2 on one node: 330 GiB of host memory at a checkpoint."""
+    model = Model(name="llama31_8b", hf_path="/models/Llama-3.1-8B", context_length=8192)
+    resources = Resources(nodes=1, gpus=8, image="nemo")
+    sizes = {"tensor_model_parallel_size": 4, "data_parallel_size": 2}
+    config = train_sft.Config(
+        uses="train_sft",
+        name="train",
+        output_dir=str(tmp_path / "train"),
+        data="d",
+        model=model,
+        resources=resources,
+        **sizes,
+    )
+    content = OmegaConf.to_container(OmegaConf.structured(config))
+    return PlannedStage("train", "train_sft", [], resources, [Task("train", "", content, train_sft)])  # type: ignore[arg-type]
+
+
+def test_a_checkpoints_host_memory_is_asked_for(tmp_path: Path) -> None:
+    planned = training(tmp_path)
+    assert planned.host_gib is not None and 280 < planned.host_gib < 400
+    assert f"#SBATCH --mem={math.ceil(planned.host_gib)}G\n" in sbatch.script(HERE, planned)
+    assert "#SBATCH --mem=0\n" in sbatch.script(replace(HERE, mem="0"), planned)
+    assert "--mem" not in sbatch.script(HERE, train()), "nothing is known of its model"
+
+
+@pytest.mark.parametrize(
+    ("mem", "refused"), [("100G", True), ("102400", True), ("1T", False), ("0", False), (None, False)]
+)
+def test_too_little_host_memory_is_refused_before_it_is_submitted(
+    tmp_path: Path, cluster: Cluster, mem: str | None, refused: bool
+) -> None:
+    found = preflight_slurm.look(replace(HERE, mem=mem), [training(tmp_path)])
+    said = [
+        failure for failure in found.failures if failure.startswith(f"cluster.mem={mem}: stages.train needs about")
+    ]
+    assert bool(said) == refused
+    regardless = preflight_slurm.look(replace(HERE, mem=mem, check_memory=False), [training(tmp_path)])
+    assert not [failure for failure in regardless.failures if "cluster.mem=" in failure]
