@@ -25,6 +25,8 @@ class Reading:
     """What attention of one step needs to know of the pages in use; the same for every layer."""
 
     num_pages: int
+    pages: slice | Tensor
+    """Which pages: the first `num_pages`, or int64 [pages]."""
     owner: Tensor  # int64 [pages]: the slot a page belongs to
     bias: Tensor  # [pages, 1, 1, PAGE]: -inf where the page is not filled yet
     in_order: Tensor  # int64 [pages]: pages of slot 0 in order, then of slot 1, ...
@@ -116,6 +118,7 @@ class Pages:
         dtype = self.keys[0].dtype
         return Reading(
             num_pages=used,
+            pages=slice(used),
             owner=torch.from_numpy(owner),
             bias=torch.zeros(empty.shape, dtype=dtype).masked_fill_(torch.from_numpy(empty), -torch.inf)[
                 :, None, None
@@ -125,11 +128,26 @@ class Pages:
             by_slot=torch.from_numpy(np.where(present, table, used)),
         )
 
+    def reading_alone(self, slot: int, length: int) -> Reading:
+        """For one slot of `length` tokens, whatever pages others own: its queries are slot 0's."""
+        count = int(self.counts[slot])
+        order = torch.arange(count)
+        empty = torch.arange(count * PAGE).view(count, 1, 1, PAGE) >= length
+        return Reading(
+            num_pages=count,
+            pages=torch.from_numpy(self.table[slot, :count]),
+            owner=torch.zeros(count, dtype=torch.int64),
+            bias=torch.zeros(empty.shape, dtype=self.keys[0].dtype).masked_fill_(empty, -torch.inf),
+            in_order=order,
+            first=torch.zeros(1, dtype=torch.int64),
+            by_slot=order[None],
+        )
+
     def attend(self, layer: int, q: Tensor, reading: Reading) -> Tensor:
         """[slots, heads * head_dim]: each slot's queries [heads, head_dim], scaled already, over its own pages."""
         count, pages, dim = len(q), reading.num_pages, self.head_dim
-        keys = self.keys[layer][:pages].view(pages * self.kv_heads, dim, PAGE)
-        values = self.values[layer][:pages].view(pages * self.kv_heads, PAGE, dim)
+        keys = self.keys[layer][reading.pages].view(pages * self.kv_heads, dim, PAGE)
+        values = self.values[layer][reading.pages].view(pages * self.kv_heads, PAGE, dim)
         queries = q.reshape(count, -1)[reading.owner].view(pages * self.kv_heads, -1, dim)
         scores = torch.bmm(queries, keys).view(pages, self.kv_heads, -1, PAGE).add_(reading.bias)
         scores = scores.sub_(_best(scores, reading)).exp_()

@@ -40,13 +40,15 @@ def load_engine(cfg: Config, model: Model) -> Engine:
 
 
 def _load(cfg: Config, folder: Path, config: LlamaConfig, context_length: int) -> Llama:
-    """In cfg.compute_dtype, or in float64, whose sums differ in the 16th digit only, where that depends on batching."""
+    """In cfg.compute_dtype. Where no way of batching keeps a sequence's bits on this CPU, in float64 if one does there;
+    else one sequence after another."""
     for dtype in dict.fromkeys((cfg.compute_dtype, "float64")):
         llama = Llama(config, read_weights(folder, getattr(torch, dtype)), cfg.max_batch_size, context_length)
-        if llama.batch_invariant:
-            break
-        log.warning("on this CPU %s results depend, in the last digits, on what is batched together", dtype)
-    return llama
+        if not llama.way.alone:
+            return llama
+        log.warning("on this CPU no way of batching keeps the bits of %s results", dtype)
+    log.warning("so each sequence is computed by itself, which is slower")
+    return Llama(config, read_weights(folder, getattr(torch, cfg.compute_dtype)), cfg.max_batch_size, context_length)
 
 
 def run(cfg: Config, model: Model, listener: socket.socket, on_ready: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 from nemo_ext.serving.embedded import model as model_module
 from nemo_ext.serving.embedded.checkpoint import read_config, read_weights
-from nemo_ext.serving.embedded.model import Llama, rows_keep_their_bits
+from nemo_ext.serving.embedded.model import ALONE, WAYS, Llama, rows_keep_their_bits
 from nemo_ext.serving.embedded.pages import PAGE
 from tests.nemo_ext.serving.tiny_checkpoint import make_checkpoint
 
@@ -92,7 +92,6 @@ def test_a_sequence_gets_the_same_bits_alone_and_in_any_batch(
     prompts = [draw.integers(0, 333, length) for length in [1, 2, 31, 32, 33, 300, *draw.integers(1, 120, 64)]]
     answers = [draw.integers(0, 333, 40) for _ in prompts]
     model = _load(folder, dtype, slots=len(prompts))
-    assert model.batch_invariant
     got = {number: [row] for number, row in enumerate(model.prefill(prompts, np.arange(len(prompts))))}
     running = list(range(len(prompts)))
     for step in range(40):
@@ -113,10 +112,39 @@ def test_a_sequence_gets_the_same_bits_alone_and_in_any_batch(
 
 
 @torch.inference_mode()
+def test_one_sequence_after_another_where_no_batching_keeps_the_bits(
+    tiny_checkpoint: Path, ids: Ints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU whose products depend on the number of rows in any case: slower, and as true."""
+    matmul = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda x, y: matmul(x, y) * (1 + 1e-6 * len(x)))
+    model = _load(tiny_checkpoint)
+    assert model.way == ALONE
+    prompts = [ids[:40], ids[40:47], ids[50:90]]
+    logits, scored = model.prefill_scored(prompts, np.arange(3), [1])
+    step = model.decode(ids[:3], np.array([40, 7, 40]))
+    for number, prompt in enumerate(prompts):
+        alone = _load(tiny_checkpoint)
+        last, every = alone.prefill_scored([prompt], np.array([0]), [0])
+        assert torch.equal(last[0], logits[number])
+        assert number not in scored or torch.equal(every[0], scored[number])
+        assert torch.equal(alone.decode(ids[number : number + 1], np.array([len(prompt)]))[0], step[number])
+
+
+def test_whole_passes_are_checked_and_not_products_alone(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a norm or an activation treats the last elements of an array otherwise than the others."""
+    silu = torch.nn.functional.silu
+    monkeypatch.setattr(model_module.F, "silu", lambda x: silu(x) * (1 + 1e-6 * (len(x) > 60)))
+    assert _load(tiny_checkpoint).way == ALONE
+
+
+@torch.inference_mode()
 def test_many_prompt_tokens_go_through_in_parts(tiny_checkpoint: Path, ids: Ints) -> None:
     """More rows than one product takes; each prompt gets the bits it gets alone."""
     prompts = [ids[start : start + 160] for start in range(0, 320, 40)]
-    assert sum(len(prompt) for prompt in prompts) > 4 * model_module.ROWS[0]
+    assert sum(len(prompt) for prompt in prompts) > 4 * max(way.rows for way in WAYS)
     together = _load(tiny_checkpoint, slots=8).prefill(prompts, np.arange(8))
     for prompt, row in zip(prompts, together, strict=True):
         assert torch.equal(_load(tiny_checkpoint).prefill([prompt], np.array([2]))[0], row)
@@ -141,23 +169,25 @@ def test_a_product_that_depends_on_the_batch_is_noticed(
 ) -> None:
     """As a library would that adds up long batches in another order: fewer rows at once; none that pass: say so."""
     matrix = torch.randn(96, 64)
-    assert rows_keep_their_bits(matrix, 256)
 
     class Uneven(torch.Tensor):
-        above = 0
+        allowed = staticmethod(lambda rows: True)
 
         def __rmatmul__(self, x: torch.Tensor) -> torch.Tensor:
-            whole = x @ self.as_subclass(torch.Tensor)
-            return whole * (1 + 1e-6) if len(x) > self.above else whole
+            whole = x.new_tensor([[float(row.sum()) for row in x]]).T * torch.ones(64)
+            return whole if self.allowed(len(x)) else whole * (1 + 1e-6)
 
     uneven = matrix.as_subclass(Uneven)
-    for above, keeps in ((64, [64, 32]), (2, [256, 128, 64, 32]), (20, [])):
-        Uneven.above = above
-        assert [limit for limit in model_module.ROWS if rows_keep_their_bits(uneven, limit)] == keeps
-    monkeypatch.setattr(model_module, "rows_keep_their_bits", lambda matrix, limit: limit < 100)
-    assert _load(tiny_checkpoint).batch_invariant
-    monkeypatch.setattr(model_module, "rows_keep_their_bits", lambda matrix, limit: False)
-    assert not _load(tiny_checkpoint).batch_invariant
+    for allowed, keeps in (
+        (lambda rows: True, WAYS),
+        (lambda rows: rows <= 64, [way for way in WAYS if way.rows <= 64]),
+        (lambda rows: rows % 8 == 0, [way for way in WAYS if way.multiple > 4]),
+        (lambda rows: rows <= 20, []),
+    ):
+        Uneven.allowed = staticmethod(allowed)
+        assert [way for way in WAYS if rows_keep_their_bits(uneven, way)] == list(keeps)
+    monkeypatch.setattr(model_module, "rows_keep_their_bits", lambda matrix, way: False)
+    assert _load(tiny_checkpoint).way == ALONE
 
 
 def test_bfloat16_weights_and_the_older_rope_spelling(llama3_checkpoint: Path, ids: Ints, tmp_path: Path) -> None:

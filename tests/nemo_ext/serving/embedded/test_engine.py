@@ -110,9 +110,13 @@ def test_where_float32_depends_on_the_batch_the_engine_takes_float64(
     async def main() -> None:
         assert _engine(tiny_checkpoint).model.embedding.dtype == torch.float32
         check = "nemo_ext.serving.embedded.model.rows_keep_their_bits"
-        monkeypatch.setattr(check, lambda matrix, limit: matrix.dtype == torch.float64)
+        monkeypatch.setattr(check, lambda matrix, way: matrix.dtype == torch.float64)
         assert _engine(tiny_checkpoint).model.embedding.dtype == torch.float64
-        assert "float32 results depend" in caplog.text
+        assert "no way of batching keeps the bits of float32" in caplog.text and "by itself" not in caplog.text
+        monkeypatch.setattr(check, lambda matrix, way: False)
+        engine = _engine(tiny_checkpoint)
+        assert engine.model.way.alone and engine.model.embedding.dtype == torch.float32
+        assert "each sequence is computed by itself" in caplog.text
 
     asyncio.run(main())
 
