@@ -22,12 +22,13 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import hydra
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import plan, plugins, preflight, resolvers
+from launchers import overrides, plan, plugins, preflight, resolvers
 from launchers.display import Display
 from launchers.estimates import estimate
 from launchers.following import launcher_record
@@ -48,11 +49,6 @@ def list_recipes() -> str:
         about = next((line for line in comments if not line.startswith("@package")), "")
         lines.append(f"  {path.relative_to(RECIPES).with_suffix('')!s:<20} {about}")
     return "\n".join(lines)
-
-
-def order(argv: list[str]) -> list[str]:
-    """The scale overlay after the recipe it overlays, whatever the order they were typed in."""
-    return sorted(argv, key=lambda arg: 0 if arg.startswith("+recipe=") else 1 if arg.startswith("+scale=") else 2)
 
 
 def check_root(cfg: DictConfig) -> None:
@@ -136,8 +132,12 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
 
 def run_folder(cfg: DictConfig) -> Path:
-    """Raises ValueError when the recipe names its run by a key that the command line left out."""
+    """Raises ValueError when the run's name or folder is none, or the recipe makes it of a key that the command line left
+    out."""
     try:
+        overrides.check_name(str(cfg.run_name))
+        if not cfg.run_dir:
+            raise ValueError("run_dir= is empty (an unset variable of the shell?): give it a folder, or leave it out")
         return Path(cfg.run_dir).absolute()
     except InterpolationToMissingValueError as error:
         key = str(error).splitlines()[0].rsplit(" ", 1)[1]
@@ -163,7 +163,7 @@ def launch(cfg: DictConfig, display: Display) -> int:
     if (run_dir / remote_run.REMOTE).exists():
         raise ValueError(f"{run_dir} stands for a run on another machine (remote.json): use another run_name=")
     stages = plan.resolve(cfg, run_dir)
-    selected = plan.select(stages, list(cfg.only), cfg.from_stage)
+    selected = plan.select(stages, [cfg.only] if isinstance(cfg.only, str) else list(cfg.only), cfg.from_stage)
     gpu = estimate.gpu_of(cluster, selected)
     estimates = estimate.estimate(selected, stages, cluster, gpu)
     if cfg.dry_run:
@@ -193,6 +193,12 @@ def launch(cfg: DictConfig, display: Display) -> int:
     return 0
 
 
+def _explained(error: Exception) -> str:
+    """Composing again needs what @hydra.main has left."""
+    with initialize_config_dir(str(resolvers.CONF), version_base="1.3"):
+        return overrides.explain(error, sys.argv[1:])
+
+
 def interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -204,7 +210,12 @@ def main() -> int:
     if not any(arg.startswith(("+recipe=", "-", "recipe=")) for arg in sys.argv[1:]):
         print(list_recipes())
         return 0 if len(sys.argv) == 1 else 2
-    sys.argv[1:] = order(sys.argv[1:])
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("error: the folder this shell is in no longer exists: cd to another one", file=sys.stderr)
+        return 2
+    sys.argv[1:] = overrides.prepare(sys.argv[1:])
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, interrupt)
     display = Display()
@@ -228,8 +239,7 @@ def main() -> int:
         display.line(f"error: {error}", style="red")
         return 2
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-        display.line(f"error: {message}", style="red")
+        display.line(f"error: {_explained(error)}", style="red")
         return 2
     except TaskFailed as error:
         display.line(f"failed: {error}", style="red")

@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from launchers import plan, plugins, resolvers, run
+from launchers.overrides import prepare
 
 RECIPES = sorted(path.relative_to(run.RECIPES).with_suffix("").as_posix() for path in run.RECIPES.rglob("*.yaml"))
 
@@ -26,7 +27,7 @@ def compose_recipe(name: str, *overrides: str) -> DictConfig:
     """`+recipe=<name>` and `overrides`, in the order launchers/run.py gives Hydra them."""
     plugins.register()
     resolvers.register()
-    words = run.order([*overrides, f"+recipe={name}"])
+    words = prepare([*overrides, f"+recipe={name}"])
     if not any(word.startswith("data=") or word == "+scale=tiny" for word in words):
         words.append("data=rows.jsonl")
     words += NEEDED.get(name, [])

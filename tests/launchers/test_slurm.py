@@ -298,6 +298,19 @@ def test_a_machine_that_is_no_login_node_is_told_so(cluster: Cluster, tmp_path: 
         slurm.submit(HERE, chain(tmp_path), Display())
 
 
+def test_the_shells_own_slurm_settings_do_not_reach_the_clients(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They win over the script's #SBATCH lines: submit.sh would say one thing and the job be another."""
+    for name in ("SBATCH_TIMELIMIT", "SBATCH_PARTITION", "SBATCH_ARRAY_INX", "SQUEUE_FORMAT", "SLURM_TIME_FORMAT"):
+        monkeypatch.setenv(name, "high")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/slurm.conf")
+    cluster.script("squeue", "#!/bin/bash\nenv")
+    seen = {line.partition("=")[0] for line in slurm_client.client(["squeue"]).splitlines()}
+    assert not [name for name in seen if name.startswith(("SBATCH_", "SQUEUE_", "SLURM_TIME"))]
+    assert {"SLURM_CONF", "PATH"} <= seen
+
+
 def test_a_client_that_hangs_is_reported(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.script("sbatch.answer", "#!/bin/bash\nexec sleep 30\n")
     monkeypatch.setattr(slurm_client, "CLIENT_TIMEOUT_S", 0.3)

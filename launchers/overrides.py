@@ -1,0 +1,105 @@
+"""Command-line words as Hydra is to read them, and what to say when it cannot.
+
+Hydra's grammar takes `~`, `=`, `,` and letters beyond ASCII for its own, and `1e5` for a number. Values that name files and
+folders are texts here, whatever is in them, and so is any other value that its grammar refuses.
+"""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+TEXTS = ("data", "input", "second", "checkpoints", "run_name", "run_dir", "publish_dir")
+"""Keys whose values are texts, of which `run_name=1e5` is one."""
+UNKNOWN_KEY = re.compile(r"Could not override '([\w.@/]+)'")
+MAX_NAME = 200
+NAME = re.compile(r"[\w][\w.@%+=-]*(/[\w][\w.@%+=-]*)*")
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """The words with values quoted where Hydra would read something else, and the scale overlay after the recipe it
+    overlays, whatever the order they were typed in."""
+    ranked = sorted(
+        words, key=lambda word: 0 if word.startswith("+recipe=") else 1 if word.startswith("+scale=") else 2
+    )
+    return [_quoted(word) for word in ranked]
+
+
+def _quoted(word: str) -> str:
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+~")
+    if not equals or key.startswith(("-", "~")) or value[:1] in ("'", '"'):
+        return word
+    structured = value[:1] in ("[", "{") or "${" in value or value in ("null", "")
+    if (name not in TEXTS or structured) and (structured or _readable(word)):
+        return word
+    if value == "~" or value.startswith("~/"):
+        value = str(Path(value).expanduser())
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(value: str) -> str:
+    """In double quotes, within which Hydra unescapes quotes and the backslashes in front of them."""
+    escaped = re.sub(r'(\\*)"', r"\1\1\\" + '"', value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f'"{escaped}{chr(92) * trailing}"'
+
+
+def _readable(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless `runs/<name>` is a folder below runs/ that every file system and scheduler takes."""
+    if not name or name in ("None", "null"):
+        raise ValueError("run_name= is empty (an unset variable of the shell?): give it a name, or leave it out")
+    if len(name) > MAX_NAME or not NAME.fullmatch(name):
+        shown = name if len(name) <= MAX_NAME else f"{name[:40]}... ({len(name)} characters)"
+        raise ValueError(
+            f"run_name={shown}: it may have letters, digits and . _ - @ % + = (a / makes folders), must not begin with a "
+            f"dot, and has at most {MAX_NAME} characters. Another place for the run is run_dir=<folder>"
+        )
+
+
+def explain(error: Exception, words: Sequence[str]) -> str:
+    """What went wrong with the command line, on one line, with the nearest key where one is misspelt."""
+    unknown = UNKNOWN_KEY.search(str(error))
+    if unknown is not None and (said := _unknown_key(unknown[1], words)):
+        return said
+    lines = [str(error)]
+    cause = error.__cause__
+    if cause is not None and str(cause) not in lines[0]:
+        lines.append(f"({str(cause).splitlines()[0]})")
+    return " ".join(line.strip() for text in lines for line in text.splitlines() if line.strip())
+
+
+def _unknown_key(key: str, words: Sequence[str]) -> str | None:
+    """Where `key` leaves the config, and what there is; None when the rest of the command line does not compose either."""
+    others = [word for word in words if word.lstrip("+~").partition("=")[0] != key]
+    try:
+        node: Any = compose("config", others)
+    except (HydraException, OmegaConfBaseException):
+        return None
+    place: list[str] = []
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            break
+        place.append(part)
+        node = node._get_node(part)
+    if not isinstance(node, DictConfig):
+        return f"{key}: {'.'.join(place)} is a single value and has no {key.split('.')[len(place)]}"
+    missing, there = key.split(".")[len(place)], sorted(str(name) for name in node)
+    near = get_close_matches(missing, there, 3)
+    of = f"{'.'.join(place)} has no {missing!r}" if place else f"there is no key {missing!r}"
+    return f"{key}: {of}; " + (f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(there)}")
