@@ -72,7 +72,7 @@ def _read(text: str) -> Node:
     both = [parse(text, sign) for sign in (1, -1)]
     if both[0][0] == both[1][0] and both[0][0] in COLLECTIONS:
         return (both[0][0], both[0][1] + both[1][1])
-    return ("list", tuple(both))
+    return ("set", tuple(both))
 
 
 def _without_degrees(node: Node) -> Node:

@@ -25,7 +25,8 @@ _SQRT = re.compile(r"\\sqrt\s*(\w)")
 _CHOICE = re.compile(r"\(([A-Z])\)|([A-J])\)")
 _WORDS = re.compile(r"[A-Za-z]{2,}(?:[ '-][A-Za-z]+)*")
 _DRESSED = re.compile(
-    r"\*\*(.+)\*\*|'(\w+)'|\\\((.+)\\\)|\\\[(.+)\\\]|\\(?:boxed|fbox)\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}",
+    r"\*\*(.+)\*\*|__(.+)__|\*([^*]+)\*|`([^`]+)`|'(\w+)'|\\\((.+)\\\)|\\\[(.+)\\\]"
+    r"|\\(?:boxed|fbox)\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}",
     re.DOTALL,
 )
 _RANGE = re.compile(r"(?<=\d)[ $\\]*(?:--|\u2013)[ $\\]*(?=\d)|(?<=\d) ?-(?=\\\$\d)")
@@ -87,12 +88,8 @@ def normalise(text: str) -> str:
     text = text.strip()
     if text.isdecimal() and text.isascii():
         return text
-    if text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
-        text = text.strip("$").strip()
-    if dressed := _DRESSED.fullmatch(text):
-        text = next(inner for inner in dressed.groups() if inner is not None)
-    text = _RANGE.sub(" to ", text)
-    text = _TEXT_MACRO.sub(lambda macro: _plain_text(macro, text), text)
+    text = _undressed(text)
+    text = _RANGE.sub(" to ", _TEXT_MACRO.sub(lambda macro: _plain_text(macro, text), text))
     for old, new in _REPLACED:
         if old in text:
             text = text.replace(old, new)
@@ -116,9 +113,22 @@ def normalise(text: str) -> str:
     return text
 
 
+def _undressed(text: str) -> str:
+    """Without the dollar signs, Markdown or box around all of it, three deep at most."""
+    for _ in range(3):
+        if text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
+            text = text.strip("$").strip()
+        if (dressed := _DRESSED.fullmatch(text)) is None:
+            break
+        text = next(inner for inner in dressed.groups() if inner is not None).strip()
+    return text
+
+
 def _plain_text(macro: re.Match[str], text: str) -> str:
     r"""What \text{...} holds. A letter there is a unit where it stands behind a value; elsewhere it may be a variable."""
     before = text[: macro.start()].rstrip("\\ ,~;!")
+    if before.endswith(("circ", "circ}", "\u00b0")):  # degrees Celsius are no coulombs
+        return f" {macro[1]} "
     behind_a_value = before[-1:].isalnum() or before[-1:] in ("}", ")", "]")
     return f" {spelled_out(macro[1]) if behind_a_value else macro[1]} "
 

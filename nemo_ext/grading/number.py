@@ -29,6 +29,7 @@ _SHORT_UNITS = frozenset(["mm", "cm", "km", "kg", "mg", "ml", "ft", "in", "oz", 
 _LETTER_UNITS = frozenset("mgsLh")
 _NO_UNIT_WORDS = "sin cos tan cot sec csc log exp mod and or if for when where unless to than"
 _NOT_UNITS = frozenset(_NO_UNIT_WORDS.split())
+_DEGREES = re.compile(r"(?:\^\\circ| degrees?) ?(?:([CF])(?:elsius|ahrenheit)?)?")
 _LONG_WORD = re.compile(r"[A-Za-z]{4}")
 _DOT_GROUPS = re.compile(r"([-+]?)(\d{1,3}(?:\.\d{3})+),(\d+)|([-+]?)(\d{1,3}(?:\.\d{3}){2,})", re.ASCII)
 _QUOTE_GROUPS = re.compile(r"[-+]?\d{1,3}(?:'\d{3})+(?:\.\d+)?", re.ASCII)
@@ -163,8 +164,10 @@ def _tail(rest: str, *, is_spaced: bool) -> tuple[int, bool, str] | None:
 
     is_spaced: a brace parts number and unit as a space does.
     """
-    if rest in ("", "^\\circ"):
+    if not rest:
         return 1, False, ""
+    if degrees := _DEGREES.fullmatch(rest):
+        return 1, False, {"C": "celsius", "F": "fahrenheit", None: "degrees"}[degrees[1]]
     if rest == "%":
         return 1, True, ""
     match = _UNIT.fullmatch(rest)

@@ -25,6 +25,7 @@ _NAME = (  # f'(x), a_n, \angle ABC, \frac{dy}{dx}, \overline{AB}, (x,y), a:b:c
     r"(?:\\?m? ?\\angle ?)?[A-Za-z]{1,3}'{0,3}(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z, \\|]{1,9}\))?"
     r"|\\frac\{d\^?\d?[a-z]\}\{d[a-z]\^?\d?\}|\\(?:overline|vec|hat)\{[A-Za-z]{1,2}\}"
     r"|\([a-z](?:,[a-z]){1,3}\)|[A-Za-z](?::[A-Za-z])+"
+    r"|[A-Za-z]{4,}(?: [A-Za-z]+){0,4}|\\(?:sin|cos|tan|log|ln)(?:\\[a-z]+|[a-z])|\|?[A-Z]{2}\|?"
 )
 _ASSIGNMENT = re.compile(rf"^(?:{_NAME})=(?=.)")
 _ASSIGNED = re.compile(rf"=(?:{_NAME})$")
@@ -35,7 +36,9 @@ _INTEGERS = re.compile(
     r"(?:,|(?<=[^A-Za-z]))? ?(?:for|where|with)? ?(?:(?:all|any|some|every|each) )?"
     r"(?:integers? ?[a-z]|[a-z] is an(?:y)? integer|[a-z]\\in ?\\mathbb\{Z\})$"
 )
-_OPTION = re.compile(r"(?:(?i:option|choice|answer) ?)?(?:\(([A-Ja-j])\)|([A-J])[.):]) ?(.*)")
+_OPTION = re.compile(
+    r"(?:(?i:option|choice|answer) ?)?(?:\(([A-Ja-j])\)|([A-J])[.):]) ?((?!,|;|and |or )(?:(?!\(?[A-J][.):]).)*)"
+)
 _NAMED_LETTER = re.compile(r"(?:(?i:option|choice) ?)?([A-Ja-j])")
 _CLOCK = re.compile(r"[A-Za-z]|:\d\d:")  # without either, 9:30 may be a ratio
 _REMAINDER = re.compile(r"(-?\d{1,30}) ?(?:[Rr]|remainder|rem\.?) ?(\d{1,30})", re.ASCII)
@@ -111,6 +114,8 @@ def _compare_numbers(left: Number, right: Number) -> Verdict | None:
         if ours and theirs:
             same = any(left.value * factor == right.value for factor in factors(ours, theirs))
             return Verdict(EQUAL if same else DIFFERENT, "unit")
+    if left.percent != right.percent and unit((left if right.percent else right).unit):
+        return Verdict(DIFFERENT, "unit")
     if left.base and right.base and left.base != right.base:
         same = _in_base(left) == _in_base(right) is not None
         return Verdict(EQUAL if same else DIFFERENT, "numeric")

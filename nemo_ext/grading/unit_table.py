@@ -40,7 +40,7 @@ _SIZES = {
     },
     "length=2": {"10000": "hectare", "316160658/78125": "acre"},
     "dollar=1": {"1": "dollar usd", "1/100": "cent penny pennies"},
-    "euro=1": {"1": "euro eur"},
+    "euro=1": {"1": "euro eur", "1/100": "cent"},
     "sterling=1": {"1": "gbp sterling"},
     "rupee=1": {"1": "rupee inr rs"},
     "yen=1": {"1": "yen jpy"},
@@ -51,6 +51,9 @@ _SIZES = {
     "amount=1": {"1": "mole mol"},
     "data=1": {"1": "byte"},
     "current=1": {"1": "ampere amp"},
+    "current=1 time=1": {"1": "coulomb"},
+    "celsius=1": {"1": "celsius"},
+    "fahrenheit=1": {"1": "fahrenheit"},
     "time=-1": {"1": "hertz"},
     "mass=1 length=1 time=-2": {"1000": "newton"},
     "mass=1 length=-1 time=-2": {"1000": "pascal"},
@@ -60,31 +63,21 @@ _SIZES = {
     "mass=1 length=2 time=-3 current=-2": {"1000": "ohm"},
 }  # fmt: skip
 _PREFIXES = {"kilo": 3, "centi": -2, "milli": -3, "mega": 6, "giga": 9, "deci": -1, "micro": -6, "nano": -9}
-_PREFIXED = "meter metre gram liter litre second newton pascal joule calorie watt volt ohm ampere amp hertz byte"
+_PREFIXED = (
+    "meter metre gram liter litre second newton pascal joule calorie watt volt ohm ampere amp coulomb hertz byte"
+)
 # Symbols stand for the names above where \text or \mathrm says that they are no variables.
 _SYMBOLS = {
-    "m": "meter",
-    "g": "gram",
-    "s": "second",
-    "h": "hour",
-    "L": "liter",
-    "l": "liter",
-    "N": "newton",
-    "Pa": "pascal",
-    "J": "joule",
-    "W": "watt",
-    "V": "volt",
-    "A": "ampere",
-    "Hz": "hertz",
-    "cal": "calorie",
-    "B": "byte",
-}
+    "m": "meter", "g": "gram", "s": "second", "h": "hour", "L": "liter", "l": "liter", "N": "newton", "Pa": "pascal",
+    "J": "joule", "W": "watt", "V": "volt", "A": "ampere", "C": "coulomb", "Hz": "hertz", "cal": "calorie", "B": "byte",
+    "K": "kelvin", "mol": "mole",
+}  # fmt: skip
 _ABBREVIATIONS = {
     "yd": "yard", "mi": "mile", "ft": "foot", "lb": "pound", "oz": "ounce", "yr": "year", "hr": "hour", "wk": "week",
     "qt": "quart", "pt": "pint", "rs": "rupee", "Rs": "rupee",
 }  # fmt: skip
 _SYMBOL_PREFIXES = {"k": "kilo", "c": "centi", "m": "milli", "M": "mega", "G": "giga", "d": "deci", "n": "nano"}
-_NOT_PREFIXED = ("h",)
+_NOT_PREFIXED = ("h", "K", "mol")
 # Of two letters, these are units wherever they stand; "mn" is a product unless \text says otherwise.
 BARE = frozenset(["mm", "cm", "km", "kg", "mg", "ml", "mL", "ft", "in", "oz", "lb", "hr"])
 

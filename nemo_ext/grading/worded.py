@@ -20,8 +20,13 @@ _WORD = re.compile(
 _CONTRARIES = tuple(
     {word: side for side, words in enumerate(sides.split(" | ")) for word in words.split()}
     for sides in (
-        "more greater larger bigger higher taller longer heavier older faster warmer | "
-        "less fewer smaller lower shorter lighter younger slower colder cooler",
+        "more greater larger bigger higher taller longer heavier older faster warmer dearer expensive wider deeper richer | "
+        "less fewer smaller lower shorter lighter younger slower colder cheaper cheap narrower shallower poorer",
+        "stronger | weaker",
+        "ahead | behind",
+        "discount | markup surcharge",
+        "closer nearer | farther further",
+        "overpaid | underpaid",
         "north northern northward | south southern southward | east eastern eastward | west western westward",
         "northeast | northwest | southeast | southwest",
         "up upward upwards above rise rises risen | down downward downwards below drop drops fall falls fallen",
