@@ -25,7 +25,7 @@ class AlgebraWorker:
 
     def ask(self, predicted: str, expected: str, timeout_s: float, *, both_ways: bool) -> Verdict:
         """UNDECIDED when the pair took more CPU time or memory than it may, or broke the library; with `both_ways` also
-        when the verdict is another with the answers exchanged.
+        when the verdict is another with the answers exchanged, or one of them cannot be read.
 
         Raises:
             RuntimeError: the process does not start.
@@ -45,8 +45,8 @@ class AlgebraWorker:
             return Verdict(UNDECIDED, "stalled_or_died")
         if "error" in answer:
             return Verdict(UNDECIDED, "error")
-        if answer["equal"] is None:
-            return Verdict(UNDECIDED, "one_way")
+        if "undecided" in answer:
+            return Verdict(UNDECIDED, answer["undecided"])
         return Verdict(EQUAL if answer["equal"] else DIFFERENT, "math_verify")
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -98,29 +98,29 @@ def _filled(box: Box) -> Box | None:
 
 def _last_whole_box(text: str) -> Box | None:
     best: Box | None = None
-    open_braces: list[re.Match[str] | None] = []  # what opened a box, None for other braces
+    open_braces: list[tuple[int, int] | None] = []  # (start of the box, start of its content), None for other braces
     for token in _TOKENS.finditer(text):
         found: Box | None = None
         if token.group("brace"):
-            open_braces.append(token)
+            open_braces.append((token.start(), token.end()))
         elif token.group().lstrip("\\").startswith(("boxed", "fbox")):
             found = _bare_box(text, token.start(), token.end())
         elif token.group() == "{":
             open_braces.append(None)
         elif token.group() == "}" and open_braces:
             opened = open_braces.pop()
-            if opened is not None and (best is None or opened.start() > best.start):
-                found = _filled(_braced_box(text, opened, token))
+            if opened is not None and (best is None or opened[0] > best.start):
+                found = _filled(_braced_box(text, *opened, token.start()))
         if found is not None and (best is None or found.start > best.start):
             best = found
     return best
 
 
-def _braced_box(text: str, opened: re.Match[str], closed: re.Match[str]) -> Box:
-    content = text[opened.end() : closed.start()].strip()
-    if opened.group().startswith("\\\\"):  # escaped twice, and so is what it holds
+def _braced_box(text: str, start: int, content_start: int, content_end: int) -> Box:
+    content = text[content_start:content_end].strip()
+    if text.startswith("\\\\", start):  # escaped twice, and so is what it holds
         content = content.replace("\\\\", "\\")
-    return Box(opened.start(), closed.end(), content)
+    return Box(start, content_end + 1, content)
 
 
 def _bare_box(text: str, start: int, content_start: int) -> Box | None:

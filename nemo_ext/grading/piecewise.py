@@ -76,6 +76,6 @@ def compare_cases(left: str, right: str, decide: Decide) -> Verdict | None:
         if len(match) != 1:
             return open_verdict
         values.append(decide(value, match[0]))
-    found = {each.equality if each else UNDECIDED for each in values}
+    found = {each.equality if each is not None else UNDECIDED for each in values}
     equality = DIFFERENT if DIFFERENT in found else UNDECIDED if UNDECIDED in found else EQUAL
     return Verdict(equality, "cases")

@@ -158,6 +158,6 @@ def _trimmed(text: str) -> str:
 
 
 def _together(found: list[Verdict | None]) -> Verdict:
-    equalities = {each.equality if each else UNDECIDED for each in found}
+    equalities = {each.equality if each is not None else UNDECIDED for each in found}
     equality = DIFFERENT if DIFFERENT in equalities else UNDECIDED if UNDECIDED in equalities else EQUAL
     return Verdict(equality, "words")
