@@ -39,7 +39,10 @@ _CURRENCIES = {
     "RMB": "yuan",
 }  # fmt: skip
 _SIGNS = "|".join(re.escape(each) for each in sorted(_CURRENCIES, key=len, reverse=True))
-_CURRENCY_FIRST = re.compile(rf"^\s*([-+]?)\s*({_SIGNS})\s*(-?\d[\d,.]*?)[.\s]*$", re.ASCII)
+_CURRENCY_FIRST = re.compile(
+    rf"^\s*([-+]?)\s*({_SIGNS})\s*(-?\d[\d,.]*?)[.\s]*((?:hundred|thousand|[mb]illion)?)\s*((?:[A-Za-z/][A-Za-z .'-]*)?)$",
+    re.ASCII,
+)
 _LABEL = re.compile(r"^(?:the )?(?:final |correct )?answer(?: is)?[: ] ?(?=.)", re.IGNORECASE)
 _BASED = re.compile(r"(?:(\d[0-9A-Za-z]*)|\(([0-9A-Za-z]*\d[0-9A-Za-z]*)\))_\{?(\d{1,2}|[a-z]{3,9})\}?", re.ASCII)
 _LONG_COMMANDS = re.compile(r"\\(neq|leqslant|leq|geqslant|geq|vert|mid|smallsetminus|backslash)(?![A-Za-z])")
@@ -145,7 +148,9 @@ def _noun_behind(counted: re.Match[str]) -> str:
 
 
 def _currency_last(amount: re.Match[str]) -> str:
-    return f"{amount[1]}{amount[3]} {_CURRENCIES[amount[2]]}"
+    """$5 per hour as 5 dollars per hour, $2 million as 2 million dollars."""
+    sign, currency, number, scale, words = amount.groups()
+    return " ".join(filter(None, (f"{sign}{number}", scale, _CURRENCIES[currency], words)))
 
 
 def _in_base(written: re.Match[str]) -> str | None:

@@ -166,6 +166,8 @@ def _tail(rest: str, *, is_spaced: bool) -> tuple[int, bool, str] | None:
     """
     if not rest:
         return 1, False, ""
+    if rest[0] == "/" and unit(f"per {rest[1:]}"):
+        return 1, False, f"per {rest[1:]}"
     if degrees := _DEGREES.fullmatch(rest):
         return 1, False, {"C": "celsius", "F": "fahrenheit", None: "degrees"}[degrees[1]]
     if rest == "%":

@@ -39,7 +39,7 @@ _SIZES = {
         "157725491/32000000000000": "teaspoon tsp",
     },
     "length=2": {"10000": "hectare", "316160658/78125": "acre"},
-    "dollar=1": {"1": "dollar usd", "1/100": "cent penny pennies"},
+    "dollar=1": {"1": "dollar usd", "1/100": "cent penny pennies", "1/20": "nickel", "1/10": "dime", "1/4": "quarter"},
     "euro=1": {"1": "euro eur", "1/100": "cent"},
     "sterling=1": {"1": "gbp sterling"},
     "rupee=1": {"1": "rupee inr rs"},

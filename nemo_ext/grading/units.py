@@ -39,6 +39,7 @@ def unit(text: str) -> tuple[Unit, ...]:
     """What these words may be: the readings of a unit, or none when they are no unit of the table."""
     text = text.strip(" .")
     text = _SHORT_RATES.get(text.casefold(), text)
+    text = f"{_UNNAMED} {text}" if text.startswith("per ") else text
     for pattern, power in _POWERS:
         text = pattern.sub(power, text)
     top, *bottoms = _OVER.split(re.sub(r"(?<=[a-z]) an? (?=[a-z])", " per ", text))

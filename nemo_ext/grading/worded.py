@@ -55,7 +55,7 @@ _CONDITION_WORDS = """if when where for unless while with without not no than le
     double or and to mod is are between from by as every only either neither"""
 _CONDITIONS = frozenset(_CONDITION_WORDS.split())
 _UNKNOWN = re.compile(
-    r"\d ?[-+*/] ?(?:[A-Za-z]{4,}|[A-Za-z]+ )|[A-Za-z]{4,} ?[-+*/] ?\d"
+    r"\d ?[-+*] ?(?:[A-Za-z]{4,}|[A-Za-z]+ )|[A-Za-z]{4,} ?[-+*/] ?\d"
 )  # 10 + John's age is no number
 _TRAILING_WORDS = re.compile(r"(.*[\d})\]!%])[ ]?((?:[A-Za-z]{3,}|of(?= ))(?:[ '-][A-Za-z]+)*)\.?", re.DOTALL)
 _LEADING_LABEL = re.compile(
