@@ -23,8 +23,9 @@ class AlgebraWorker:
         self._argv = [sys.executable, "-P", str(_WORKER), str(int(memory_gb * 2**30))]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, predicted: str, expected: str, timeout_s: float) -> Verdict:
-        """UNDECIDED when the pair took more CPU time or memory than it may, or broke the library.
+    def ask(self, predicted: str, expected: str, timeout_s: float, *, both_ways: bool) -> Verdict:
+        """UNDECIDED when the pair took more CPU time or memory than it may, or broke the library; with `both_ways` also
+        when the verdict is another with the answers exchanged, or one of them cannot be read.
 
         Raises:
             RuntimeError: the process does not start.
@@ -32,7 +33,7 @@ class AlgebraWorker:
         process = self._process or self._start()
         assert process.stdin is not None, "the worker was started with a pipe"
         try:
-            process.stdin.write(json.dumps([predicted, expected, timeout_s]).encode() + b"\n")
+            process.stdin.write(json.dumps([predicted, expected, timeout_s, both_ways]).encode() + b"\n")
             reply = _read_line(process, timeout_s * _WALL_PER_CPU)
         except BrokenPipeError:  # killed between two pairs (out of memory, say)
             reply = b""
@@ -44,6 +45,8 @@ class AlgebraWorker:
             return Verdict(UNDECIDED, "stalled_or_died")
         if "error" in answer:
             return Verdict(UNDECIDED, "error")
+        if "undecided" in answer:
+            return Verdict(UNDECIDED, answer["undecided"])
         return Verdict(EQUAL if answer["equal"] else DIFFERENT, "math_verify")
 
     def _start(self) -> subprocess.Popen[bytes]:

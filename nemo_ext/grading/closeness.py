@@ -15,6 +15,7 @@ from nemo_ext.grading.value import NoValue, Numbers, TooLarge, Value, exact
 
 # The sign of every variable and what a bare "log" means, point by point. Two points are positive throughout.
 POINTS = ((1, 1, 10), (1, 1, 3), (-1, -1, 10), (1, -1, 3))
+_Pair = tuple[Value | None, Value | None]
 _CLEARLY = 1000  # times the error bound
 
 
@@ -29,7 +30,8 @@ def same_value(left: Node, right: Node) -> bool | None:
         if first is not None and second is not None:
             return first == second
         left, right = _in_one_case(left, right)
-        evidence = [_compare(a, b) for a, b in zip(floats(left), floats(right), strict=False)]
+        values = _where_real(left, right, list(zip(floats(left), floats(right), strict=False)))
+        evidence = [_compare(a, b) for a, b in values]
         known = [each for each in evidence if each is not None]
         if known and not any(known) and len(known) >= min(2, len(evidence)):
             return False
@@ -38,6 +40,20 @@ def same_value(left: Node, right: Node) -> bool | None:
         raise
     except NoValue:
         return None
+
+
+def _where_real(left: Node, right: Node, values: list[_Pair]) -> list[_Pair]:
+    """Without the points where neither side is real, if there are others: \\sqrt{1/n} is an answer for n > 0."""
+    if not names(left) or _has_i(left) or _has_i(right):
+        return values
+    kept = [
+        pair for pair in values if not all(value is not None and abs(value.value.imag) > value.error for value in pair)
+    ]
+    return kept if len(kept) >= 2 else values
+
+
+def _has_i(node: Node) -> bool:
+    return node == ("const", "i") or any(_has_i(part) for part in parts(node))
 
 
 def rational(node: Node) -> Fraction | None:

@@ -12,6 +12,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from nemo_ext.grading.closeness import constant, names, rational, same_value
+from nemo_ext.grading.joints import is_condition
+from nemo_ext.grading.ratio import RATIOS, same_ratio
+from nemo_ext.grading.real_set import CONDITIONS, same_set
 from nemo_ext.grading.relation import as_interval, isolated, same_equation
 from nemo_ext.grading.syntax import Node, TooDeep, Unreadable, parse
 from nemo_ext.grading.value import NoValue, TooLarge, exact
@@ -19,13 +22,15 @@ from nemo_ext.grading.verdict import DIFFERENT, EQUAL, UNDECIDED, Verdict
 
 _MAX_ITEMS = 24  # of a set whose members are no plain numbers: every one is compared with every other
 COLLECTIONS = ("list", "set")
+_SETS = frozenset((*COLLECTIONS, *CONDITIONS, "relation"))
+_FORMS = frozenset((*COLLECTIONS, *CONDITIONS, "group", "relation", "matrix", "ratio", "range"))
 
 
 def compare(left: str, right: str) -> Verdict | None:
     """The verdict on two normalised answers, or None when computer algebra should be asked."""
     try:
         first, second = _read(left), _read(right)
-        method = "form" if {first[0], second[0]} & {*COLLECTIONS, "group", "union", "relation", "matrix"} else "value"
+        method = "value" if first[0] not in _FORMS and second[0] not in _FORMS else "form"
         found = same(first, second)
     except TooDeep:
         return Verdict(UNDECIDED, "too_deep")
@@ -37,6 +42,18 @@ def compare(left: str, right: str) -> Verdict | None:
     except NoValue:
         return None
     return None if found is None else Verdict(EQUAL if found else DIFFERENT, method)
+
+
+def compare_scaled(left: str, right: str, factor: Fraction) -> Verdict | None:
+    """As `compare`, of `factor` times the left answer, which must be one value."""
+    try:
+        first, second = _read(left), _read(right)
+        if first[0] in _FORMS or second[0] in _FORMS:
+            return None
+        found = same(("product", (("num", factor), first)), second)
+    except (Unreadable, NoValue):
+        return None
+    return None if found is None else Verdict(EQUAL if found else DIFFERENT, "unit")
 
 
 def is_between(text: str, low: Fraction, high: Fraction) -> bool:
@@ -55,7 +72,7 @@ def _read(text: str) -> Node:
     both = [parse(text, sign) for sign in (1, -1)]
     if both[0][0] == both[1][0] and both[0][0] in COLLECTIONS:
         return (both[0][0], both[0][1] + both[1][1])
-    return ("list", tuple(both))
+    return ("set", tuple(both))
 
 
 def _without_degrees(node: Node) -> Node:
@@ -91,23 +108,47 @@ def same(left: Node, right: Node) -> bool | None:
     """True, False, or None when it is not clear."""
     if left == right:
         return True
+    if _describes_set(left) or _describes_set(right):
+        return _same_conditions(left, right)
+    if left[0] in RATIOS or right[0] in RATIOS:
+        return same_ratio(left, right)
     if "relation" in (left[0], right[0]):
         return _same_relation(left, right)
     if left[0] in COLLECTIONS or right[0] in COLLECTIONS:
         return _same_collection(left, right)
-    if "union" in (left[0], right[0]):
-        return _same_union(left, right)
     if left[0] == right[0] == "group":
         return _same_group(left, right)
     if left[0] == right[0] == "matrix":
         return _same_matrix(left[1], right[1])
     if "group" in (left[0], right[0]):
-        return None if "matrix" in (left[0], right[0]) else False
+        return _same_vector(left, right) if "matrix" in (left[0], right[0]) else False
     if "matrix" in (left[0], right[0]):
         return False
     if _infinite(left) or _infinite(right):
         return _infinite(left) == _infinite(right)
     return same_value(left, right)
+
+
+def _describes_set(node: Node) -> bool:
+    return node[0] in CONDITIONS or is_condition(node) or (node[0] == "list" and all(map(is_condition, node[1])))
+
+
+def _same_conditions(left: Node, right: Node) -> bool | None:
+    """As sets of numbers where they are that, and else condition by condition."""
+    if (found := same_set(left, right)) is not None:
+        return found
+    if not all(each[0] in _SETS or (each[0] == "group" and len(each[3]) == 2) for each in (left, right)):
+        return False
+    if left[0] == right[0] in ("any", "all", "list"):
+        return _same_sets(left[1], right[1]) or None
+    if {left[0], right[0]} <= {"union", "group"}:
+        return _same_union(left, right)
+    if left[0] == right[0] == "relation":
+        return _same_relations(left, right)
+    plain, other = (left, right) if left[0] == "relation" else (right, left)
+    if plain[0] == "relation" and (interval := as_interval(plain)) is not None and other[0] == "group":
+        return same(interval, other)
+    return None
 
 
 def _infinite(node: Node) -> int:
@@ -167,6 +208,17 @@ def _real(node: Node) -> float | None:
     return None if value is None or abs(value.imag) > 1e-30 else float(value.real)
 
 
+def _same_vector(left: Node, right: Node) -> bool | None:
+    """A tuple may be meant by a matrix of one row or column; whether it is, computer algebra decides."""
+    matrix, group = (left, right) if left[0] == "matrix" else (right, left)
+    rows = matrix[1]
+    entries = rows[0] if len(rows) == 1 else [row[0] for row in rows if len(row) == 1]
+    if len(entries) != len(group[3]):
+        return False
+    found = _every(same(a, b) for a, b in zip(entries, group[3], strict=True))
+    return None if found else found
+
+
 def _same_matrix(left: Sequence[Sequence[Node]], right: Sequence[Sequence[Node]]) -> bool | None:
     if [len(row) for row in left] != [len(row) for row in right]:
         return False
@@ -176,11 +228,10 @@ def _same_matrix(left: Sequence[Sequence[Node]], right: Sequence[Sequence[Node]]
 
 def _same_collection(left: Node, right: Node) -> bool | None:
     """Sets and lists have no order. A list may also be a tuple without its brackets, then in the tuple's order."""
-    if right[0] in ("group", "union"):
+    if right[0] == "group":
         left, right = right, left
-    if left[0] == "union":
-        pieces = [as_interval(item) or item for item in right[1]]  # x < 3 or x > 5
-        return _same_union(left, ("union", tuple(pieces))) or None
+    if any(("dots",) in node[1] for node in (left, right) if node[0] in COLLECTIONS):
+        return _same_so_far(left, right)
     if left[0] == "group":
         if right[0] == "set":
             return False if len(right[1]) > 1 else None
@@ -188,6 +239,13 @@ def _same_collection(left: Node, right: Node) -> bool | None:
             return False
         return _every(same(a, b) for a, b in zip(left[3], right[1], strict=True))
     return _same_sets(*(node[1] if node[0] in COLLECTIONS else (node,) for node in (left, right)))
+
+
+def _same_so_far(left: Node, right: Node) -> bool | None:
+    """Two sequences with dots are the same where all that is written is; what the dots hide is not known."""
+    ours, theirs = (node[1] if node[0] in COLLECTIONS else (node,) for node in (left, right))
+    is_same = len(ours) == len(theirs) and all(same(a, b) for a, b in zip(ours, theirs, strict=True))
+    return True if is_same else None
 
 
 def _same_sets(left: Sequence[Node], right: Sequence[Node]) -> bool | None:

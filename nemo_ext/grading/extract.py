@@ -3,8 +3,10 @@ r"""Find the final answer in the text of a solution.
     extract_answer(r"3 * 4 = 12, so the answer is \boxed{12}.")  ->  "12"
     extract_answer("So the answer is (C).")                      ->  "C"
 
-Unlike the NeMo-Skills extractor it also reads `\boxed 5`, `\boxed {5}` and `\fbox{5}`, and goes back to an earlier
-whole box when the last one was cut off. Every extractor is linear in the length of the text.
+Unlike the NeMo-Skills extractor it also reads `\boxed 5`, `\boxed\frac{7}{2}`, `\boxed {6}`, `\fbox{5}` and `\\boxed{5}` (of
+files escaped twice), and goes back to an earlier whole box when the last one was cut off, is empty or is none ("in
+\boxed{...} notation"). What stands between <think> and </think> is no part of the answer; where </think> is missing, nothing
+behind <think> is. Every extractor is linear in the length of the text.
 """
 
 import re
@@ -12,13 +14,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # An escaped character (such as \{) is one token, so it never counts as a brace.
-_TOKENS = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?P<brace>\{)?|\\.|[{}]", re.DOTALL)
+_TOKENS = re.compile(r"\\{1,2}(?:boxed|fbox)(?![A-Za-z])\s*(?P<brace>\{)?|\\.|[{}]", re.DOTALL)
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-_BARE_ANSWER = re.compile(r"[^\s${}\\]+")
-_THE_ANSWER_IS = re.compile(r"the (?:final )?answer is\b:?[ \t]*(?P<answer>[^\n]*)", re.IGNORECASE)
+_GROUP = r"\{(?:[^{}\n]|\{[^{}\n]{0,99}\}){0,99}\}"
+_BARE_ANSWER = re.compile(rf"[-+]?\d*\\[A-Za-z]{{1,20}}(?:{_GROUP}){{0,2}}\w{{0,9}}|[^\s${{}}\\]+")
+_ANSWER_AT_ALL = re.compile(r"\d|\\|^\W*\w\W*$")  # of a bare box: "\boxed notation" is prose
+_PLACEHOLDER = re.compile(
+    r"[\s.,_?\u2026]*|\\[lc]?dots[bc]?|(?:\\text\{)?(?:the |your |final )*answer(?: here)?\}?", re.IGNORECASE
+)
+_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_THE_ANSWER_IS = re.compile(r"the (?:final )?answer is\b(?P<colon>:?)[ \t]*(?P<answer>[^\n]*)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?:\s|$)")
 _HASH = re.compile(r"####[ \t]*(?P<answer>[^\n]*)")
-_LABEL = re.compile(r"^[^\w\n]*(?:final )?answer[^\w\n]{0,9}[:=](?P<answer>[^\n]+)", re.IGNORECASE | re.MULTILINE)
+_LABEL = re.compile(
+    r"^[^\w\n]*(?:final )?answer[^\w\n]{0,9}(?P<colon>[:=])(?P<answer>[^\n]*)"
+    r"|^[ \t]{0,3}(?:#{1,6}|\*\*)[^\w\n]{0,9}(?:the )?(?:final )?answer(?P<heading>[^\w\n]{0,9})$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NOTHING = re.compile(r"[*_$ \t]*(?:\\[\[(])?[ \t]*")
+_NEXT_LINE = re.compile(r"\s*(?:(?:\\\[|\$\$)\s+)?(?P<answer>[^\n]+)")
+_MATHEMATICAL = re.compile(r"[$\\*\d(+-]")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
 _TEXT_DRESSING = re.compile(r"\\text(?:bf)?\{|[{}]")
 _OPTION = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?(?:\(([A-Ja-j])\)|([A-J])\)?)[.:]?(?![A-Za-z])")
@@ -34,27 +49,51 @@ class Box:
     content: str
 
 
+def without_thought(text: str) -> str:
+    """The text with spaces in place of what is thought and not said, so that every position stays."""
+    kept, start, depth = [], 0, 0  # start: of what is said
+    for tag in _THOUGHT.finditer(text):
+        if not tag[1]:
+            if depth == 0:
+                kept.append(text[start : tag.start()])
+            depth, start = depth + 1, start if depth else tag.start()
+        else:
+            if depth == 0:  # the prompt held the opening tag: all so far was thought
+                kept, start = [], 0
+            depth = max(depth - 1, 0)
+            if depth == 0:
+                kept.append(" " * (tag.end() - start))
+                start = tag.end()
+    if not kept:
+        return text
+    return "".join(kept) + (text[start:] if depth == 0 else " " * (len(text) - start))
+
+
 def last_box(text: str) -> Box | None:
-    """The complete box that starts last, or None. Linear, so hostile text costs no more than any other."""
+    """The complete box that starts last and is not empty or of dots alone, or None. Linear, so hostile text costs no more
+    than any other."""
+    text = without_thought(text)
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     if start < 0:
         return None
-    if text[start - 1 : start] != "\\" and (found := _box_at(text, start)) is not None:
-        return found
-    return _last_whole_box(text)
+    return _box_at(text, start) or _last_whole_box(text)
 
 
 def _box_at(text: str, start: int) -> Box | None:
     r"""The box of the `\boxed{` at `start`, if it is whole; most solutions end in one."""
     opened = _TOKENS.match(text, start)
-    if opened is None or not opened.group("brace"):
+    if opened is None or not opened.group("brace") or text[start - 1 : start] == "\\":
         return None
     depth = 1
     for brace in _BRACES.finditer(text, opened.end()):
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
-            return Box(start, brace.end(), text[opened.end() : brace.start()].strip())
+            return _filled(Box(start, brace.end(), text[opened.end() : brace.start()].strip()))
     return None
+
+
+def _filled(box: Box) -> Box | None:
+    return None if _PLACEHOLDER.fullmatch(box.content) else box
 
 
 def _last_whole_box(text: str) -> Box | None:
@@ -64,32 +103,39 @@ def _last_whole_box(text: str) -> Box | None:
         found: Box | None = None
         if token.group("brace"):
             open_braces.append((token.start(), token.end()))
-        elif token.group().startswith(("\\boxed", "\\fbox")):
+        elif token.group().lstrip("\\").startswith(("boxed", "fbox")):
             found = _bare_box(text, token.start(), token.end())
         elif token.group() == "{":
             open_braces.append(None)
         elif token.group() == "}" and open_braces:
             opened = open_braces.pop()
-            if opened is not None:
-                found = Box(opened[0], token.end(), text[opened[1] : token.start()].strip())
+            if opened is not None and (best is None or opened[0] > best.start):
+                found = _filled(_braced_box(text, *opened, token.start()))
         if found is not None and (best is None or found.start > best.start):
             best = found
     return best
 
 
+def _braced_box(text: str, start: int, content_start: int, content_end: int) -> Box:
+    content = text[content_start:content_end].strip()
+    if text.startswith("\\\\", start):  # escaped twice, and so is what it holds
+        content = content.replace("\\\\", "\\")
+    return Box(start, content_end + 1, content)
+
+
 def _bare_box(text: str, start: int, content_start: int) -> Box | None:
-    """`\\boxed 5`: the answer is the next run of characters, without the punctuation that closes a sentence."""
+    r"""`\boxed 5`: the answer is the next run of characters, without the punctuation that closes a sentence."""
     match = _BARE_ANSWER.match(text, content_start)
-    if match is None:
+    content = match.group().rstrip(".,;:") if match else ""
+    if match is None or not _ANSWER_AT_ALL.search(content):
         return None
-    content = match.group().rstrip(".,;:")
-    return Box(start, match.start() + len(content), content)
+    return _filled(Box(start, match.start() + len(content), content))
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last complete `\boxed{}` or `\fbox{}`; None when there is none or it is empty."""
+    r"""The content of the last complete `\boxed{}` or `\fbox{}` that is not empty; None when there is none."""
     box = last_box(text)
-    return box.content or None if box is not None else None
+    return box.content if box is not None else None
 
 
 def the_answer_is(text: str) -> str | None:
@@ -103,11 +149,23 @@ def _stated(pattern: re.Pattern[str], text: str) -> str | None:
         pass
     if last is None:
         return None
-    line = last.group("answer")
-    if last_box(line) is not None:
-        return boxed(line)
+    line = last.group("answer") or ""
+    if _NOTHING.fullmatch(line):
+        line = _next_line(text, last)
+    if (box := last_box(line)) is not None:
+        return box.content
     end = _SENTENCE_END.search(line)
-    return _undelimited(line[: end.start()] if end else line) or None
+    found = _undelimited(line[: end.start()] if end else line)
+    return None if "\\boxed" in found or "\\fbox" in found else found or None  # of an empty box, or one cut off
+
+
+def _next_line(text: str, stated: re.Match[str]) -> str:
+    """The next line that is not blank, where a colon or a heading promises it, or where it is mathematics."""
+    following = _NEXT_LINE.match(text, stated.end())
+    if following is None or following["answer"].startswith("#"):
+        return ""
+    is_promised = stated["colon"] or stated.groupdict().get("heading") is not None
+    return following["answer"] if is_promised or _MATHEMATICAL.match(following["answer"]) else ""
 
 
 def _undelimited(text: str) -> str:
@@ -165,4 +223,4 @@ def extract_answer(text: str, extractor: str = "default") -> str | None:
     """
     if extractor not in EXTRACTORS:
         raise ValueError(f"extractor: got {extractor!r}, choose one of {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[extractor](text)
+    return EXTRACTORS[extractor](without_thought(text))

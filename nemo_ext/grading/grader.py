@@ -40,6 +40,7 @@ class Grader:
             got = f"processes={processes}, timeout_s={timeout_s}, memory_gb={memory_gb}"
             raise ValueError(f"Grader: every limit must be above 0, got {got}")
         self._rule = rule_of(name)
+        self._both_ways = name == "default"  # math-verify alone judges as others' pipelines have it, one way
         self._timeout_s = timeout_s
         self._ahead = _PAIRS_AHEAD * processes
         self._pool = ThreadPoolExecutor(processes, thread_name_prefix="grader")
@@ -102,7 +103,7 @@ class Grader:
     def _ask(self, predicted: str, expected: str) -> Verdict:
         worker = self._idle.get()
         try:
-            return worker.ask(predicted, expected, self._timeout_s)
+            return worker.ask(predicted, expected, self._timeout_s, both_ways=self._both_ways)
         finally:
             self._idle.put(worker)
 

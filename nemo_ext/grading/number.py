@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from nemo_ext.grading.units import unit
+
 _INTEGER = r"\d{1,3}(?:,[ ]?\d{3})+|\d{1,3}(?:[ ]\d{3})+|\d+"
 _NUMBER = re.compile(
     rf"""(?P<sign>[-+]?)(?:
@@ -22,10 +24,20 @@ _NUMBER = re.compile(
 )
 _TIMES_TEN = re.compile(r"(.+?)(?:\\times|\\cdot|\*|x)(?: )?10\^(?:\{([-+]?\d{1,3})\}|([-+]?\d))", re.ASCII)
 _REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar)\{?(\d+)\}?", re.ASCII)
-_UNIT = re.compile(r"( ?)([A-Za-z]+)((?:(?: |\.|/|-)[A-Za-z]+\.?|\^\d)*)\.?")
+_UNIT = re.compile(r"( ?)([A-Za-z]+)((?:(?:\.? |\.|/|-|')[A-Za-z]+\.?|\^(?:\d|\{-\d\}))*)\.?")
 _SHORT_UNITS = frozenset(["mm", "cm", "km", "kg", "mg", "ml", "ft", "in", "oz", "lb", "lbs", "hr", "min", "mph"])
 _LETTER_UNITS = frozenset("mgsLh")
-_NOT_UNITS = frozenset(["sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "mod", "and"])
+_NO_UNIT_WORDS = "sin cos tan cot sec csc log exp mod and or if for when where unless to than"
+_NOT_UNITS = frozenset(_NO_UNIT_WORDS.split())
+_DEGREES = re.compile(r"(?:\^\\circ| degrees?) ?(?:([CF])(?:elsius|ahrenheit)?)?")
+_LONG_WORD = re.compile(r"[A-Za-z]{4}")
+_DOT_GROUPS = re.compile(r"([-+]?)(\d{1,3}(?:\.\d{3})+),(\d+)|([-+]?)(\d{1,3}(?:\.\d{3}){2,})", re.ASCII)
+_QUOTE_GROUPS = re.compile(r"[-+]?\d{1,3}(?:'\d{3})+(?:\.\d+)?", re.ASCII)
+_LAKHS = re.compile(r"[-+]?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?", re.ASCII)
+_MINUTES = re.compile(
+    r"(-?)(\d+)\^\\circ ?(\d+(?:\.\d+)?)(?:'|\^\{?\\prime\}?)(?:(\d+(?:\.\d+)?)(?:''|\"))?", re.ASCII
+)
+_GOES_ON = re.compile(r"(-?)(\d*)\.(\d*?)(\d|\d{2,}?)(\4+)(?:\\ldots)", re.ASCII)
 _SCALES = {"percent": 1, "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _MAX_NUMBER_CHARS = 200  # Python refuses to read integers over 4,300 digits; no answer is near that
 
@@ -40,6 +52,7 @@ class Number:
     percent: bool = False
     base: str = ""  # the subscript in 52_8
     unit: str = ""
+    is_maybe_list: bool = False  # 10,00,000 may also be the three numbers 10, 0 and 0
 
 
 @lru_cache(maxsize=16384)
@@ -51,19 +64,12 @@ def number(text: str) -> Number | None:
     """
     if len(text) > _MAX_NUMBER_CHARS:
         return None
-    text = text.lstrip("\u20ac\u00a3")
-    if scientific := _TIMES_TEN.fullmatch(text):
-        return _scaled(scientific)
-    if repeating := _REPEATING.fullmatch(text):
-        return _repeated(repeating)
     match = _NUMBER.fullmatch(text)
-    if match is None:
-        return None
-    value = _value(match)
-    tail = _tail(match.group("rest") or "", is_spaced=match.group("bottom") is not None)
-    if value is None or tail is None:
-        return None
-    scale, percent, unit = tail
+    value = None if match is None else _value(match)
+    tail = None if match is None else _tail(match.group("rest") or "", is_spaced=match.group("bottom") is not None)
+    if match is None or value is None or tail is None:
+        return _other_spelling(text)
+    scale, percent, words = tail
     decimals = match.group("decimals") or ""
     exponent = int(match.group("exponent") or 0)
     return Number(
@@ -72,13 +78,56 @@ def number(text: str) -> Number | None:
         digits=len(((match.group("integer") or "") + decimals).lstrip("0")) if decimals else 0,
         percent=percent,
         base=match.group("base") or match.group("base2") or "",
-        unit=unit,
+        unit=words,
     )
 
 
-def _repeated(match: re.Match[str]) -> Number:
+def _other_spelling(text: str) -> Number | None:
+    if "10^" in text and (scientific := _TIMES_TEN.fullmatch(text)):
+        return _scaled(scientific)
+    if "\\overline" in text or "\\bar" in text:
+        repeating = _REPEATING.fullmatch(text)
+        return _repeated(*repeating.groups()) if repeating else None
+    if text.endswith("\\ldots"):
+        goes_on = _GOES_ON.fullmatch(text)
+        return _goes_on(goes_on) if goes_on else None
+    if "\\circ" in text:
+        angle = _MINUTES.fullmatch(text)
+        return _angle(angle) if angle else None
+    return _grouped(text)
+
+
+def _grouped(text: str) -> Number | None:
+    """12.345,67 and 1'000'000 as some countries write them, and India's 10,00,000."""
+    if groups := _DOT_GROUPS.fullmatch(text):
+        whole, decimals = (groups[2] or groups[5]).replace(".", ""), groups[3] or ""
+        value = Fraction(f"{whole}.{decimals or 0}")
+        negative = "-" in (groups[1], groups[4])
+        return Number(
+            -value if negative else value, len(decimals), len((whole + decimals).lstrip("0")) if decimals else 0
+        )
+    if _QUOTE_GROUPS.fullmatch(text):
+        return number(text.replace("'", ""))
+    if _LAKHS.fullmatch(text):
+        return Number(Fraction(text.replace(",", "")), is_maybe_list=True)
+    return None
+
+
+def _goes_on(match: re.Match[str]) -> Number | None:
+    r"""`0.1666\ldots` is 1/6; where no digits are seen to repeat, nobody knows what follows."""
+    sign, integer, first, period, again = match.groups()
+    return _repeated(sign, integer, first, period) if len(period + again) >= 3 else None
+
+
+def _angle(match: re.Match[str]) -> Number:
+    """22 degrees and 30 minutes, in degrees."""
+    sign, degrees, minutes, seconds = match.groups()
+    value = int(degrees) + Fraction(minutes) / 60 + Fraction(seconds or 0) / 3600
+    return Number(-value if sign else value)
+
+
+def _repeated(sign: str, integer: str, first: str, period: str) -> Number:
     r"""`0.1\overline{6}` is 1/6."""
-    sign, integer, first, period = match.groups()
     whole = Fraction(f"{integer or 0}.{first or 0}")
     value = whole + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(first))
     return Number(-value if sign else value)
@@ -115,8 +164,12 @@ def _tail(rest: str, *, is_spaced: bool) -> tuple[int, bool, str] | None:
 
     is_spaced: a brace parts number and unit as a space does.
     """
-    if rest in ("", "^\\circ"):
+    if not rest:
         return 1, False, ""
+    if rest[0] == "/" and unit(f"per {rest[1:]}"):
+        return 1, False, f"per {rest[1:]}"
+    if degrees := _DEGREES.fullmatch(rest):
+        return 1, False, {"C": "celsius", "F": "fahrenheit", None: "degrees"}[degrees[1]]
     if rest == "%":
         return 1, True, ""
     match = _UNIT.fullmatch(rest)
@@ -124,9 +177,17 @@ def _tail(rest: str, *, is_spaced: bool) -> tuple[int, bool, str] | None:
         return None
     space, written, more = match[1] or is_spaced, match[2], match[3]
     word = written.casefold()
-    is_word = word in _SHORT_UNITS or (space and len(word) >= 3 and word not in _NOT_UNITS)
-    if not is_word and not (space and written in _LETTER_UNITS):
+    if word in _NOT_UNITS or not _NOT_UNITS.isdisjoint(more.split(" ")):
+        return None
+    if not (
+        word in _SHORT_UNITS or (space and (len(word) >= 3 or written in _LETTER_UNITS or _is_short(written, more)))
+    ):
         return None
     if word in _SCALES:
-        return _SCALES[word], word == "percent", more.strip().casefold()
-    return 1, False, (word if is_word else written) + more.casefold()
+        return _SCALES[word], word == "percent", more.strip()
+    return 1, False, written + more
+
+
+def _is_short(written: str, more: str) -> bool:
+    """rs, sq. feet, DS games."""
+    return len(written) == 2 and (bool(unit(written + more)) or _LONG_WORD.search(more) is not None)

@@ -6,6 +6,7 @@ from nemo_ext.grading.syntax import Node
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _INFINITY: Node = ("infinity",)
 _CLOSE = 1e-10
+_SIGNLESS = ("=", "!=")
 
 
 def isolated(node: Node) -> tuple[str, Node] | None:
@@ -60,7 +61,7 @@ def _between(operators: tuple[str, ...], operands: tuple[Node, ...]) -> Node | N
 def same_equation(left: Node, right: Node) -> bool | None:
     """True where one equation is a constant times the other (or turned round); an inequality, a positive constant."""
     (ours, first), (theirs, second) = _difference(left), _difference(right)
-    if ours is None or theirs is None or (first == "=") != (second == "="):
+    if ours is None or theirs is None or ((first in _SIGNLESS or second in _SIGNLESS) and first != second):
         return None
     ratios = []
     for a, b in zip(floats(ours), floats(theirs), strict=False):
@@ -70,7 +71,9 @@ def same_equation(left: Node, right: Node) -> bool | None:
     if len(ratios) < len(POINTS) or any(abs(ratio - ratios[0]) > _CLOSE * abs(ratios[0]) for ratio in ratios):
         return None
     return (
-        True if first == "=" else (ratios[0].real > 0 and first == second) or (False if ratios[0].real > 0 else None)
+        True
+        if first in _SIGNLESS
+        else (ratios[0].real > 0 and first == second) or (False if ratios[0].real > 0 else None)
     )
 
 

@@ -7,24 +7,42 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from nemo_ext.grading.comparison import compare, is_between
+from nemo_ext.grading.clock import time_of_day
+from nemo_ext.grading.comparison import compare, compare_scaled, is_between
+from nemo_ext.grading.congruence import compare_congruences
 from nemo_ext.grading.normalise import normalise
 from nemo_ext.grading.number import Number, number
-from nemo_ext.grading.units import unit
+from nemo_ext.grading.phrases import compare_phrases
+from nemo_ext.grading.piecewise import compare_cases, listed
+from nemo_ext.grading.quantities import compare_quantities
+from nemo_ext.grading.readable import reads_whole
+from nemo_ext.grading.units import factors, leading_unit, split_unit, unit
 from nemo_ext.grading.verdict import DIFFERENT, EQUAL, UNDECIDED, Verdict
+from nemo_ext.grading.worded import compare_worded, contrary
 
 MAX_ANSWER_CHARS = 1000
-_WORD_ANSWER = re.compile(r"[A-Za-z ,.'!?-]*[A-Za-z]{4,}[A-Za-z ,.'!?-]*|[A-Z]{2,}")
-_WORD_BREAK = re.compile(r",(?: ?and )?| and |;")
-_FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?\b|sqrt|log|exp")
-_ASSIGNMENT = re.compile(r"^[A-Za-z](?:\([a-z]\))?=")
+_NAME = (  # f'(x), a_n, \angle ABC, \frac{dy}{dx}, \overline{AB}, (x,y), a:b:c
+    r"(?:\\?m? ?\\angle ?)?[A-Za-z]{1,3}'{0,3}(?:_(?:\w|\{\w+\}))?(?:\([A-Za-z, \\|]{1,9}\))?"
+    r"|\\frac\{d\^?\d?[a-z]\}\{d[a-z]\^?\d?\}|\\(?:overline|vec|hat)\{[A-Za-z]{1,2}\}"
+    r"|\([a-z](?:,[a-z]){1,3}\)|[A-Za-z](?::[A-Za-z])+"
+    r"|[A-Za-z]{4,}(?: [A-Za-z]+){0,4}|\\(?:sin|cos|tan|log|ln)(?:\\[a-z]+|[a-z])|\|?[A-Z]{2}\|?"
+)
+_ASSIGNMENT = re.compile(rf"^(?:{_NAME})=(?=.)")
+_ASSIGNED = re.compile(rf"=(?:{_NAME})$")
 _APPLIED = re.compile(r"^([A-Za-z])\([a-z]\)=")
 _MODULUS = re.compile(r"(?:\\pmod|\\bmod| mod|\(mod)[ {]*\d+[})]*$")
-_OPTION = re.compile(r"(?:\(([A-Ja-j])\)|([A-J])[.):]) ?(.*)")
-_LETTER = re.compile(r"[A-Ja-j]")
-_TIME = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?: ?([ap])\.? ?m\.?)?", re.IGNORECASE | re.ASCII)
-_RATIO = re.compile(r"(\d{1,9}):(\d{1,9})", re.ASCII)
-_TRAILING_UNIT = re.compile(r"(?<![A-Za-z])([A-Za-z]{2,}(?:[ ./][A-Za-z]+){0,2}(?:\^\d)?)\.?$")
+_ROUGHLY = re.compile(r"^(?:\\approx|\\simeq|\\sim|\u2248|approximately |about |approx\.? )")
+_INTEGERS = re.compile(
+    r"(?:,|(?<=[^A-Za-z]))? ?(?:for|where|with)? ?(?:(?:all|any|some|every|each) )?"
+    r"(?:integers? ?[a-z]|[a-z] is an(?:y)? integer|[a-z]\\in ?\\mathbb\{Z\})$"
+)
+_OPTION = re.compile(
+    r"(?:(?i:option|choice|answer) ?)?(?:\(([A-Ja-j])\)|([A-J])[.):]) ?((?!,|;|and |or )(?:(?!\(?[A-J][.):]).)*)"
+)
+_NAMED_LETTER = re.compile(r"(?:(?i:option|choice) ?)?([A-Ja-j])")
+_CLOCK = re.compile(r"[A-Za-z]|:\d\d:")  # without either, 9:30 may be a ratio
+_REMAINDER = re.compile(r"(-?\d{1,30}) ?(?:[Rr]|remainder|rem\.?) ?(\d{1,30})", re.ASCII)
+_RANGE = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", re.ASCII)
 _SYNONYMS = {
     "no solution": "\\emptyset", "no solutions": "\\emptyset", "no real solutions": "\\emptyset", "empty set": "\\emptyset",
     "the empty set": "\\emptyset", "\\varnothing": "\\emptyset", "\\{\\}": "\\emptyset", "infinity": "\\infty",
@@ -53,35 +71,54 @@ def fast_verdict(predicted: str | None, expected: str) -> Verdict | None:
 @lru_cache(maxsize=16384)
 def _by_rule(left: str, right: str) -> Verdict | None:
     left, right = _SYNONYMS.get(left, left), _SYNONYMS.get(right, right)
-    left, right = _without_what_one_has(left, right)
+    left, right = _without_what_one_has(listed(left), listed(right))
     if left == right:
         return Verdict(EQUAL, "normalised")
     left_number, right_number = number(left), number(right)
-    if left_number is not None and right_number is not None:
+    if left_number and right_number and not (left_number.is_maybe_list and right_number.is_maybe_list):
         return _compare_numbers(left_number, right_number)
-    for rule in (_compare_options, _compare_times, _compare_words):
+    for rule in (_compare_options, _compare_times, compare_phrases, compare_congruences, _compare_remainders):
         if (found := rule(left, right)) is not None:
             return found
-    return _compare_values(left, right, left_number or right_number)
+    return _compare_values(left, right, left_number, right_number)
 
 
 def _without_what_one_has(left: str, right: str) -> tuple[str, str]:
-    """Drop "x=", "f(x)=" or "(mod 7)" where only one of the two answers has it."""
+    """Drop "x=", "f'(x)=", "=x", "(mod 7)", "for integers k" or "about" where only one of the two answers has it."""
+    left, right = _ROUGHLY.sub("", left), _ROUGHLY.sub("", right)
     if ("=" in left) != ("=" in right):
-        left, right = _ASSIGNMENT.sub("", left, count=1), _ASSIGNMENT.sub("", right, count=1)
-    if ("mod" in left) != ("mod" in right):
+        left, right = _unnamed(left), _unnamed(right)
+    if ("mod" in left) != ("mod" in right) and "\\equiv" not in left + right:
         left, right = _MODULUS.sub("", left), _MODULUS.sub("", right)
+    if _says_integer(left) != _says_integer(right):
+        left, right = _INTEGERS.sub("", left), _INTEGERS.sub("", right)
     return _APPLIED.sub(r"\1=", left), _APPLIED.sub(r"\1=", right)
+
+
+def _unnamed(text: str) -> str:
+    """Without the one name in "x=5" or "5=x"; two names, as in "x=1, y=2", stay."""
+    if text.count("=") != 1 and ("," in text or " or " in text or " and " in text):
+        return text
+    return _ASSIGNED.sub("", text) if _ASSIGNED.search(text) else _ASSIGNMENT.sub("", text)
+
+
+def _says_integer(text: str) -> bool:
+    return "integer" in text or "\\mathbb{Z}" in text
 
 
 def _compare_numbers(left: Number, right: Number) -> Verdict | None:
     if left.unit and right.unit and left.unit != right.unit:
-        ours, theirs = unit(left.unit), unit(right.unit)
-        if ours is not None and theirs is not None:
-            same = ours.dimension == theirs.dimension and left.value * ours.factor == right.value * theirs.factor
+        if contrary(left.unit, right.unit):
+            return Verdict(DIFFERENT, "words")
+        (ours, _), (theirs, _) = leading_unit(left.unit), leading_unit(right.unit)
+        if ours and theirs:
+            same = any(left.value * factor == right.value for factor in factors(ours, theirs))
             return Verdict(EQUAL if same else DIFFERENT, "unit")
+    if left.percent != right.percent and unit((left if right.percent else right).unit):
+        return Verdict(DIFFERENT, "unit")
     if left.base and right.base and left.base != right.base:
-        return Verdict(DIFFERENT, "numeric")
+        same = _in_base(left) == _in_base(right) is not None
+        return Verdict(EQUAL if same else DIFFERENT, "numeric")
     if _same_value(left, right):
         return Verdict(EQUAL, "numeric")
     # "10%" answers a question for a percentage (10) and one for a share (0.1); a bare number is never rescaled.
@@ -91,6 +128,12 @@ def _compare_numbers(left: Number, right: Number) -> Verdict | None:
         if share.value / 100 == other.value:
             return Verdict(EQUAL, "percent")
     return Verdict(DIFFERENT, "numeric")
+
+
+def _in_base(written: Number) -> int | None:
+    """The value of the digits; None where the base has no such digit."""
+    base, digits = int(written.base), str(written.value)
+    return int(digits, base) if base <= 36 and digits.isdecimal() and int(max(digits)) < base else None
 
 
 def _same_value(left: Number, right: Number) -> bool:
@@ -122,7 +165,7 @@ def plain_value(answer: str) -> Fraction | int | None:
 def _compare_options(left: str, right: str) -> Verdict | None:
     """Option C is written C, (C), C. or with the option's text behind it, by which it may also be answered."""
     letters = _option_letter(left), _option_letter(right)
-    if all(letters) and (_LETTER.fullmatch(left) or _LETTER.fullmatch(right)):
+    if all(letters) and (_NAMED_LETTER.fullmatch(left) or _NAMED_LETTER.fullmatch(right)):
         return Verdict(EQUAL if letters[0] == letters[1] else DIFFERENT, "option")
     for ours, theirs in ((left, right), (right, left)):
         option = _OPTION.fullmatch(ours)
@@ -132,60 +175,48 @@ def _compare_options(left: str, right: str) -> Verdict | None:
 
 
 def _option_letter(text: str) -> str:
-    if _LETTER.fullmatch(text):
-        return text.upper()
+    if letter := _NAMED_LETTER.fullmatch(text):
+        return letter[1].upper()
     option = _OPTION.fullmatch(text)
     return (option[1] or option[2]).upper() if option else ""
 
 
 def _compare_times(left: str, right: str) -> Verdict | None:
     """11:30 answers 11:30 AM and 2:30 PM is 14:30; other a:b are ratios."""
-    ours, theirs = _TIME.fullmatch(left), _TIME.fullmatch(right)
+    ours, theirs = time_of_day(left), time_of_day(right)
+    if ours is None or theirs is None:
+        time, other = (left, right) if ours else (right, left)
+        is_other = (ours or theirs) and _CLOCK.search(time) and number(other)
+        return Verdict(DIFFERENT, "time") if is_other and not time.startswith(other) else None
+    return Verdict(EQUAL if ours & theirs else DIFFERENT, "time")
+
+
+def _compare_remainders(left: str, right: str) -> Verdict | None:
+    """7 R 4 is quotient and remainder, and 5-7 beside 6-8 a range: neither is a product or a difference."""
+    ours, theirs = _REMAINDER.fullmatch(left), _REMAINDER.fullmatch(right)
     if ours and theirs:
-        return Verdict(EQUAL if _hours(ours) & _hours(theirs) else DIFFERENT, "time")
-    ratios = [_RATIO.fullmatch(text) for text in (left, right)]
-    if not any(ratios):
-        return None
-    values = []
-    for text, ratio in zip((left, right), ratios, strict=True):
-        if ratio and int(ratio[2]):
-            values.append(Fraction(int(ratio[1]), int(ratio[2])))
-        elif plain := number(text):
-            values.append(plain.value)
-    if len(values) < 2:
-        return None
-    return Verdict(EQUAL if values[0] == values[1] else DIFFERENT, "ratio")
+        same = [int(part) for part in ours.groups()] == [int(part) for part in theirs.groups()]
+        return Verdict(EQUAL if same else DIFFERENT, "remainder")
+    if (ours := _RANGE.fullmatch(left)) and (theirs := _RANGE.fullmatch(right)):
+        same = [Fraction(part) for part in ours.groups()] == [Fraction(part) for part in theirs.groups()]
+        return Verdict(EQUAL, "range") if same else Verdict(UNDECIDED, "range")
+    return None
 
 
-def _hours(time: re.Match[str]) -> set[tuple[int, int]]:
-    """The times of day meant; without AM or PM an hour up to 12 may be either."""
-    hour, minute, half = int(time[1]) % 24, int(time[2]), (time[3] or "").lower()
-    if half:
-        return {(hour % 12 + (12 if half == "p" else 0), minute)}
-    return {(hour, minute), (hour + 12, minute)} if 1 <= hour < 12 else {(hour, minute), (hour % 12, minute)}
-
-
-def _compare_words(left: str, right: str) -> Verdict | None:
-    """Computer algebra would read a word as a product of its letters, so "seat" as equal to "east"."""
-    texts = [_WORD_ANSWER.fullmatch(each) is not None and not _FUNCTION.match(each) for each in (left, right)]
-    if not any(texts):
-        return None
-    same = _words(left) == _words(right)
-    return Verdict(EQUAL if same else DIFFERENT, "text")
-
-
-def _words(text: str) -> frozenset[str]:
-    parts = (part.strip(" .!?") for part in _WORD_BREAK.split(text.casefold()))
-    return frozenset(part.removeprefix("the ") for part in parts if part)
-
-
-def _compare_values(left: str, right: str, plain: Number | None) -> Verdict | None:
+def _compare_values(left: str, right: str, ours: Number | None, theirs: Number | None) -> Verdict | None:
+    plain = ours or theirs
     if plain is not None and plain.base:  # 52_8 is nothing but the number 52 in base 8
         return Verdict(DIFFERENT, "numeric")
-    (left, left_unit), (right, right_unit) = _split_unit(left), _split_unit(right)
-    if left_unit and right_unit and unit(left_unit) != unit(right_unit):
-        return None
-    found = compare(left, right)
+    for found in (compare_quantities(left, right), compare_cases(left, right, fast_verdict)):
+        if found is not None:
+            return found
+    (left, left_unit), (right, right_unit) = _valued(left, ours), _valued(right, theirs)
+    found = _compare_forms(left, right, left_unit, right_unit)
+    if plain is not None and plain.percent and not found:  # of \frac{\sqrt{4}}{20}, 10% is the share
+        share = compare_scaled(*((left, right) if ours else (right, left)), Fraction(1, 100))
+        found = share if share else found
+    if found is None:
+        found = compare_worded(left, right, fast_verdict)
     # 3.14159 is pi to six digits; 3.14 is not
     if (
         found == Verdict(DIFFERENT, "value")
@@ -194,17 +225,28 @@ def _compare_values(left: str, right: str, plain: Number | None) -> Verdict | No
         and plain.decimals
     ):
         half = Fraction(1, 2 * 10**plain.decimals)
-        within = is_between(left if number(right) == plain else right, plain.value - half, plain.value + half)
+        within = is_between(right if ours else left, plain.value - half, plain.value + half)
         return Verdict(EQUAL, "rounded") if within else found
+    if found is None and not (reads_whole(left) and reads_whole(right)):
+        return Verdict(UNDECIDED, "not_read")
     return found
 
 
-def _split_unit(text: str) -> tuple[str, str]:
-    r"""(value, unit) of "5\sqrt{2} cm"; the unit is "" when it is none we know."""
-    found = _TRAILING_UNIT.search(text)
-    if found is None or not text[: found.start()].strip() or text[found.start() - 1] == "\\":
-        return text, ""
-    word = found[1].casefold()
-    if word in ("units", "square units", "unit", "cubic units"):
-        return text[: found.start()].strip(), ""
-    return (text[: found.start()].strip(), word) if unit(word) else (text, "")
+def _valued(text: str, plain: Number | None) -> tuple[str, str]:
+    """(value, unit); 2 million is worked out, and a known unit behind an expression set apart."""
+    if plain is None or plain.is_maybe_list:
+        return split_unit(text)
+    top, bottom = plain.value.as_integer_ratio()
+    known = plain.unit if unit(plain.unit) else ""
+    return (str(top) if bottom == 1 else f"{'-' * (top < 0)}\\frac{{{abs(top)}}}{{{bottom}}}"), known
+
+
+def _compare_forms(left: str, right: str, left_unit: str, right_unit: str) -> Verdict | None:
+    if not left_unit or not right_unit or left_unit == right_unit:
+        return compare(left, right)
+    each = factors(unit(left_unit), unit(right_unit))
+    if not each:
+        return Verdict(DIFFERENT, "unit")
+    found = [compare_scaled(left, right, factor) for factor in each]
+    decided = [verdict for verdict in found if verdict is not None]
+    return next((verdict for verdict in decided if verdict), decided[0] if decided else Verdict(UNDECIDED, "unit"))

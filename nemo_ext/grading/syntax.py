@@ -9,32 +9,34 @@ Linear in the length of the text, and nested at most MAX_DEPTH deep. What this s
 import re
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
-Node = tuple[Any, ...]
+from nemo_ext.grading.joints import Node, joined
 
 MAX_DEPTH = 40
 _MAX_DIGITS = 1000
 _DIGITS = frozenset("0123456789")
 
-_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|(?:\d+(?:\.\d*)?|\.\d+)|[A-Za-z]+|.", re.DOTALL | re.ASCII)
-_FUNCTIONS = {  # of one argument, also without the backslash
+_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\*\*|(?:\d+(?:\.\d*)?|\.\d+)|[A-Za-z]+|.", re.DOTALL | re.ASCII)
+FUNCTIONS = {  # of one argument, also without the backslash
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "exp", "ln", "log",
 }  # fmt: skip
-_GREEK = {
+GREEK = {
     "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "lambda", "mu", "nu", "xi", "rho",
     "sigma", "tau", "phi", "varphi", "chi", "psi", "omega",
 }  # fmt: skip
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\ge": ">=", "\\geq": ">=",
-    "\\leqslant": "<=", "\\geqslant": ">=", "\\in": "in",
+    "\\leqslant": "<=", "\\geqslant": ">=", "\\in": "in", "\\ne": "!=",
 }  # fmt: skip
 _PRODUCT = frozenset(("*", "\\cdot", "\\times"))
 _QUOTIENT = frozenset(("/", "\\div"))
 _CLOSING = {"(": ")]", "[": ")]", "\\{": ("\\}",), "{": "}", "|": "|"}
 _SEPARATORS = frozenset((",", ";", "and", "or"))
+_RATIO = frozenset((":", "to"))
+_SET_OPERATIONS = {"\\cup": "union", "\\cap": "intersection", "\\setminus": "without"}
+_REALS: Node = ("group", "(", ")", (("neg", ("infinity",)), ("infinity",)))
 _CALLED = frozenset("fghFGPQ")
-_MATRICES = frozenset(("pmatrix", "bmatrix", "matrix"))
+MATRICES = frozenset(("pmatrix", "bmatrix", "matrix", "smallmatrix", "array"))
 
 
 class Unreadable(ValueError):
@@ -55,16 +57,22 @@ def parse(text: str, sign: int = 1) -> Node:
     return _Parser(text, sign).answer()
 
 
+def tokens(text: str) -> list[str]:
+    """Commands, numbers, runs of letters and single signs, without the spaces."""
+    return [piece for piece in _TOKEN.findall(text) if piece != " "]
+
+
 def _times(factors: list[Node]) -> Node:
     return factors[0] if len(factors) == 1 else ("product", tuple(factors))
 
 
 class _Parser:
     def __init__(self, text: str, sign: int) -> None:
-        self.tokens: list[str] = [piece for piece in _TOKEN.findall(text) if piece != " "]
+        self.tokens = tokens(text)
         self.at = 0
         self.sign = sign
         self.depth = 0
+        self.in_set = False  # directly in braces, where a colon is "such that"
 
     @property
     def next(self) -> str:
@@ -78,33 +86,49 @@ class _Parser:
         return token
 
     def answer(self) -> Node:
-        found = self.items()
+        found, joints = self._joined_items()
         if self.next:
             raise Unreadable(self.next)
-        return found[0] if len(found) == 1 else ("list", found)
+        return found[0] if len(found) == 1 else joined(found, joints)
 
     def items(self) -> tuple[Node, ...]:
-        found = [self.union()]
-        while self.next in _SEPARATORS:
-            self.at += 1
-            if self.next in ("and", "or"):  # the comma of ", and"
-                self.at += 1
-            found.append(self.union())
-        return tuple(found)
+        return self._joined_items()[0]
 
-    def union(self) -> Node:
-        found = [self.relation()]
-        while self.next == "\\cup":
+    def _joined_items(self) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+        """(items, what stands between them)."""
+        found, joints = [self.item()], []
+        while self.next in _SEPARATORS:
+            joints.append(self.take())
+            if self.next in ("and", "or"):  # behind the comma of ", and"
+                joints[-1] = self.take()
+            found.append(self.item())
+        return tuple(found), tuple(joints)
+
+    def item(self) -> Node:
+        if self.next == "\\ldots":
             self.at += 1
-            found.append(self.relation())
-        return found[0] if len(found) == 1 else ("union", tuple(found))
+            return ("dots",)
+        found = self.relation()
+        while self.next in _SET_OPERATIONS:
+            kind = _SET_OPERATIONS[self.take()]
+            right = self.relation()
+            found = (kind, (*found[1], right) if found[0] == kind == "union" else (found, right))
+        return found
 
     def relation(self) -> Node:
-        operands, operators = [self.sum()], []
+        operands, operators = [self.ratio()], []
         while self.next in _RELATIONS:
             operators.append(_RELATIONS[self.take()])
-            operands.append(self.sum())
+            operands.append(self.ratio())
         return ("relation", tuple(operators), tuple(operands)) if operators else operands[0]
+
+    def ratio(self) -> Node:
+        """2:3:5, and "2 to 3", which may be a range as well."""
+        terms, kind = [self.sum()], "ratio"
+        while self.next in _RATIO and not (self.next == ":" and self.in_set):
+            kind = "range" if self.take() == "to" else kind
+            terms.append(self.sum())
+        return terms[0] if len(terms) == 1 else (kind, tuple(terms))
 
     def sum(self) -> Node:
         terms = []
@@ -143,8 +167,8 @@ class _Parser:
 
     def _side_by_side(self, factors: list[Node]) -> None:
         before, mixed = factors[-1], self.next == "\\frac"
-        if self.next[0] in _DIGITS and before[0] == "num":
-            raise Unreadable("two numbers in a row")
+        if self.next[0] in _DIGITS and before[0] in ("num", "var"):
+            raise Unreadable("two numbers in a row, or a letter and a number")
         factor = self.factor()
         if mixed and before[0] == "num" and factor[0] == "quotient" and factor[1][0] == factor[2][0] == "num":
             if before[1].denominator != 1 or factor[1][1] >= factor[2][1]:
@@ -158,16 +182,16 @@ class _Parser:
 
     def _factor_follows(self) -> bool:
         token = self.next
-        if not token or token in _SEPARATORS or token in _RELATIONS:
+        if not token or token in _SEPARATORS or token in _RELATIONS or token in _RATIO:
             return False
         return (
             token[0].isalnum()
-            or token in ("(", "{", ".")
+            or token in ("(", "[", "{", ".")
             or (token[0] == "\\" and token[1:2].isalpha() and self._starts(token[1:]))
         )
 
     def _starts(self, name: str) -> bool:
-        return name in _FUNCTIONS or name in _GREEK or name in ("frac", "sqrt", "pi", "binom", "infty")
+        return name in FUNCTIONS or name in GREEK or name in ("frac", "sqrt", "pi", "binom", "infty")
 
     def factor(self) -> Node:
         self.depth += 1
@@ -178,7 +202,7 @@ class _Parser:
             if self.next == "!" and base[0] not in ("factorial", "power"):
                 self.at += 1
                 base = ("factorial", base)
-            elif self.next == "^":
+            elif self.next in ("^", "**"):
                 self.at += 1
                 base = self._raised(base)
             else:
@@ -233,9 +257,9 @@ class _Parser:
 
     def _word(self) -> Node:
         word = self.next
-        if word.isascii() and (word in _FUNCTIONS or word in ("sqrt", "pi")):
+        if word.isascii() and (word in FUNCTIONS or word in ("sqrt", "pi")):
             return self._command(word)
-        if len(word) > 3 or not word.isascii() or word in _SEPARATORS:
+        if len(word) > 3 or not word.isascii() or word in _SEPARATORS or word in _RATIO:
             raise Unreadable(word)
         return self._letter()
 
@@ -267,11 +291,15 @@ class _Parser:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise TooDeep("nested too deep")
+        around, self.in_set = self.in_set, opened == "\\{"
         inner = self.items()
+        if self.in_set and self.next in (":", "|") and len(inner) == 1:
+            self.at += 1
+            inner = (("such_that", inner[0], self.items()),)
         closed = self.take(*_CLOSING[opened])
-        self.depth -= 1
+        self.depth, self.in_set = self.depth - 1, around
         if opened == "\\{":
-            return ("set", inner)
+            return inner[0] if inner and inner[0][0] == "such_that" else ("set", inner)
         if opened == "|":
             return ("abs", self._only(inner))
         if len(inner) == 1 and (opened, closed) in (("(", ")"), ("{", "}"), ("[", "]")):
@@ -290,18 +318,22 @@ class _Parser:
             return ("const", "pi")
         if name == "infty":
             return ("infinity",)
-        if name in _GREEK:
+        if name in GREEK:
             return self._indexed(name) if self.next == "_" else ("var", name)
         if name in ("frac", "binom"):
             return ("quotient" if name == "frac" else "binomial", self.argument(), self.argument())
         if name == "sqrt":
             return self._root()
-        if name in _FUNCTIONS:
+        if name in FUNCTIONS:
             return self._function(name)
         if name == "begin":
             return self._matrix()
         if name in ("emptyset", "varnothing"):
             return ("set", ())
+        if name == "mathbb":
+            for expected in ("{", "R", "}"):
+                self.take(expected)
+            return _REALS
         raise Unreadable(name)
 
     def _root(self) -> Node:
@@ -324,7 +356,7 @@ class _Parser:
             power = self.argument()
         if power == ("neg", ("num", Fraction(1))):
             name, power = f"arc{name}", None
-            if name not in _FUNCTIONS:
+            if name not in FUNCTIONS:
                 raise Unreadable(name)
         argument = self._argument_of_function()
         found: Node = ("function", name, argument)
@@ -336,7 +368,7 @@ class _Parser:
         if self.next in ("(", "{"):
             return self.factor()
         factors = [self.factor()]
-        while self._factor_follows() and self.next.lstrip("\\") not in _FUNCTIONS and self.next != "(":
+        while self._factor_follows() and self.next.lstrip("\\") not in FUNCTIONS and self.next != "(":
             self._side_by_side(factors)
         if self.next in _QUOTIENT:
             raise Unreadable("sin x/y")
@@ -346,8 +378,13 @@ class _Parser:
         self.take("{")
         name = self.take()
         self.take("}")
-        if name not in _MATRICES:
+        if name not in MATRICES:
             raise Unreadable(name)
+        if name == "array":  # its columns: {cc}, {c|c}
+            self.take("{")
+            while self.next != "}":
+                self.take()
+            self.take("}")
         rows: list[list[Node]] = [[self.sum()]]
         while self.next in ("&", "\\\\"):
             if self.take() == "&":

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from nemo_ext.grading.equal import equal
+from nemo_ext.grading.equal import verdict
 from nemo_ext.grading.rules import plain_value
+from nemo_ext.grading.verdict import DIFFERENT, Verdict
 
 MODES = ("exact", "equivalent")
 
@@ -37,8 +38,8 @@ def vote(
 
     exact: spellings are compared as strings, and of two with as many votes the one seen first wins, as in NeMo-Skills and
     OpenMathInstruct-2. equivalent: spellings that `same` calls equal are counted together under the most frequent of them;
-    the order of the answers makes no difference. `same(spelling, representative)` may be a Grader's `verdict`; by
-    default it is `equal`. With `weights`, one a solution, the largest sum wins.
+    the order of the answers makes no difference. `same(spelling, representative)` may be a Grader's `verdict`, as
+    it is by default. With `weights`, one a solution, the largest sum wins.
 
     Raises:
         ValueError: an unknown mode; a weight that is negative or not finite, or not one weight per answer.
@@ -84,8 +85,12 @@ def _rank(spelling: str, sizes: Mapping[str, float]) -> tuple[float, int, str]:
 def equal_spellings(
     counts: Counter[str], sizes: Mapping[str, float], same: Callable[[str, str], object] | None = None
 ) -> dict[str, list[str]]:
-    """Representative -> spellings equal to it, itself the one with the largest size. Equality is only asked against
-    representatives, so classes never overlap. `same`: as `vote` has it."""
+    """Representative -> spellings equal to it, itself the one with the largest size.
+
+    Classes never overlap, and no two spellings of one are known to differ: 3 cm and 3 km, each of which a bare 3 may stand
+    for, are not counted together. `same`: as `vote` has it.
+    """
+    ask = same or verdict
     classes: dict[str, list[str]] = {}
     with_value: dict[Fraction | int, str] = {}  # most answers are plain numbers, which need no comparison
     for spelling in sorted(counts, key=lambda each: _rank(each, sizes)):
@@ -94,8 +99,16 @@ def equal_spellings(
         if match is None:
             plain = set(with_value.values()) if value is not None else ()
             asked = (chosen for chosen in classes if chosen not in plain)
-            match = next((chosen for chosen in asked if (same or equal)(spelling, chosen)), None)
+            match = next((chosen for chosen in asked if _joins(spelling, classes[chosen], ask)), None)
         classes.setdefault(spelling if match is None else match, []).append(spelling)
         if value is not None:
             with_value.setdefault(value, spelling if match is None else match)
     return classes
+
+
+def _joins(spelling: str, members: Sequence[str], ask: Callable[[str, str], object]) -> bool:
+    """Equal to the representative, the first of the members, and not known to differ from another."""
+    if not ask(spelling, members[0]):
+        return False
+    others = (ask(spelling, member) for member in members[1:])
+    return not any(isinstance(found, Verdict) and found.equality is DIFFERENT for found in others)

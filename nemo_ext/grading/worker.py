@@ -1,9 +1,10 @@
 """Compares answers with computer algebra in a process of its own; started by algebra.py as a plain script.
 
-Protocol, one JSON line each way: it writes "ready", then for every [predicted, expected, cpu_seconds] it reads, it
-writes {"equal": bool} or {"error": "..."}. The pairs are compared in a fork of the process that did the imports. A pair that
-takes more CPU time than it may ends the fork (SIGPROF's default action, which no library can catch or delay), and so does
-one that takes more memory; then {"died": signal} is written and the next fork, ready in milliseconds, goes on.
+Protocol, one JSON line each way: it writes "ready", then for every [predicted, expected, cpu_seconds, both_ways] that it
+reads, it writes {"equal": bool}, {"undecided": reason} or {"error": "..."}. The pairs are compared in a fork of the process
+that did the imports. A pair that takes more CPU time than it may ends the fork (SIGPROF's default action, which no library
+can catch or delay), and so does one that takes more memory; then {"died": signal} is written and the next fork, ready in
+milliseconds, goes on.
 """
 
 import json
@@ -14,12 +15,24 @@ import signal
 import sys
 
 
-def compare(predicted: str, expected: str) -> bool:
-    """math-verify's verdict, with its own timers off: they need the main thread and stop only Python code."""
-    from math_verify import parse, verify
+def compare(predicted: str, expected: str, both_ways: bool = False) -> bool | str:
+    """math-verify's verdict, with its own timers off: they need the main thread and stop only Python code.
 
-    gold, answer = (parse(_wrap(text), parsing_timeout=0, raise_on_error=True) for text in (expected, predicted))
-    return bool(gold and answer and verify(gold, answer, timeout_seconds=0, raise_on_error=True))
+    both_ways: "not_read" where an answer cannot be read as LaTeX, "one_way" where the verdict depends on which of them is
+    the known one.
+    """
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    only_latex = {"extraction_config": [LatexExtractionConfig()], "fallback_mode": "no_fallback"} if both_ways else {}
+    gold, answer = (
+        parse(_wrap(text), parsing_timeout=0, raise_on_error=True, **only_latex) for text in (expected, predicted)
+    )
+    if not gold or not answer:
+        return "not_read" if both_ways else False
+    forward = bool(verify(gold, answer, timeout_seconds=0, raise_on_error=True))
+    if both_ways and forward != bool(verify(answer, gold, timeout_seconds=0, raise_on_error=True)):
+        return "one_way"
+    return forward
 
 
 def _wrap(answer: str) -> str:
@@ -29,10 +42,11 @@ def _wrap(answer: str) -> str:
 def serve(replies: int) -> None:
     """Answer questions until there are none."""
     for line in sys.stdin:
-        predicted, expected, cpu_seconds = json.loads(line)
+        predicted, expected, cpu_seconds, both_ways = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            reply: dict[str, object] = {"equal": compare(predicted, expected)}
+            found = compare(predicted, expected, both_ways)
+            reply = {"undecided": found} if isinstance(found, str) else {"equal": found}
         except Exception as error:  # noqa: BLE001  whatever sympy raises becomes this pair's verdict
             reply = {"error": f"{type(error).__name__}: {error}"[:300]}
         finally:

@@ -3,7 +3,8 @@
 In:  rows with `generation` (or only `predicted_answer`) and `expected_answer`
 Out: the row and {"predicted_answer": "19", "is_correct": true, "verdict": "equal", "grade_method": "exact"}; with
      also=[integer] besides {"graded_by": {"integer": true}}. The verdict is equal, different or undecided, which counts as
-     not correct. Rows without a known answer or without a solution are dropped: no_expected_answer, no_generation.
+     not correct. Rows without a known answer or without a solution are dropped: no_expected_answer, no_generation; so is
+     a whole number that was a float from 2^53 on, whose last digits are lost: inexact_answer.
 """
 
 import atexit
@@ -82,7 +83,7 @@ def make_grader(extractor: str, names: tuple[str, ...], timeout_s: float) -> "Ro
 def _grade(
     extractor: str, graders: "dict[str, Grader]", rows: "list[Row]", counts: Counter[str]
 ) -> "Iterator[tuple[Row, str | None]]":
-    from nemo_ext.grading.answers import answer_of, predicted_answer
+    from nemo_ext.grading.answers import answer_of, predicted_answer, reason_not_graded
 
     known = [answer_of(row.get("expected_answer")) for row in rows]
     found = [predicted_answer(row, extractor) for row in rows]
@@ -90,7 +91,7 @@ def _grade(
     verdicts = zip(*(grader.grade(pairs) for grader in graders.values()), strict=True)
     for row, answer, own in zip(rows, known, found, strict=True):
         if answer is None or own is None:
-            yield row, "no_expected_answer" if answer is None else "no_generation"
+            yield row, reason_not_graded(row, answer, own)
         else:
             graded = dict(zip(graders, next(verdicts), strict=True))
             yield row | {"predicted_answer": own.text, "expected_answer": answer} | _columns(graded, counts), None

@@ -159,11 +159,14 @@ def _regrade(
     rows: "list[Row]",
     _: Counter[str],
 ) -> "Iterator[tuple[Row, str | None]]":
-    from nemo_ext.grading.answers import answer_of, predicted_answer
+    from nemo_ext.grading.answers import answer_of, predicted_answer, reason_not_graded
 
     expected = [answer_of(row.get("expected_answer")) for row in rows]
     named = [_named(row, answer, benchmark) for row, answer in zip(rows, expected, strict=True)]
-    reasons = [_reason(answer, predicted_answer(row, extractor)) for row, answer in zip(rows, expected, strict=True)]
+    reasons = [
+        reason_not_graded(row, answer, predicted_answer(row, extractor))
+        for row, answer in zip(rows, expected, strict=True)
+    ]
     columns = iter(graders.columns([row for row, reason in zip(named, reasons, strict=True) if reason is None]))
     seen: Counter[tuple[str, str]] = Counter()
     for row, reason in zip(named, reasons, strict=True):
@@ -186,12 +189,6 @@ def _named(row: "Row", expected: str | None, benchmark: str | None) -> "Row":
     own = row.get("id")
     named = content_id(str(row.get("problem"))) if own in (None, "") else str(own)
     return row | {"benchmark": str(name), "id": named, "expected_answer": expected}
-
-
-def _reason(expected: str | None, answer: object) -> str | None:
-    if expected is None:
-        return "no_expected_answer"
-    return "no_generation" if answer is None else None
 
 
 def _judgement(row: "Row", judged: bool) -> dict[str, bool | None]:

@@ -18,6 +18,7 @@ from nemo_ext.curation.problem_sketch import NUM_PERMUTATIONS, normalised, signa
 from tests.bench.stage_runs import orjson_seconds, run_stage, write_stage_output
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
+NEEDS = (DATA,)
 NUM_ROWS = 1_000_000
 WORKERS = 2
 REMEMBERED = 50_000  # problems that copies are made of
@@ -81,9 +82,6 @@ def _trap(text: str, rng: random.Random) -> str:
 
 
 def run() -> Iterator[dict[str, Any]]:
-    """Nothing when the data is not there."""
-    if not DATA.exists():
-        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source = write_stage_output(folder / "rows", make_rows(NUM_ROWS))

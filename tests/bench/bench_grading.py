@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from nemo_ext.grading.grader import Grader
-from tests.bench.grading_pairs import Pair, available, gsm8k_pairs, mixed_pairs
+from tests.bench.grading_pairs import NEEDS, Pair, asdiv_pairs, gsm8k_pairs, mixed_pairs
+
+__all__ = ["NEEDS", "run"]
 
 PEER_PAIRS = 400  # of the mixed pairs, evenly spaced: all of them take math-verify minutes
 GSM8K_PEER_PAIRS = 1000
+ASDIV_PEER_PAIRS = 200
 
 
-def _ours(pairs: list[Pair]) -> float:
-    """Pairs a second on two cores, the start of the workers included."""
+def _ours(pairs: list[Pair], processes: int = 2) -> float:
+    """Pairs a second, the start of the workers included."""
     start = time.perf_counter()
-    with Grader(processes=2) as grader:
+    with Grader(processes=processes) as grader:
         assert sum(1 for _ in grader.grade(pairs)) == len(pairs), "a verdict per pair"
     return len(pairs) / (time.perf_counter() - start)
 
@@ -53,12 +56,12 @@ def _figure(name: str, value: float, unit: str, target: float | None, peer: floa
 
 
 def run() -> Iterator[dict[str, Any]]:
-    """Nothing when the data is not there."""
-    if not available():
-        return
     mixed, gsm8k = mixed_pairs(10_000), gsm8k_pairs()
     peer = round(2 * _math_verify(mixed[:: len(mixed) // PEER_PAIRS]), 1)  # as if it scaled to two processes
     yield _figure("grading_mixed_10k_pairs", _ours(mixed), "pairs/s", 2500, peer)
     yield _figure("grading_slowest_pair", _alone(mixed), "s", 2, None)
     peer = round(2 * _math_verify(gsm8k[:: len(gsm8k) // GSM8K_PEER_PAIRS]), 1)
     yield _figure("grading_gsm8k_pairs", _ours(gsm8k), "pairs/s", None, peer)
+    asdiv = asdiv_pairs()
+    peer = round(_math_verify(asdiv[:: len(asdiv) // ASDIV_PEER_PAIRS]), 1)
+    yield _figure("grading_asdiv_one_core", _ours(asdiv, processes=1), "pairs/s", 300, peer)

@@ -1,4 +1,4 @@
-"""Real pairs of answers to grade: OpenAI's GSM8K model solutions, and MATH-500, AMC and AIME answers, right and wrong."""
+"""Real pairs of answers to grade: OpenAI's GSM8K model solutions, and MATH-500's and ASDiv's answers, right and wrong."""
 
 import json
 import random
@@ -6,11 +6,8 @@ import re
 from pathlib import Path
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+NEEDS = tuple(DATA / f"{name}.jsonl" for name in ("gsm8k_model_solutions", "math500_test", "asdiv_test"))
 Pair = tuple[str | None, str]
-
-
-def available() -> bool:
-    return all((DATA / f"{name}.jsonl").exists() for name in ("gsm8k_model_solutions", "math500_test", "amc23_test"))
 
 
 def gsm8k_pairs() -> list[Pair]:
@@ -26,6 +23,12 @@ def gsm8k_pairs() -> list[Pair]:
         for solution in row.values()
         if isinstance(solution, dict)
     ]
+
+
+def asdiv_pairs() -> list[Pair]:
+    """ASDiv's answers as they are written, "9 (apples)", each against the next row's."""
+    answers = [str(json.loads(line)["answer"]) for line in (DATA / "asdiv_test.jsonl").read_text().splitlines()]
+    return list(zip(answers[1:], answers, strict=False))
 
 
 def latex_answers() -> list[str]:

@@ -1,7 +1,8 @@
 """Run tests/bench/bench_<name>.py and append one JSON object per figure to bench.jsonl.
 
 `make bench` runs them all, `make bench ONLY=packing` one. A bench module has `run()`, which yields
-{"name", "value", "unit", "target", "peer", "ratio"}; ratio is ours against the peer measured in the same run.
+{"name", "value", "unit", "target", "peer", "ratio"}; ratio is ours against the peer measured in the same run. One that needs
+data from outside the repository lists the files in `NEEDS`; where one is missing, that is said and the bench not run.
 """
 
 import importlib
@@ -25,14 +26,20 @@ def main(argv: list[str]) -> int:
     if unknown:
         print(f"error: no bench {', '.join(unknown)}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
+    measured = 0
     for name in chosen:
-        for figure in importlib.import_module(f"tests.bench.bench_{name}").run():
+        module = importlib.import_module(f"tests.bench.bench_{name}")
+        if missing := [str(path) for path in getattr(module, "NEEDS", ()) if not path.exists()]:
+            print(f"bench {name}: not measured, there is no {', no '.join(missing)}", file=sys.stderr)
+            continue
+        measured += 1
+        for figure in module.run():
             command = f"make bench ONLY={name}"
             line = {key: figure.get(key) for key in KEYS} | {"command": command, "date": time.strftime("%Y-%m-%d")}
             print(json.dumps(line), flush=True)
             with (ROOT / "bench.jsonl").open("a") as handle:
                 handle.write(json.dumps(line) + "\n")
-    return 0
+    return 0 if measured else 1
 
 
 if __name__ == "__main__":

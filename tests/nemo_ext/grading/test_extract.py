@@ -23,7 +23,23 @@ from nemo_ext.grading.extract import EXTRACTORS, extract_answer, last_box
         (r"\boxed{8} and \boxed{9", "8"),
         (r"\boxed{\frac{1}{2}", None),
         (r"\boxed{}", None),
-        (r"\boxed{3} or \boxed{ }", None),
+        (r"\boxed{3} or \boxed{ }", "3"),  # an empty box says nothing, so it does not take an answer back
+        (r"\boxed{42}. (The result is in \boxed notation, as requested.)", "42"),
+        (r"\boxed{42}. I have written it inside \boxed{} as the task demands.", "42"),
+        (r"\boxed{17}, given with \boxed{...} as you wished.", "17"),
+        (r"\boxed{17}, as \boxed{\ldots} or \boxed{your answer}", "17"),
+        (r"\boxed{3}, and after the correction $\boxed\frac{7}{2}$.", r"\frac{7}{2}"),
+        (r"\boxed{3}, no: $\boxed\sqrt{5}$, or \boxed-2.", "-2"),
+        (r"in \boxed notation", None),
+        (r"\boxed x", "x"),
+        (r"The answer is \\boxed{31}.", "31"),
+        (r"\\boxed{\\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"a line ends \\\boxed{6}", "6"),
+        ("<think>Let me try \\boxed{5}. Hmm.</think>The product is \\boxed{72}.", "72"),
+        ("<think>Let me try \\boxed{5}. Hmm, that is wrong because", None),
+        ("Let me try \\boxed{5}. Hmm.</think>So it is \\boxed{72}.", "72"),
+        ("\\boxed{72}<think>or \\boxed{5}", "72"),
+        ("<think>a <think>b</think> \\boxed{5}</think>\\boxed{6}", "6"),
         (r"\boxedx{3}", None),
         (r"\boxed{12\text{ cm}}", r"12\text{ cm}"),
         ("stray } brace \\boxed{4}", "4"),
@@ -85,6 +101,17 @@ def test_unknown_extractor_names_the_choices() -> None:
         ("The answer is option B.", "B"),
         ("The answer is (b)", "B"),
         ("The answer is a lot.", "a lot"),
+        ("The final answer is:\n**73**", "73"),
+        ("The answer is:\n\n$73$", "73"),
+        ("The answer is\n\\[\n73\n\\]", "73"),
+        ("The answer is\nof no importance.", None),
+        ("### Final Answer\n**73**", "73"),
+        ("**Final Answer**\n\n73", "73"),
+        ("**Answer:**\n73", "73"),
+        ("## Answer\n## Notes", None),
+        ("<think>Let me try \\boxed{5}. Hmm.</think>The product is 72. The answer is 72.", "72"),
+        ("<think>The answer is 5, or rather", None),
+        (r"The answer is \boxed{}.", None),
         ("The answer is (1, 2).", "(1, 2)"),
         ("nothing of the kind", None),
         ("", None),
@@ -116,6 +143,10 @@ def test_box_positions_cover_the_whole_command() -> None:
     box = last_box(text)
     assert box is not None
     assert text[box.start : box.end] == r"\boxed{\text{b}}"
+    text = r"<think>\boxed{1}</think> so \boxed{2}, in \boxed notation"
+    box = last_box(text)
+    assert box is not None
+    assert text[box.start : box.end] == r"\boxed{2}"
 
 
 def test_hostile_text_costs_linear_time() -> None:

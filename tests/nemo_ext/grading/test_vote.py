@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,24 @@ def test_a_grader_can_be_the_judge_of_equivalence() -> None:
     with Grader() as grader:
         found = vote(["x+1", "7", "1+x", r"\log 1000", "3"], "equivalent", grader.verdict)
         assert (found.answer, found.votes, found.spellings) == ("3", 2, {"3", r"\log 1000"})
+
+
+@pytest.mark.parametrize(
+    ("answers", "answer", "votes"),
+    [
+        (["2:3:5", "2:5:3", "2:5:3", "2:7:9", "2:9:11"], "2:5:3", 2),
+        (["4:10:6", "2:5:3", "2:5:3", "2:7:9", "2:9:11"], "2:5:3", 3),
+        ([r"x \equiv 1 \pmod 4", r"x \equiv 3 \pmod 4", r"x \equiv 3 \pmod 4"], r"x \equiv 3 \pmod 4", 2),
+        # a bare 3 may be 3 cm or 3 km, but these two are not one answer
+        (["3", "3", "3 cm", "3 km", "3 km"], "3", 4),
+        (["3", "3 cm", "3 cm", "3 km"], "3 cm", 3),
+        (["10%", "10%", "10", "0.1"], "10%", 3),
+    ],
+)
+def test_different_answers_are_not_counted_together(answers: list[str], answer: str, votes: int) -> None:
+    for order in permutations(answers):
+        found = vote(order, "equivalent")
+        assert (found.answer, found.votes) == (answer, votes)
 
 
 def test_weights_decide_and_are_the_share() -> None:
