@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 
 import orjson
 
+from nemo_ext import exact_json
 from nemo_ext.files import atomic_open, sha256_file
 
 Row = dict[str, Any]
@@ -28,7 +29,7 @@ ROW_FILES = (".jsonl", ".json", ".jsonl.zst", ".parquet")
 
 def dumps(row: Row) -> bytes:
     """One line, without the newline. Keys keep their order; what JSON has no type for, as parquet may hold, is a string."""
-    return orjson.dumps(row, default=str)
+    return exact_json.dumps(row)
 
 
 def content_id(*parts: str) -> str:
@@ -39,7 +40,7 @@ def content_id(*parts: str) -> str:
 def parse_line(line: bytes) -> Row | None:
     """The row on this line, or None if it is not a JSON object."""
     try:
-        value = orjson.loads(line)
+        value = exact_json.loads(line)
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
@@ -50,7 +51,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     Raises:
         ValueError: at the first line that is not a JSON object, with file and line number. Files from outside are read
-            with `read_any`, which yields what is wrong instead.
+            with `row_files.read_any`, which yields what is wrong instead.
         FileNotFoundError: with the path.
     """
     with path.open("rb") as handle:
@@ -61,24 +62,6 @@ def read_rows(path: Path) -> Iterator[Row]:
                     f"{path}:{number}: not a JSON object: {line[:80]!r}. The file was changed after it was written?"
                 )
             yield row
-
-
-def read_any(path: Path) -> Iterator[Row | str]:
-    """Rows of a .jsonl, .jsonl.zst or .parquet file from outside; a `str` stands for a line that could not be read and
-    says why.
-
-    Raises:
-        ValueError: the file is missing, of another kind, or damaged as a whole.
-    """
-    require_row_file(path)
-    if path.suffix == ".parquet":
-        yield from parquet_rows(path)
-        return
-    with open_lines(path) as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                row = parse_line(line) if len(line) <= MAX_ROW_BYTES else None
-                yield f"{path.name}:{number}: {shown(line)}" if row is None else row
 
 
 def require_row_file(path: Path) -> None:

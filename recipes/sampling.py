@@ -149,7 +149,8 @@ class Samples:
 
     def _rows(self) -> Iterator["Row | str"]:
         """This shard's, each with an id; a `str` is a line that could not be read."""
-        from nemo_ext.rows import content_id, dumps, in_shard, read_any, read_rows
+        from nemo_ext.row_files import read_any
+        from nemo_ext.rows import content_id, dumps, in_shard, read_rows
 
         read = (
             read_rows if Path(self.cfg.input).is_dir() else read_any

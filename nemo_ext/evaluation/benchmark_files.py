@@ -1,15 +1,11 @@
 """The rows of a benchmark: of one file, of a folder as the Hugging Face hub lays it out, or of a data set fetched there."""
 
-import codecs
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from nemo_ext.row_batches import readable
-from nemo_ext.rows import MAX_ROW_BYTES, ROW_FILES, Row, open_lines, parquet_rows, parse_line, shown
+from nemo_ext.row_files import placed_rows
+from nemo_ext.rows import ROW_FILES, Row
 
 HUB = "hf://"
 # in this order: a file of the split, parts of it, then both in data/, then in the folder of a configuration
@@ -85,51 +81,6 @@ def read_benchmark(files: list[Path]) -> Iterator[tuple[str, Row | str]]:
     """(file, line and row number, the row or what is wrong with the line) of each.
 
     Raises:
-        ValueError: a compressed or parquet file that is cut off or damaged.
+        ValueError: a file that is cut off or damaged, or of another form.
     """
-    return chain.from_iterable(_rows(path) for path in files)
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Row | str]]:
-    with readable(path):
-        if path.suffix == ".parquet":
-            yield from ((f"{path}: row {number}", row) for number, row in enumerate(parquet_rows(path), start=1))
-        elif path.suffix == ".json" and (array := _array(path)) is not None:
-            for number, each in enumerate(array, start=1):
-                yield f"{path}: row {number}", each if isinstance(each, dict) else _not_a_row(each)
-        else:
-            yield from _lines(path)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Row | str]]:
-    with open_lines(path) as handle:
-        lines = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line for number, line in enumerate(handle))
-        filled = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-        for row_number, (number, line) in enumerate(filled, start=1):
-            row = parse_line(line) if len(line) <= MAX_ROW_BYTES else None
-            yield f"{path}: line {number}, row {row_number}", _why(line) if row is None else row
-
-
-def _array(path: Path) -> list[Any] | None:
-    """The rows of a .json file that is one array, as some data sets are published; None where it has one a line."""
-    text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    if not text.lstrip().startswith(b"["):
-        return None
-    try:
-        return list(orjson.loads(text))
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a JSON array: {error}. Is it whole where it came from?") from error
-
-
-def _not_a_row(value: Any) -> str:
-    return f"not a JSON object: it is a {type(value).__name__}"
-
-
-def _why(line: bytes) -> str:
-    if len(line) > MAX_ROW_BYTES:
-        return f"{len(line):,} bytes, and a row may have {MAX_ROW_BYTES:,}"
-    try:
-        wrong = f"it is a {type(orjson.loads(line)).__name__}"
-    except orjson.JSONDecodeError as error:
-        wrong = str(error)
-    return f"not a JSON object on a line of its own: {wrong}: {shown(line)!r}"
+    return chain.from_iterable(placed_rows(path) for path in files)

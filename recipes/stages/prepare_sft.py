@@ -198,7 +198,7 @@ def _workers(files: list[Path]) -> int:
 
 
 def _batches(files: list[Path]) -> Iterator["RowBatch"]:
-    from nemo_ext.rows import read_any
+    from nemo_ext.row_files import read_any
     from nemo_ext.sft_samples import RowBatch
     from nemo_ext.toy.sources import solved
 
