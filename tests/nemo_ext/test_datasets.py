@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.datasets import BadRow, normalise
+from nemo_ext.columns import BadRow
+from nemo_ext.datasets import normalise
 from nemo_ext.rows import content_id
 
 

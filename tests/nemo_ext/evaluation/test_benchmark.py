@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from launchers import resolvers
-from nemo_ext.datasets import BadRow
+from nemo_ext.columns import BadRow
 from nemo_ext.evaluation.benchmark import Benchmark, check_settings, content_hash, is_integer, problem_of
 from nemo_ext.evaluation.benchmark_files import benchmark_files, read_benchmark
 
