@@ -17,9 +17,11 @@ class BadRow(ValueError):
         self.detail = detail
 
 
-def check_columns(where: str, columns: Columns) -> None:
-    """Raises ValueError for a value that names no column."""
-    for key, column in columns.items():
+def check_columns(where: str, columns: Any) -> None:
+    """Raises ValueError for what is neither null nor a mapping, and for a value that names no column."""
+    if not isinstance(columns, Mapping | None):
+        raise ValueError(f"{where}={columns!r}; it may be a mapping such as {{problem: query}}")
+    for key, column in (columns or {}).items():
         names = column if isinstance(column, list) else [column]
         if column is not None and not (names and all(isinstance(name, str) and name for name in names)):
             raise ValueError(

@@ -6,6 +6,7 @@ of them, so a stage that was killed leaves nothing that a later one could mistak
 
 import glob
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -24,6 +25,10 @@ MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
 MAX_ROW_BYTES = 8 << 20
 """A longer line is no row of a data set to train on, but a file without newlines, say."""
 SHOWN_BYTES = 200
+_SPLIT = re.compile(
+    r"(.+?)-\d{4,}-of-\d{4,}|((?:train|test|valid|val|dev|eval)(?:ing|idation|ation|uation)?(?:_\w+)?)[-.]"
+)
+"""The names of a data set's files, as train-00000-of-00032.parquet or test.jsonl, begin with their split's."""
 ROW_FILES = (".jsonl", ".json", ".jsonl.zst", ".parquet")
 
 
@@ -111,7 +116,7 @@ def input_files(folder_or_file: str | Path) -> list[Path]:
     every output of an earlier stage's tasks; or, of any other folder, its row files and those in its data/.
 
     Raises:
-        ValueError: nothing there.
+        ValueError: nothing there, or a folder of several splits, which may hold one another's rows.
     """
     path = Path(folder_or_file)
     if not path.exists() and glob.has_magic(str(path)):
@@ -127,11 +132,23 @@ def input_files(folder_or_file: str | Path) -> list[Path]:
         found = sorted(
             file for pattern in ("*", "data/*") for file in path.glob(pattern) if file.name.endswith(ROW_FILES)
         )
+        _refuse_several_splits(path, found)
     if not found:
         raise ValueError(
             f"{path} holds no output*.jsonl: has that stage run? (A folder of your own: {', '.join(ROW_FILES)})"
         )
     return found
+
+
+def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
+    splits = sorted({found[1] or found[2] for file in files if (found := _SPLIT.match(file.name))})
+    if len(splits) > 1:
+        first = next(file for file in files if file.name.startswith(splits[0]))
+        pattern = first.with_name(f"{splits[0]}[-.]*")
+        raise ValueError(
+            f"{folder} has the splits {', '.join(splits)}, and one may be part of another. Say which: "
+            f"split={splits[0]}, where the recipe has it, or a pattern such as '{pattern}'"
+        )
 
 
 class RowWriter:

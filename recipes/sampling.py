@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
+from nemo_ext.columns import BadRow, check_columns, renamed
 from nemo_ext.prompts import Prompt, check_prompt, required_keys
 from recipes.served import SamplingConfig
 from recipes.tool_use import ToolStage
@@ -31,7 +32,11 @@ class SamplingStage(ToolStage):
 
     splits_rows: ClassVar[bool] = True
     input: str = MISSING
-    """An earlier stage's folder, or a file."""
+    """An earlier stage's folder, a file, a pattern of files, a folder as the hub lays it out, or hf://<owner>/<data set>."""
+    split: str | None = None
+    """In a folder or on the hub: whose files."""
+    columns: Any = None
+    """What a column is here -> its name in the file, as {problem: query}; null: not taken."""
     by_source: dict[str, PerSource] = field(default_factory=dict)
     """problem_source -> how its rows are asked; `*`: those of any other source, and those without one."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -53,6 +58,7 @@ class _Way:
 
 def check_prompts(cfg: SamplingStage) -> None:
     """Raises ValueError for a prompt that cannot work, before anything is submitted."""
+    check_columns(f"stages.{cfg.name}.columns", cfg.columns)
     if not cfg.by_source:
         raise ValueError(f"stages.{cfg.name}.by_source is empty, so no row can be asked")
     for source, each in cfg.by_source.items():
@@ -151,20 +157,32 @@ class Samples:
         """This shard's, each with an id; a `str` is a line that could not be read."""
         from nemo_ext.row_files import read_any
         from nemo_ext.rows import content_id, dumps, in_shard, read_rows
+        from nemo_ext.usable_rows import is_own
 
-        read = (
-            read_rows if Path(self.cfg.input).is_dir() else read_any
-        )  # a stage's own output has no bad lines to excuse
         for file in self.files:
-            for row in read(file):
+            for row in read_rows(file) if is_own(file) else read_any(file):  # a stage's output has no lines to excuse
                 if isinstance(row, str):
                     if self.cfg.shard == 0:
                         yield row
                     continue
                 if row.get("id") is None:
                     row = {"id": content_id(dumps(row).decode())} | row
+                row = self._named(row)
                 if in_shard(row["id"], self.cfg.shard, self.cfg.shards):
                     yield row
+
+    def _named(self, row: "Row") -> "Row":
+        """With the row's problem under that name, whatever its layout calls it. A row that lacks a column that `columns`
+        names has not got what it stands for, and is dropped where a prompt needs that."""
+        from nemo_ext.datasets import problem_column
+
+        if self.cfg.columns:
+            try:
+                row = renamed(row, self.cfg.columns)
+            except BadRow:
+                return {key: value for key, value in row.items() if key not in self.cfg.columns}
+        column = problem_column(row)
+        return row if column in (None, "problem") else row | {"problem": row[column]}
 
     def _way(self, row: "Row") -> _Way:
         source = row.get("problem_source")

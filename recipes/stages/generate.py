@@ -1,7 +1,8 @@
 """Ask a served model for completions of every row's prompt, several of each if wanted, with or without Python at hand.
 
 In:  rows with the keys their prompt names, such as {"id": "9c1e", "problem": "Ava has 7 pens. ...",
-     "problem_source": "gsm8k"}; in a file of your own `id` and `problem_source` may be missing
+     "problem_source": "gsm8k"}; in a file of your own `id` and `problem_source` may be missing, and the problem may be
+     called question or query, or what `columns` says
 Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "sample_index": 0, "seed": 1790234,
      "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order; samples that shared
      a request also have "choice", their place in its reply, and tool-integrated ones "tools"
@@ -46,11 +47,12 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.manifest import model_fingerprint
-    from nemo_ext.rows import RowWriter, input_files, require_rows
+    from nemo_ext.row_sources import data_files
+    from nemo_ext.rows import RowWriter, require_rows
     from nemo_ext.serving.spending import Spending
     from nemo_ext.serving.store import CompletionStore
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), data_files(cfg.input, cfg.split)
     samples, loop = _with_tools(cfg, files) if cfg.use_tools else (Samples(cfg, files, cfg.model.name), None)
     total = samples.count()
     with CompletionStore(folder / COMPLETIONS) as store:

@@ -53,8 +53,11 @@ SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it need
 @dataclass(kw_only=True)
 class Config(Stage):
     input: str = MISSING
-    """An earlier stage's folder, a .jsonl or .parquet file of your own, or `toy`."""
-    columns: dict[str, Any] = field(default_factory=dict)
+    """An earlier stage's folder, a .jsonl or .parquet file of your own, a pattern of them, a folder as the hub lays it out,
+    hf://<owner>/<data set>[@<revision>][/<folder>], or `toy`."""
+    split: str | None = None
+    """In a folder or on the hub: whose files; several as train+validation."""
+    columns: Any = None
     """What a column is here -> its name in the file, as {problem: query, generated_solution: response}; null: not taken."""
     keep_incorrect: bool = False
     """Train rows whose is_correct is false, which are dropped as `incorrect` otherwise."""
@@ -98,7 +101,7 @@ def run(cfg: Config) -> Facts:
 
     tokenizer = ChatTokenizer(cfg.model)
     folder = Path(cfg.output_dir)
-    files = _inputs(cfg.input)
+    files = _inputs(cfg)
     writer = SampleWriter(cfg, tokenizer, folder, files)
     writer.write()
     _require_template(cfg, writer)
@@ -135,10 +138,10 @@ def _require_template(cfg: Config, writer: "SampleWriter") -> None:
         )
 
 
-def _inputs(source: str) -> list[Path]:
-    from nemo_ext.rows import input_files
+def _inputs(cfg: Config) -> list[Path]:
+    from nemo_ext.row_sources import data_files
 
-    return [] if source == TOY else input_files(source)
+    return [] if cfg.input == TOY else data_files(cfg.input, cfg.split)
 
 
 class SampleWriter:
@@ -182,7 +185,7 @@ class SampleWriter:
 
         cfg = self.cfg
         settings = SampleSettings(
-            cfg.name, cfg.model, cfg.prompt, cfg.seq_length, cfg.overlong, dict(cfg.columns), cfg.keep_incorrect,
+            cfg.name, cfg.model, cfg.prompt, cfg.seq_length, cfg.overlong, dict(cfg.columns or {}), cfg.keep_incorrect,
             tuple(cfg.allowed_special_tokens),
         )  # fmt: skip
         workers = cfg.workers or _workers(self.files)

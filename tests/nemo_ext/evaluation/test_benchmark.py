@@ -168,7 +168,7 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     file = _lines(tmp_path / "main" / "test.jsonl", "Q")
     assert benchmark_files("b", "hf://a/set@v1/main", "test") == [file]
-    assert (asked["name"], asked["revision"], asked["allow_patterns"]) == ("a/set", "v1", ["*test*"])
+    assert (asked["name"], asked["revision"], asked["allow_patterns"]) == ("a/set", "v1", ["*test.*", "*test-*"])
     with pytest.raises(ValueError, match=r"could not be fetched: no network\. Without a network"):
         benchmark_files("b", "hf://a/gone", "test")
 
