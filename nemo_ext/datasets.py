@@ -12,7 +12,7 @@ AMC, AIME            {"problem": ..., "answer": 27.0}
 import re
 from typing import Any
 
-from nemo_ext.columns import BadRow, Columns, renamed
+from nemo_ext.columns import BadRow
 from nemo_ext.grading.extract import boxed
 from nemo_ext.rows import Row, content_id
 
@@ -74,7 +74,7 @@ def normalise(raw: Row, source: str, require_answer: bool = True) -> Row:
     return row | {key: value for key, value in raw.items() if key not in taken}
 
 
-def adopt(raw: Row, columns: Columns | None = None) -> Row:
+def adopt(raw: Row) -> Row:
     r"""A person's own row under the pipeline's names, so that a curation stage can take it up; other keys are kept.
 
     `problem` (or question, query), `generation` where the row has a text of SOLUTIONS, `expected_answer` (or answer; of
@@ -82,9 +82,8 @@ def adopt(raw: Row, columns: Columns | None = None) -> Row:
     the problem, so that samples of a problem share it.
 
     Raises:
-        BadRow: no_problem; no column that `columns` names.
+        BadRow: no_problem.
     """
-    raw = renamed(raw, columns) if columns else raw
     column = problem_column(raw)
     if column is None:
         raise BadRow("no_problem")

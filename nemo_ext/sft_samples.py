@@ -1,13 +1,13 @@
 """Rows of any known shape -> token ids and loss masks, a batch at a time. What prepare_sft's workers do."""
 
 import os
-import re
 from array import array
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 import jinja2
 
+from nemo_ext import special_tokens
 from nemo_ext.chat import ChatTokenizer, sample
 from nemo_ext.columns import BadRow, Columns, renamed
 from nemo_ext.megatron.mask_audit import check_sample
@@ -92,10 +92,7 @@ class SampleMaker:
 
     def __init__(self, settings: SampleSettings, tokenizer: ChatTokenizer) -> None:
         self.settings, self.tokenizer = settings, tokenizer
-        refused = tokenizer.special_tokens - set(settings.allowed_special_tokens)
-        self._special = (
-            re.compile("|".join(map(re.escape, sorted(refused, key=len, reverse=True)))) if refused else None
-        )
+        self._special = special_tokens.finder(tokenizer.special_tokens - set(settings.allowed_special_tokens))
         ids, size = tokenizer.tokenizer.get_vocab().values(), tokenizer.num_embeddings
         self._num_embeddings = size if size is not None and max(ids, default=0) >= size else None
 
@@ -195,7 +192,7 @@ class SampleMaker:
         for text in training.texts():
             if found := self._special.search(text):
                 raise BadRow(
-                    "special_token",
+                    special_tokens.REASON,
                     f"the row's text has {found[0]!r}, which the tokenizer reads as a special token. Where rows are "
                     f"meant to have it: stages.{self.settings.stage}.allowed_special_tokens=[{found[0]!r}]",
                 )

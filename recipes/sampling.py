@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
+from nemo_ext import special_tokens
 from nemo_ext.columns import BadRow, check_columns, renamed
 from nemo_ext.prompts import Prompt, check_prompt, required_keys
 from recipes.served import SamplingConfig
 from recipes.tool_use import ToolStage
 
 if TYPE_CHECKING:
+    import re
+
     from nemo_ext.rows import Row, RowWriter
     from nemo_ext.serving.requests import Request, Sampling
 
+ChatText = Callable[[list[dict[str, str]]], str]
 OTHERS = "*"  # in by_source: rows of any other source
 
 
@@ -55,6 +59,13 @@ class _Way:
     def lacking(self, row: "Row") -> str | None:
         return next((key for key in self.keys if row.get(key) is None), None)
 
+    def why_not(self, row: "Row", special: "re.Pattern[str] | None") -> str | None:
+        """The reason to drop the row, where it cannot be asked as it is written."""
+        if (lacking := self.lacking(row)) is not None:
+            return f"missing_{lacking}"
+        injects = special is not None and any(special.search(str(row[key])) for key in self.keys)
+        return special_tokens.REASON if injects else None
+
 
 def check_prompts(cfg: SamplingStage) -> None:
     """Raises ValueError for a prompt that cannot work, before anything is submitted."""
@@ -78,6 +89,7 @@ class Samples:
         model: its name, part of every request's key.
         chat_text: turns messages into the text the model sees, where they are to be sent as text; None: as they are.
         variant: what else a key depends on, such as the settings of a tool loop.
+        special: finds the model's special tokens in a text; rows whose text has one would become another prompt.
     """
 
     def __init__(
@@ -85,14 +97,16 @@ class Samples:
         cfg: SamplingStage,
         files: list[Path],
         model: str,
-        chat_text: Callable[[list[dict[str, str]]], str] | None = None,
+        chat_text: ChatText | None = None,
         variant: str = "",
+        special: "re.Pattern[str] | None" = None,
     ) -> None:
         self.cfg = cfg
         self.files = files
         self.model = model
         self.chat_text = chat_text
         self.variant = variant
+        self.special = special
         self._ways = {name: _way(each.prompt, each.num_samples) for name, each in cfg.by_source.items()}
 
     def count(self) -> int:
@@ -106,7 +120,7 @@ class Samples:
             if not isinstance(row, str):
                 way = self._way(row)
                 lacking = way.lacking(row)
-                total += 0 if lacking else way.num_samples
+                total += 0 if way.why_not(row, self.special) else way.num_samples
                 example = (way, lacking, row) if lacking else example
         if total == 0 and example is not None:
             way, lacking, row = example
@@ -148,10 +162,10 @@ class Samples:
                     dropped.drop({"raw": row}, "malformed_json")
                 continue
             way = self._way(row)
-            if (lacking := way.lacking(row)) is None:
+            if (reason := way.why_not(row, self.special)) is None:
                 yield row, way
             elif dropped is not None:
-                dropped.drop(row, f"missing_{lacking}")
+                dropped.drop(row, reason)
 
     def _rows(self) -> Iterator["Row | str"]:
         """This shard's, each with an id; a `str` is a line that could not be read."""
