@@ -17,14 +17,18 @@ LIMIT = float(1 << 63)
 
 
 def loads(data: bytes | str) -> Any:
-    """Raises orjson.JSONDecodeError: not JSON, or a whole number of more than 4,300 digits, which Python does not read."""
+    """Raises orjson.JSONDecodeError: not JSON, nested nearly a thousand levels deep, or a whole number of more than
+    4,300 digits, which Python does not read."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         if "infinity" not in str(error):  # what a whole number of 309 digits overflows to
             raise
         return _exact(data)
-    return _exact(data) if _may_be_rounded(value) else value
+    try:
+        return _exact(data) if _may_be_rounded(value) else value
+    except RecursionError as error:  # orjson reads 1,024 levels, which is more than Python follows
+        raise orjson.JSONDecodeError("nested too deeply", "", 0) from error
 
 
 def dumps(value: Any, default: Callable[[Any], Any] = str, option: int | None = None) -> bytes:
@@ -32,6 +36,8 @@ def dumps(value: Any, default: Callable[[Any], Any] = str, option: int | None = 
     try:
         return orjson.dumps(value, default=default, option=option)
     except orjson.JSONEncodeError as error:
+        if "Recursion limit" in str(error):  # orjson writes 254 levels, and reads more
+            return json.dumps(value, default=default, ensure_ascii=False, separators=(",", ":")).encode()
         if "64-bit" not in str(error):
             raise
         return orjson.dumps(_in_digits(value), default=default, option=option)

@@ -119,6 +119,8 @@ class SampleMaker:
             return self._texts(row)
         except BadRow as error:
             return Dropped(str(error), error.detail)
+        except RecursionError:
+            return Dropped("nested_too_deeply")
         except ValueError as error:
             raise ValueError(f"{batch.name(index)}: {error}") from error
 

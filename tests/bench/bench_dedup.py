@@ -61,8 +61,10 @@ def _near(text: str, rng: random.Random) -> str:
         return text.replace(words[place], "Zoe")
     if kind == 1:
         words[place] = "indeed"
-    elif kind == 2 and _told(shouted := text.upper().replace(".", " .").replace(",", "")) == _told(text):
-        return shouted  # unless a letter is a name, which cannot be told among capitals
+    elif kind == 2 and _told(text.upper()) == _told(text):
+        return (
+            text.upper().replace(".", " .").replace(",", "")
+        )  # a letter that is a name cannot be told among capitals
     else:
         words.insert(place, "now")
     return " ".join(words)

@@ -70,6 +70,12 @@ def test_what_no_number_is_exact_for_is_no_json(text: str) -> None:
     assert parse_line(text.encode()) is None
 
 
+@pytest.mark.parametrize("depth", [200, 300, 900, 1000, 1023, 5000])
+def test_deep_nesting_is_read_or_refused(depth: int) -> None:
+    found = parse_line(b'{"a": ' + b"[" * depth + b"1e30" + b"]" * depth + b"}")
+    assert found is None or (depth < 1000 and row_line(found).count(b"[") == depth)
+
+
 def test_long_numbers_change_nothing_around_them() -> None:
     assert dumps({"b": [2**64, float("nan"), {"c": Path("x")}], "a": "\u00e9"}) == (
         '{"b":[18446744073709551616,null,{"c":"x"}],"a":"\u00e9"}'.encode()

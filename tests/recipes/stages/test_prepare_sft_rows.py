@@ -137,7 +137,12 @@ def test_what_the_template_does_not_show_drops_the_row(prepare, row: dict, part:
 def test_one_row_does_not_stop_the_others(prepare) -> None:
     answer = {"role": "assistant", "content": "A"}
     bad = [[answer], [USER, {"content": "no role"}, answer], [USER, USER | {"content": None}, answer]]
-    ran = prepare([GOOD, *({"messages": each} for each in bad), GOOD])
+    deep: list = []
+    for _ in range(300):
+        deep = [deep]
+    nested = {"messages": [USER, answer], "tools": [{"parameters": deep}]}
+    ran = prepare([GOOD, nested, *({"messages": each} for each in bad), GOOD])
+    assert ran.reasons.pop(0) == "template_error"
     assert len(ran.output) == 2 and ran.reasons == ["no_user_turn", "refused_by_chat_template", "no_text_messages"]
 
 
