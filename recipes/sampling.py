@@ -1,5 +1,6 @@
 """From rows to requests: which prompt a row gets, how often it is asked, and with which seeds."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from nemo_ext.rows import Row, RowWriter
     from nemo_ext.serving.requests import Request, Sampling
+
+log = logging.getLogger(__name__)
 
 ChatText = Callable[[list[dict[str, str]]], str]
 OTHERS = "*"  # in by_source: rows of any other source
@@ -107,6 +110,7 @@ class Samples:
         self.chat_text = chat_text
         self.variant = variant
         self.special = special
+        self._said: set[str] = set()  # the columns that were taken as the problem
         self._ways = {name: _way(each.prompt, each.num_samples) for name, each in cfg.by_source.items()}
 
     def count(self) -> int:
@@ -196,7 +200,12 @@ class Samples:
             except BadRow:
                 return {key: value for key, value in row.items() if key not in self.cfg.columns}
         column = problem_column(row)
-        return row if column in (None, "problem") else row | {"problem": row[column]}
+        if column in (None, "problem"):
+            return row
+        if column not in self._said:
+            self._said.add(column)
+            log.info("%s: of rows without a problem, %r is taken as it", self.cfg.name, column)
+        return row | {"problem": row[column]}
 
     def _way(self, row: "Row") -> _Way:
         source = row.get("problem_source")
