@@ -41,6 +41,10 @@ RECIPES = resolvers.CONF / "recipe"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
+READING = ("columns", "split")
+"""Root keys that say how rows from outside are read."""
+
+
 def list_recipes() -> str:
     """One line per recipe: its name and the first comment of its file."""
     lines = ["Recipes (python launchers/run.py +recipe=<name>, with +scale=tiny to run it here on the CPU):", ""]
@@ -54,10 +58,6 @@ def list_recipes() -> str:
 def order(argv: list[str]) -> list[str]:
     """The scale overlay after the recipe it overlays, whatever the order they were typed in."""
     return sorted(argv, key=lambda arg: 0 if arg.startswith("+recipe=") else 1 if arg.startswith("+scale=") else 2)
-
-
-READING = ("columns", "split")
-"""Root keys that say how rows from outside are read."""
 
 
 def check_root(cfg: DictConfig) -> None:
