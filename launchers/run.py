@@ -35,10 +35,15 @@ from launchers.following import launcher_record
 from launchers.running import TaskFailed
 from launchers.submit_host import remote_launch, remote_run
 from launchers.submit_host.link import SshHost
+from nemo_ext.row_sources import HUB
 from nemo_ext.toy.sources import TOY
 
 RECIPES = resolvers.CONF / "recipe"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+
+
+READING = ("columns", "split")
+"""Root keys that say how rows from outside are read."""
 
 
 def list_recipes() -> str:
@@ -52,7 +57,8 @@ def list_recipes() -> str:
 
 
 def check_root(cfg: DictConfig) -> None:
-    """Raises ValueError for `+key=value` at the root, which Hydra takes and nothing would read."""
+    """Raises ValueError for what nothing would read: `+key=value` at the root, which Hydra takes, and how to read rows
+    where no stage asks."""
     known = OmegaConf.load(resolvers.CONF / "config.yaml")
     declared = {str(key) for key in known} | {
         "student",
@@ -66,6 +72,12 @@ def check_root(cfg: DictConfig) -> None:
     unknown = sorted(str(key) for key in cfg if key not in declared)
     if unknown:
         raise ValueError(f"unknown key {', '.join(unknown)}; conf/config.yaml has: {', '.join(sorted(declared))}")
+    for key in READING:
+        if cfg[key] and not any(key in stage for stage in cfg.stages.values()):
+            raise ValueError(
+                f"{key}={cfg[key]}: no stage of this recipe takes it; those of sft_full, sft_1m, sft_70b and generate do. "
+                "Give rows under the names of recipes/CURATION.md, or a pattern of files such as 'data/train-*.parquet'"
+            )
 
 
 def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
@@ -154,7 +166,7 @@ def launch(cfg: DictConfig, display: Display) -> int:
     check_root(cfg)
     run_dir = run_folder(cfg)
     for key in ("data", "checkpoints", "input"):  # stages run in the repository's folder, not in the user's
-        if not OmegaConf.is_missing(cfg, key) and cfg[key] != TOY:
+        if not OmegaConf.is_missing(cfg, key) and cfg[key] != TOY and not str(cfg[key]).startswith(HUB):
             cfg[key] = str(Path(cfg[key]).absolute())
     executor, cluster = executor_of(cfg)
     if getattr(cluster, "ssh", None) and not cfg.dry_run:

@@ -7,16 +7,20 @@ that straddled it in training could never be produced in use.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jinja2
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from nemo_ext.chat_template import template_hash
 from nemo_ext.hub_folder import AnswerEnd
 from nemo_ext.model import Model, chat_template_path
 
-Messages = list[dict[str, str]]
+Message = dict[str, Any]
+Messages = Sequence[Message]
 PROBE = "an answer"
+ANSWER_PARTS = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
+"""What an answer may hold besides its text."""
 PIECE = 1_000_000  # characters tokenised at once: the tokenizer's own record of them takes some 30 bytes for each
 
 
@@ -36,7 +40,7 @@ class ChatTokenizer:
         template = chat_template_path(model)
         if template is not None:
             self.tokenizer.chat_template = template.read_text()
-        self.name = model.name
+        self.name, self.hf_path = model.name, model.hf_path
 
     def require_template(self) -> None:
         """Raises ValueError when there is none, as with most base models' tokenizers."""
@@ -84,6 +88,36 @@ class ChatTokenizer:
         return self.tokenizer.eos_token
 
     @cached_property
+    def bos(self) -> str:
+        """What the tokenizer puts before a text of its own accord, and so what a server does; "" for nothing."""
+        first = self.tokenizer.bos_token_id
+        return str(self.tokenizer.bos_token) if first is not None and self.tokenizer.encode("x")[:1] == [first] else ""
+
+    @cached_property
+    def num_embeddings(self) -> int | None:
+        """How many tokens the model has embeddings for, by its config.json; None where there is none."""
+        try:
+            config, _ = PretrainedConfig.get_config_dict(self.hf_path)
+        except OSError:
+            return None
+        size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+        return int(size) if size else None
+
+    @cached_property
+    def special_tokens(self) -> frozenset[str]:
+        """Texts that the tokenizer turns into a special token wherever they stand."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return frozenset(token.content for token in added if token.special and token.content)
+
+    def without_end(self, answer: str) -> str:
+        """The answer without one end token after it, which servers that show special tokens leave there."""
+        text = answer.rstrip()
+        for token in (str(self.tokenizer.convert_ids_to_tokens(index)) for index in sorted(self.end_ids)):
+            if text.endswith(token):
+                return text[: -len(token)]
+        return answer
+
+    @cached_property
     def turn_end(self) -> str:
         """What the chat template writes after an answer; "" for nothing, or without a template."""
         if not self.tokenizer.chat_template:
@@ -111,38 +145,64 @@ class ChatTokenizer:
             return AnswerEnd(tuple(ids))
         return AnswerEnd(tuple(ids), str(self.tokenizer.convert_ids_to_tokens(ids[0])))
 
-    def chat_texts(self, messages: Messages, answer: str) -> tuple[str, str]:
+    def chat_texts(self, messages: Messages, answer: str | Message, tools: list[Any] | None = None) -> tuple[str, str]:
         """The text up to where the answer starts, and the answer with its end-of-turn marker.
+
+        Args:
+            answer: its text, or the whole last message, which may hold reasoning_content or tool_calls besides.
+            tools: descriptions of functions that the template shows.
 
         Raises:
             ValueError: the template rewrites the prompt once there is an answer, so that no border exists, or the
-                answer (some cut off what comes before </think>).
+                answer (some cut off what comes before </think>), or leaves out a part of the messages.
             jinja2.TemplateError: the template does not take these messages.
         """
-        prompt = self._render(messages, add_generation_prompt=True)
-        whole = self._render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        last = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
+        prompt = self._render(messages, tools, add_generation_prompt=True)
+        whole = self._render([*messages, last], tools)
+        self._require_shown(messages, last, tools, whole)
         if not whole.startswith(prompt):
             raise ValueError(
                 f"model {self.name}: its chat template does not keep the prompt when an answer follows it"
             )
         rendered = whole[len(prompt) :].rstrip("\n")  # ChatML-like templates end a turn with a newline
-        if answer.strip() not in rendered:
+        text = str(last.get("content") or "").strip()
+        if text not in rendered:
             raise ValueError(
                 f"model {self.name}: its chat template changes the answer, so that something else would be trained: "
-                f"{answer[:200]!r} became {rendered[:200]!r}. Set model.chat_template to one that keeps it."
+                f"{text[:200]!r} became {rendered[:200]!r}. Set model.chat_template to one that keeps it."
             )
         return prompt, rendered
 
-    def _render(self, messages: Messages, add_generation_prompt: bool) -> str:
+    def _require_shown(self, messages: Messages, last: Message, tools: list[Any] | None, whole: str) -> None:
+        """Raises ValueError when the template leaves out tools, tool calls, or what the last message has beside a text."""
+        parts: list[tuple[str, Messages, list[Any] | None]] = [
+            (key, [*messages, {name: value for name, value in last.items() if name != key}], tools)
+            for key, value in last.items()
+            if key in ANSWER_PARTS and value
+        ]
+        if tools:
+            parts.append(("tools", [*messages, last], None))
+        if any(message.get("tool_calls") for message in messages):
+            without = [{key: value for key, value in each.items() if key != "tool_calls"} for each in messages]
+            parts.append(("tool_calls", [*without, last], tools))
+        for key, remaining, described in parts:
+            if self._render(remaining, described) == whole:
+                raise ValueError(
+                    f"model {self.name}: its chat template does not show {key}, so that it would not be trained. Set "
+                    "model.chat_template to one that does, or leave it out of the rows"
+                )
+
+    def _render(self, messages: Messages, tools: list[Any] | None = None, add_generation_prompt: bool = False) -> str:
         text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
         )
         assert isinstance(text, str), "tokenize=False gives text"
         return text
 
     def base_texts(self, prompt: str, answer: str) -> tuple[str, str]:
-        """The same for plain text: BOS where the tokenizer has one, and EOS after the answer."""
-        return (self.tokenizer.bos_token or "") + prompt, answer + self.eos
+        """The same for plain text: BOS where the tokenizer puts one, and EOS after the answer."""
+        return self.bos + prompt, answer + self.eos
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import orjson
 
+from nemo_ext.exact_json import loads
 from nemo_ext.rows import Row
 
 _CHUNK = 1 << 24
@@ -57,7 +57,7 @@ class LineIndex:
 
     def row(self, index: int) -> Row:
         """The JSON object on a line."""
-        found: Row = orjson.loads(self[index])
+        found: Row = loads(self[index])
         return found
 
 

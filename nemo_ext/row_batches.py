@@ -4,25 +4,20 @@ Parts are what a killed stage need not do again, batches what a worker process g
 files alone, so neither the number of workers nor a restart changes what a stage writes.
 """
 
-import codecs
-import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
+from nemo_ext.exact_json import dumps
+from nemo_ext.row_files import convert_array, is_array, readable, refuse_utf_16
 from nemo_ext.rows import MAX_ROW_BYTES, open_lines, parquet_rows
 
 PART_BYTES = 256 << 20
 BATCH_BYTES = 1 << 20
 PARQUET_ROWS = 512  # of one batch
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
 
 Key = Callable[[bytes], Any]
 """A line's group; lines next to each other with the same key stay in one batch."""
@@ -75,21 +70,12 @@ def parts(files: Iterable[Path], part_bytes: int = PART_BYTES, key: Key | None =
 
 
 def _refuse_other_forms(path: Path) -> None:
-    """All rows on one line, each over several, or in UTF-16: all would be dropped as malformed, after hours of a large
-    file."""
-    if path.suffix not in {".json", ".jsonl"}:
-        return
-    with path.open("rb") as handle:
-        head = handle.read(64)
-    if ARRAY.match(head):
+    """All rows on one line, each over several, or in UTF-16: no place to cut such a file at."""
+    if is_array(path):
         raise ValueError(
-            f"{path}: one JSON array, and rows are read one JSON object a line. Convert it: "
-            f"jq -c '.[]' {path.name} > rows.jsonl"
+            f"{path}: one JSON array, and rows are read one JSON object a line. Convert it: {convert_array(path)}"
         )
-    if head.startswith(UTF_16):
-        raise ValueError(
-            f"{path}: UTF-16, and rows are read as UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 {path.name} > rows.jsonl"
-        )
+    refuse_utf_16(path)
 
 
 def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
@@ -104,19 +90,6 @@ def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
         return
     with readable(part.path):
         yield from _read_batches(part, index, key)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """While a compressed file is read: raises ValueError with its name where it is cut off or damaged."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:  # of the disk, not of what is in the file
-            raise
-        raise ValueError(
-            f"{path}: cut off or damaged: {str(error).rstrip('.')}. Is it whole where it came from?"
-        ) from error
 
 
 def _edges(part: Part, step: int, key: Key | None) -> Iterator[int]:
@@ -203,7 +176,7 @@ def _chunks(part: Part) -> Iterator[tuple[int, bytes]]:
 def _parquet_chunks(path: Path) -> Iterator[tuple[int, bytes]]:
     rows, offset = parquet_rows(path), 0
     while group := list(islice(rows, PARQUET_ROWS)):
-        lines = b"".join(orjson.dumps(row, default=_as_text) + b"\n" for row in group)
+        lines = b"".join(dumps(row, default=_as_text) + b"\n" for row in group)
         yield offset, lines
         offset += len(lines)
 

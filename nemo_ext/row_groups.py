@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
+from nemo_ext.exact_json import dumps as json_bytes
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.row_batches import Batch, batches, parts
 from nemo_ext.row_map import run_batches, scan_rows, worker_count
@@ -77,7 +77,7 @@ def _hasher() -> Any:
 
 
 def _hash(row: Row) -> int:
-    text = orjson.dumps([row.get(key) for key in GROUP])
+    text = json_bytes([row.get(key) for key in GROUP])
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import orjson
 
+from nemo_ext.exact_json import loads
 from nemo_ext.ordered_pool import available_cores, ordered_map
 from nemo_ext.row_batches import PART_BYTES, Batch, batches, parts
 from nemo_ext.row_parts import Mapped, PartWriter, Piece, joined
@@ -126,7 +127,7 @@ def _rows(batch: Batch) -> list[Row]:
     """The usable ones. A stage's own lines are all rows, which need not be looked at one by one."""
     if is_own(batch.path):
         try:
-            rows = [orjson.loads(line) for line in own_lines(batch)]
+            rows = [loads(line) for line in own_lines(batch)]
         except orjson.JSONDecodeError:
             rows = [None]
         if all(type(row) is dict for row in rows):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
+from nemo_ext.exact_json import loads
 from nemo_ext.row_batches import Batch, Part, batches, parts
 from nemo_ext.row_map import run_batches, worker_count
 from nemo_ext.row_parts import Mapped, PartWriter, Piece, joined
@@ -122,6 +122,6 @@ class _Selector:
         if more is None and self.compact and (found := _ID.match(line)):
             index = _SAMPLE.search(line, found.end())
             return found[0] + (index[0] if index else b"") + self._endings[reason]
-        row = orjson.loads(line)
+        row = loads(line)
         short = {key: row[key] for key in ("id", "sample_index") if key in row} if self.compact else row
         return dumps(short | (more or {}) | {"reason": self.reasons[reason]})

@@ -6,6 +6,7 @@ of them, so a stage that was killed leaves nothing that a later one could mistak
 
 import glob
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from typing import IO, Any, Self
 
 import orjson
 
+from nemo_ext import exact_json
 from nemo_ext.files import atomic_open, sha256_file
 
 Row = dict[str, Any]
@@ -23,12 +25,16 @@ MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
 MAX_ROW_BYTES = 8 << 20
 """A longer line is no row of a data set to train on, but a file without newlines, say."""
 SHOWN_BYTES = 200
+_SPLIT = re.compile(
+    r"(.+?)-\d{4,}-of-\d{4,}|((?:train|test|valid|val|dev|eval)(?:ing|idation|ation|uation)?(?:_\w+)?)[-.]"
+)
+"""The names of a data set's files, as train-00000-of-00032.parquet or test.jsonl, begin with their split's."""
 ROW_FILES = (".jsonl", ".json", ".jsonl.zst", ".parquet")
 
 
 def dumps(row: Row) -> bytes:
     """One line, without the newline. Keys keep their order; what JSON has no type for, as parquet may hold, is a string."""
-    return orjson.dumps(row, default=str)
+    return exact_json.dumps(row)
 
 
 def content_id(*parts: str) -> str:
@@ -39,7 +45,7 @@ def content_id(*parts: str) -> str:
 def parse_line(line: bytes) -> Row | None:
     """The row on this line, or None if it is not a JSON object."""
     try:
-        value = orjson.loads(line)
+        value = exact_json.loads(line)
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
@@ -50,7 +56,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     Raises:
         ValueError: at the first line that is not a JSON object, with file and line number. Files from outside are read
-            with `read_any`, which yields what is wrong instead.
+            with `row_files.read_any`, which yields what is wrong instead.
         FileNotFoundError: with the path.
     """
     with path.open("rb") as handle:
@@ -61,24 +67,6 @@ def read_rows(path: Path) -> Iterator[Row]:
                     f"{path}:{number}: not a JSON object: {line[:80]!r}. The file was changed after it was written?"
                 )
             yield row
-
-
-def read_any(path: Path) -> Iterator[Row | str]:
-    """Rows of a .jsonl, .jsonl.zst or .parquet file from outside; a `str` stands for a line that could not be read and
-    says why.
-
-    Raises:
-        ValueError: the file is missing, of another kind, or damaged as a whole.
-    """
-    require_row_file(path)
-    if path.suffix == ".parquet":
-        yield from parquet_rows(path)
-        return
-    with open_lines(path) as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                row = parse_line(line) if len(line) <= MAX_ROW_BYTES else None
-                yield f"{path.name}:{number}: {shown(line)}" if row is None else row
 
 
 def require_row_file(path: Path) -> None:
@@ -128,7 +116,7 @@ def input_files(folder_or_file: str | Path) -> list[Path]:
     every output of an earlier stage's tasks; or, of any other folder, its row files and those in its data/.
 
     Raises:
-        ValueError: nothing there.
+        ValueError: nothing there, or a folder of several splits, which may hold one another's rows.
     """
     path = Path(folder_or_file)
     if not path.exists() and glob.has_magic(str(path)):
@@ -144,11 +132,23 @@ def input_files(folder_or_file: str | Path) -> list[Path]:
         found = sorted(
             file for pattern in ("*", "data/*") for file in path.glob(pattern) if file.name.endswith(ROW_FILES)
         )
+        _refuse_several_splits(path, found)
     if not found:
         raise ValueError(
             f"{path} holds no output*.jsonl: has that stage run? (A folder of your own: {', '.join(ROW_FILES)})"
         )
     return found
+
+
+def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
+    splits = sorted({found[1] or found[2] for file in files if (found := _SPLIT.match(file.name))})
+    if len(splits) > 1:
+        first = next(file for file in files if file.name.startswith(splits[0]))
+        pattern = first.with_name(f"{splits[0]}[-.]*")
+        raise ValueError(
+            f"{folder} has the splits {', '.join(splits)}, and one may be part of another. Say which: "
+            f"split={splits[0]}, where the recipe has it, or a pattern such as '{pattern}'"
+        )
 
 
 class RowWriter:

@@ -2,17 +2,19 @@
 
 import os
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import jinja2
 
-from nemo_ext.chat import ChatTokenizer, Messages, sample
-from nemo_ext.datasets import BadRow, normalise
+from nemo_ext import special_tokens
+from nemo_ext.chat import ChatTokenizer, sample
+from nemo_ext.columns import BadRow, Columns, renamed
 from nemo_ext.megatron.mask_audit import check_sample
 from nemo_ext.model import Model
-from nemo_ext.prompts import Prompt, render
+from nemo_ext.prompts import Prompt
 from nemo_ext.rows import Row, content_id
+from nemo_ext.sft_rows import Training, training_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class SampleSettings:
     prompt: Prompt | None
     seq_length: int
     overlong: str
+    columns: Columns = field(default_factory=dict)
+    keep_incorrect: bool = False
+    allowed_special_tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class Made:
     tokens: bytes
     loss_mask: bytes
     truncated: bool
+    layout: str
+    """Which columns it was made of."""
+    is_chat: bool
+    """A chat template wrote it."""
+    end_stripped: bool
+    """The row's answer had an end token after it."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +68,33 @@ class Dropped:
     detail: str | None = None
 
 
-class Unusable(ValueError):
-    """A row to drop; the message is the reason, `detail` what a person would want to know besides."""
+@dataclass(frozen=True)
+class _Texts:
+    """A row as text: what is shown, what is trained."""
 
-    def __init__(self, reason: str, detail: str | None = None) -> None:
-        super().__init__(reason)
-        self.detail = detail
+    prompt: str
+    answer: str
+    training: Training
+    end_stripped: bool
+
+
+TEMPLATE_REASONS = ("template_error", "refused_by_chat_template")
+"""Of rows that the chat template could not take; where it takes none at all, it is the template that is wrong."""
 
 
 class SampleMaker:
     """Turns batches into samples: `maker(batch)` has a Made or a Dropped for every row, in order.
 
     Raises:
-        ValueError: naming the row: its mask would train something else than its answer, it is over-long and overlong
-            is `error`, or a setting is missing that it needs.
+        ValueError: naming the row: its mask would train something else than its answer, a token of it is not in the model's
+            vocabulary, it is over-long and overlong is `error`, or a setting is missing that it needs.
     """
 
     def __init__(self, settings: SampleSettings, tokenizer: ChatTokenizer) -> None:
         self.settings, self.tokenizer = settings, tokenizer
+        self._special = special_tokens.finder(tokenizer.special_tokens - set(settings.allowed_special_tokens))
+        ids, size = tokenizer.tokenizer.get_vocab().values(), tokenizer.num_embeddings
+        self._num_embeddings = size if size is not None and max(ids, default=0) >= size else None
 
     @classmethod
     def load(cls, settings: SampleSettings) -> Self:
@@ -84,27 +104,32 @@ class SampleMaker:
 
     def __call__(self, batch: RowBatch) -> list[Made | Dropped]:
         rendered = [self._rendered(batch, index) for index in range(len(batch.rows))]
-        ids = iter(self.tokenizer.batch_ids([text for pair in rendered if isinstance(pair, tuple) for text in pair]))
+        texts = [text for each in rendered if isinstance(each, _Texts) for text in (each.prompt, each.answer)]
+        ids = iter(self.tokenizer.batch_ids(texts))
         return [
-            pair if isinstance(pair, Dropped) else self._made(batch, index, next(ids), next(ids))
-            for index, pair in enumerate(rendered)
+            each if isinstance(each, Dropped) else self._made(batch, index, each, next(ids), next(ids))
+            for index, each in enumerate(rendered)
         ]
 
-    def _rendered(self, batch: RowBatch, index: int) -> tuple[str, str] | Dropped:
-        """(prompt, answer) as text."""
+    def _rendered(self, batch: RowBatch, index: int) -> _Texts | Dropped:
         row = batch.rows[index]
         if isinstance(row, str):
             return Dropped("malformed_json")
         try:
             return self._texts(row)
-        except Unusable as error:
+        except BadRow as error:
             return Dropped(str(error), error.detail)
+        except RecursionError:
+            return Dropped("nested_too_deeply")
         except ValueError as error:
             raise ValueError(f"{batch.name(index)}: {error}") from error
 
-    def _made(self, batch: RowBatch, index: int, prompt: list[int], answer: list[int]) -> Made | Dropped:
+    def _made(
+        self, batch: RowBatch, index: int, texts: _Texts, prompt: list[int], answer: list[int]
+    ) -> Made | Dropped:
         row, limit, total = batch.rows[index], self.settings.seq_length, len(prompt) + len(answer)
         assert isinstance(row, dict), "only rows are rendered"
+        self._require_embeddings(batch, index, prompt + answer)
         truncated = total > limit
         if truncated:
             if self.settings.overlong == "drop":
@@ -123,56 +148,80 @@ class SampleMaker:
         except ValueError as error:
             raise ValueError(f"{batch.name(index)}: {error}") from error
         identity = str(row.get("id") or content_id(str(made.tokens)))
-        return Made(identity, array("I", made.tokens).tobytes(), bytes(made.loss_mask), truncated)
+        training, tokens = texts.training, array("I", made.tokens).tobytes()
+        is_chat = training.messages is not None
+        return Made(identity, tokens, bytes(made.loss_mask), truncated, training.layout, is_chat, texts.end_stripped)
 
-    def _texts(self, row: Row) -> tuple[str, str]:
-        """(prompt, answer) of a row; an empty prompt means that all of the text is trained."""
-        if "text" in row:
-            return "", _required(row, "text") + self.tokenizer.eos
-        if "messages" in row:
-            messages = _messages(row)
-            return self._chat_texts(messages[:-1], messages[-1]["content"])
-        if "input" in row:
-            return self.tokenizer.base_texts(_required(row, "input"), _required(row, "output"))
-        return self._problem_texts(row)
+    def _require_embeddings(self, batch: RowBatch, index: int, tokens: list[int]) -> None:
+        size = self._num_embeddings
+        if size is not None and tokens and max(tokens) >= size:
+            token = max(tokens)
+            text = self.tokenizer.tokenizer.convert_ids_to_tokens(token)
+            raise ValueError(
+                f"{batch.name(index)}: the token {text!r} has the id {token}, and "
+                f"model {self.tokenizer.name} has embeddings for the ids below {size} (vocab_size in its config.json). "
+                "Resize the model's embeddings to its tokenizer, or use the tokenizer that it was trained with"
+            )
 
-    def _problem_texts(self, row: Row) -> tuple[str, str]:
+    def _texts(self, row: Row) -> _Texts:
+        settings = self.settings
+        row = renamed(row, settings.columns) if settings.columns else row
+        if row.get("is_correct") is False and not settings.keep_incorrect:
+            raise BadRow("incorrect")
         try:
-            normal = normalise(row, source="")
-        except BadRow as error:
-            raise Unusable(str(error)) from error
-        solution = normal.get("generated_solution") or normal.get("solution")
-        if not solution:
-            raise Unusable("no_solution")
-        if self.settings.prompt is None:
-            raise ValueError(f"stages.{self.settings.stage}.prompt is not set, and rows with a problem need one")
-        rendered = render(self.settings.prompt, normal)
-        if isinstance(rendered, str):
-            return self.tokenizer.base_texts(rendered, solution)
-        return self._chat_texts(rendered, solution)
+            training = training_of(row, settings.prompt)
+        except BadRow:
+            raise
+        except ValueError as error:
+            raise ValueError(f"stages.{settings.stage}.{error}") from error
+        training, end_stripped = self._without_end(training)
+        self._refuse_special_tokens(training)
+        return _Texts(*self._shown(training), training, end_stripped)
 
-    def _chat_texts(self, messages: Messages, answer: str) -> tuple[str, str]:
+    def _without_end(self, training: Training) -> tuple[Training, bool]:
+        """Without the end token that a server left after the answer: another one follows it."""
+        answer = training.answer.get("content")
+        if not isinstance(answer, str) or (text := self.tokenizer.without_end(answer)) == answer:
+            return training, False
+        if not text.strip() and not training.answer.get("tool_calls"):
+            raise BadRow("no_solution", "the answer is an end token alone")
+        return replace(training, answer=training.answer | {"content": text}), True
+
+    def _refuse_special_tokens(self, training: Training) -> None:
+        """A special token's text would become that token: an end in the middle of an answer, or a turn of its own."""
+        if self._special is None:
+            return
+        for text in training.texts():
+            if found := self._special.search(text):
+                raise BadRow(
+                    special_tokens.REASON,
+                    f"the row's text has {found[0]!r}, which the tokenizer reads as a special token. Where rows are "
+                    f"meant to have it: stages.{self.settings.stage}.allowed_special_tokens=[{found[0]!r}]",
+                )
+
+    def _shown(self, training: Training) -> tuple[str, str]:
+        """(prompt, answer) as text."""
+        if training.messages is not None:
+            return self._chat_texts(training)
+        answer = str(training.answer["content"])
+        return (
+            ("", answer + self.tokenizer.eos)
+            if training.is_whole
+            else self.tokenizer.base_texts(training.prompt, answer)
+        )
+
+    def _chat_texts(self, training: Training) -> tuple[str, str]:
+        self.tokenizer.require_template()
+        assert training.messages is not None, "plain text needs no template"
         try:
-            return self.tokenizer.chat_texts(messages, answer)
+            return self.tokenizer.chat_texts(training.messages, training.answer, training.tools)
         except jinja2.TemplateError as error:  # such as roles that do not alternate
-            raise Unusable("refused_by_chat_template", str(error)) from error
-
-
-def _required(row: Row, key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise Unusable(f"no_{key}")
-    return value
-
-
-def _messages(row: Row) -> Messages:
-    """Those of a row whose last turn is an answer: the only one that is trained. Earlier answers are context, as the
-    prompt's border is where the last one begins; a conversation whose every answer is to be trained is one row each."""
-    messages = row["messages"]
-    if not isinstance(messages, list) or not all(
-        isinstance(message, dict) and isinstance(message.get("content"), str) for message in messages
-    ):
-        raise Unusable("no_text_messages")
-    if not messages or messages[-1].get("role") != "assistant" or not messages[-1]["content"].strip():
-        raise Unusable("no_assistant_turn")
-    return messages
+            raise BadRow("refused_by_chat_template", str(error)) from error
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            IndexError,
+        ) as error:  # of the template's own expressions
+            raise BadRow("template_error", str(error)) from error

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.datasets import BadRow, adopt
+from nemo_ext.columns import BadRow
+from nemo_ext.datasets import adopt
 from nemo_ext.manifest import MANIFEST
 from nemo_ext.row_batches import Batch
 from nemo_ext.rows import MALFORMED, MAX_ROW_BYTES, TOO_LONG, Row, parse_line, shown

@@ -1,20 +1,28 @@
 """From rows to requests: which prompt a row gets, how often it is asked, and with which seeds."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
+from nemo_ext import special_tokens
+from nemo_ext.columns import BadRow, check_columns, renamed
 from nemo_ext.prompts import Prompt, check_prompt, required_keys
 from recipes.served import SamplingConfig
 from recipes.tool_use import ToolStage
 
 if TYPE_CHECKING:
+    import re
+
     from nemo_ext.rows import Row, RowWriter
     from nemo_ext.serving.requests import Request, Sampling
 
+log = logging.getLogger(__name__)
+
+ChatText = Callable[[list[dict[str, str]]], str]
 OTHERS = "*"  # in by_source: rows of any other source
 
 
@@ -31,7 +39,11 @@ class SamplingStage(ToolStage):
 
     splits_rows: ClassVar[bool] = True
     input: str = MISSING
-    """An earlier stage's folder, or a file."""
+    """An earlier stage's folder, a file, a pattern of files, a folder as the hub lays it out, or hf://<owner>/<data set>."""
+    split: str | None = None
+    """In a folder or on the hub: whose files."""
+    columns: Any = None
+    """What a column is here -> its name in the file, as {problem: query}; null: not taken."""
     by_source: dict[str, PerSource] = field(default_factory=dict)
     """problem_source -> how its rows are asked; `*`: those of any other source, and those without one."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -50,9 +62,17 @@ class _Way:
     def lacking(self, row: "Row") -> str | None:
         return next((key for key in self.keys if row.get(key) is None), None)
 
+    def why_not(self, row: "Row", special: "re.Pattern[str] | None") -> str | None:
+        """The reason to drop the row, where it cannot be asked as it is written."""
+        if (lacking := self.lacking(row)) is not None:
+            return f"missing_{lacking}"
+        injects = special is not None and any(special.search(str(row[key])) for key in self.keys)
+        return special_tokens.REASON if injects else None
+
 
 def check_prompts(cfg: SamplingStage) -> None:
     """Raises ValueError for a prompt that cannot work, before anything is submitted."""
+    check_columns(f"stages.{cfg.name}.columns", cfg.columns)
     if not cfg.by_source:
         raise ValueError(f"stages.{cfg.name}.by_source is empty, so no row can be asked")
     for source, each in cfg.by_source.items():
@@ -72,6 +92,7 @@ class Samples:
         model: its name, part of every request's key.
         chat_text: turns messages into the text the model sees, where they are to be sent as text; None: as they are.
         variant: what else a key depends on, such as the settings of a tool loop.
+        special: finds the model's special tokens in a text; rows whose text has one would become another prompt.
     """
 
     def __init__(
@@ -79,14 +100,17 @@ class Samples:
         cfg: SamplingStage,
         files: list[Path],
         model: str,
-        chat_text: Callable[[list[dict[str, str]]], str] | None = None,
+        chat_text: ChatText | None = None,
         variant: str = "",
+        special: "re.Pattern[str] | None" = None,
     ) -> None:
         self.cfg = cfg
         self.files = files
         self.model = model
         self.chat_text = chat_text
         self.variant = variant
+        self.special = special
+        self._said: set[str] = set()  # the columns that were taken as the problem
         self._ways = {name: _way(each.prompt, each.num_samples) for name, each in cfg.by_source.items()}
 
     def count(self) -> int:
@@ -100,7 +124,7 @@ class Samples:
             if not isinstance(row, str):
                 way = self._way(row)
                 lacking = way.lacking(row)
-                total += 0 if lacking else way.num_samples
+                total += 0 if way.why_not(row, self.special) else way.num_samples
                 example = (way, lacking, row) if lacking else example
         if total == 0 and example is not None:
             way, lacking, row = example
@@ -142,28 +166,46 @@ class Samples:
                     dropped.drop({"raw": row}, "malformed_json")
                 continue
             way = self._way(row)
-            if (lacking := way.lacking(row)) is None:
+            if (reason := way.why_not(row, self.special)) is None:
                 yield row, way
             elif dropped is not None:
-                dropped.drop(row, f"missing_{lacking}")
+                dropped.drop(row, reason)
 
     def _rows(self) -> Iterator["Row | str"]:
         """This shard's, each with an id; a `str` is a line that could not be read."""
-        from nemo_ext.rows import content_id, dumps, in_shard, read_any, read_rows
+        from nemo_ext.row_files import read_any
+        from nemo_ext.rows import content_id, dumps, in_shard, read_rows
+        from nemo_ext.usable_rows import is_own
 
-        read = (
-            read_rows if Path(self.cfg.input).is_dir() else read_any
-        )  # a stage's own output has no bad lines to excuse
         for file in self.files:
-            for row in read(file):
+            for row in read_rows(file) if is_own(file) else read_any(file):  # a stage's output has no lines to excuse
                 if isinstance(row, str):
                     if self.cfg.shard == 0:
                         yield row
                     continue
                 if row.get("id") is None:
                     row = {"id": content_id(dumps(row).decode())} | row
+                row = self._named(row)
                 if in_shard(row["id"], self.cfg.shard, self.cfg.shards):
                     yield row
+
+    def _named(self, row: "Row") -> "Row":
+        """With the row's problem under that name, whatever its layout calls it. A row that lacks a column that `columns`
+        names has not got what it stands for, and is dropped where a prompt needs that."""
+        from nemo_ext.datasets import problem_column
+
+        if self.cfg.columns:
+            try:
+                row = renamed(row, self.cfg.columns)
+            except BadRow:
+                return {key: value for key, value in row.items() if key not in self.cfg.columns}
+        column = problem_column(row)
+        if column in (None, "problem"):
+            return row
+        if column not in self._said:
+            self._said.add(column)
+            log.info("%s: of rows without a problem, %r is taken as it", self.cfg.name, column)
+        return row | {"problem": row[column]}
 
     def _way(self, row: "Row") -> _Way:
         source = row.get("problem_source")

@@ -6,7 +6,8 @@ from typing import Any
 
 from launchers.plan import PlannedStage
 from nemo_ext.manifest import DONE
-from nemo_ext.rows import input_files, read_any
+from nemo_ext.row_files import read_any
+from nemo_ext.rows import input_files
 from recipes.sampling import OTHERS
 
 COMPLETION_TOKENS = 500

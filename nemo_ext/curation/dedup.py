@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
+from nemo_ext.exact_json import dumps, loads
 from nemo_ext.row_map import scan_rows
 from nemo_ext.rows import Row
 
@@ -69,7 +69,7 @@ def collapsed(text: str) -> bytes:
 
 def _text(row: Row, column: str) -> str:
     value = _value(row, column)
-    return value if isinstance(value, str) else "" if value is None else orjson.dumps(value, default=str).decode()
+    return value if isinstance(value, str) else "" if value is None else dumps(value).decode()
 
 
 def _value(row: Row, column: str) -> Any:
@@ -89,8 +89,8 @@ def _reader(columns: tuple[str, ...]) -> Callable[[list[Row]], tuple[bytes, Arra
 
 def _name(row: Row) -> bytes:
     name = [row.get("id"), row["sample_index"]] if "sample_index" in row else [row.get("id")]
-    written = orjson.dumps(name, default=str)
-    return written if len(written) <= _NAME_BYTES else orjson.dumps([str(row.get("id"))[: _NAME_BYTES // 8]])
+    written = dumps(name)
+    return written if len(written) <= _NAME_BYTES else dumps([str(row.get("id"))[: _NAME_BYTES // 8]])
 
 
 def first_equal(keys: Array) -> Array:
@@ -116,5 +116,5 @@ class Names:
         """What is written beside a duplicate of that row."""
         batch = int(np.searchsorted(self._ends, row, side="right"))
         before = int(self._ends[batch - 1]) if batch else 0
-        name = orjson.loads(bytes(self._names[batch][row - before]))
+        name = loads(bytes(self._names[batch][row - before]))
         return dict(zip(("duplicate_of", "duplicate_of_sample"), name, strict=False))

@@ -3,8 +3,9 @@
     found = near_duplicates(files, threshold=0.8)
 
 A problem is a near duplicate when an earlier one that stays has as much of its runs of five bytes in common, and the same
-numbers, operators and telling words: "Ava has 12 pens" and "Ava has 13 pens" are two problems. Rows of one problem, its
-samples, stay or go together. Takes about 200 bytes for each distinct problem, and the texts of those that look alike.
+numbers, operators, brackets and telling words: "Ava has 12 pens" and "Ava has 13 pens" are two problems. Rows of one
+problem, its samples, stay or go together. Takes about 200 bytes for each distinct problem, and the texts of those that look
+alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.curation.dedup import collapsed, first_equal, text_key
-from nemo_ext.curation.problem_sketch import band_hashes, normalised, num_bands, shingles, telling
+from nemo_ext.curation.problem_sketch import band_hashes, normalised, num_bands, shingles, told
 from nemo_ext.row_map import scan_rows
 from nemo_ext.rows import Row
 
@@ -105,8 +106,7 @@ def _sketcher(threshold: float) -> Callable[[list[Row]], tuple[Array, Array, Arr
         keys = np.frombuffer(b"".join(text_key(collapsed(text)) for text in problems), np.uint64).reshape(-1, 2)
         starts = np.ones(len(rows), bool)  # of a run of samples of one problem
         starts[1:] = (keys[1:] != keys[:-1]).any(axis=1)
-        texts = [normalised(problems[i]) for i in np.flatnonzero(starts)]
-        return keys, starts, band_hashes(texts, threshold)
+        return keys, starts, band_hashes([problems[i] for i in np.flatnonzero(starts)], threshold)
 
     return sketch
 
@@ -131,12 +131,12 @@ def candidate_pairs(bands: Array) -> Array:
 
 
 def _read_texts(files: Sequence[Path], wanted: Array, workers: int | None) -> dict[int, str]:
-    """Row -> its normalised problem."""
+    """Row -> its problem."""
     texts: dict[int, str] = {}
     row = 0
     for problems in scan_rows(files, _problems, workers=workers if wanted.any() else 1):
         for place in np.flatnonzero(wanted[row : row + len(problems)]):
-            texts[row + int(place)] = normalised(problems[place])
+            texts[row + int(place)] = problems[place]
         row += len(problems)
     return texts
 
@@ -158,7 +158,8 @@ def confirm(pairs: Array, texts: Mapping[int, str], threshold: float) -> tuple[d
 
     @lru_cache(maxsize=_SETS_KEPT)
     def read(place: int) -> tuple[Array, tuple[str, ...]]:
-        return shingles(texts[place].encode("utf-8", "surrogatepass")), telling(texts[place])
+        text = normalised(texts[place])
+        return shingles(text.encode("utf-8", "surrogatepass")), told(texts[place], text)
 
     def similarity(one: int, other: int) -> float:
         (first, telling_first), (second, telling_second) = read(one), read(other)

@@ -35,17 +35,56 @@ _TELLING_WORDS = (
 )
 _TELLING = re.compile(r"\d+(?:\.\d+)?|(?<![a-z])[-/](?![a-z])|[+*=<>^%]|\\?[a-z]+")
 _IS_TELLING = frozenset(_TELLING_WORDS.split())
+# What normalising takes away although it may make another problem; _is_mark and _is_name say whether it does. Two
+# patterns are faster than one.
+_MARK, _CAPITAL = re.compile(r"[|()\[\]!'\u2019]"), re.compile(r"[A-HJ-Z](?![A-Za-z])")
+_SENTENCE_BEGINS = re.compile(r"(?:^|[.?!:])\s*$")
 
 
 def normalised(problem: str) -> str:
     """Lower case, without punctuation and LaTeX dressing, white space collapsed; operators and macros stay."""
-    text = _FRACTION.sub(r"\\frac", problem.lower())
+    text = problem.lower()
+    if "\\" in text:
+        text = _FRACTION.sub(r"\\frac", text)
     return " ".join(_PUNCTUATION.sub(" ", _DRESSING.sub(" ", text)).split())
 
 
 def telling(text: str) -> tuple[str, ...]:
     """Of a normalised problem what must agree for two to be the same, in no order."""
-    return tuple(sorted(each for each in _TELLING.findall(text) if each in _IS_TELLING or not each.isalpha()))
+    return tuple(sorted([each for each in _TELLING.findall(text) if each in _IS_TELLING or not each.isalpha()]))
+
+
+def told(problem: str, text: str) -> tuple[str, ...]:
+    """Of a problem, and the same normalised, what must agree for two to be the same: telling words, brackets and marks."""
+    found = telling(text)
+    if marks := [each[0] for each in _MARK.finditer(problem) if _is_mark(problem, each.start())]:
+        brackets = "".join(mark for mark in marks if mark in "()[]")
+        found = (*found, brackets, *sorted(mark for mark in marks if mark not in "()[]"))
+    if names := [each[0] for each in _CAPITAL.finditer(problem) if _is_name(problem, each.start())]:
+        found = (*found, *sorted(names))
+    return found
+
+
+def _is_mark(problem: str, at: int) -> bool:
+    """10! and f'(2) have one, "Stop!" and "Sam's" have none."""
+    mark, before = problem[at], problem[max(0, at - 2) : at]
+    last = before[-1:]
+    if mark == "|":
+        return True
+    if mark in "()[]":
+        return last != "\\"  # \\( stands around a formula
+    one_letter = last.isalpha() and not before[:-1].isalpha() and before[:-1] != "\\"
+    if mark == "!":
+        return one_letter or last.isdigit() or last in (")", "]", "}")
+    return (one_letter or last in ("'", "\u2019")) and not problem[at + 1 : at + 2].isalpha()
+
+
+def _is_name(problem: str, at: int) -> bool:
+    """A is one in "how many has A", not in "A boy has"; where all letters are capitals, none can be told."""
+    last = problem[at - 1 : at] if at else ""
+    if last.isalpha() or last == "\\" or problem.isupper():
+        return False
+    return problem[at] != "A" or not _SENTENCE_BEGINS.search(problem, max(0, at - 3), at)
 
 
 def shingles(text: bytes) -> Array:
@@ -79,16 +118,17 @@ def signatures(texts: Sequence[str]) -> Array:
     return np.array(matrix.to_rows(), np.uint64).reshape(len(texts), NUM_PERMUTATIONS)
 
 
-def band_hashes(texts: Sequence[str], threshold: float) -> Array:
-    """[texts, bands] uint64: two normalised problems that share one may be near duplicates.
+def band_hashes(problems: Sequence[str], threshold: float) -> Array:
+    """[problems, bands] uint64: two problems that share one may be near duplicates.
 
     What must agree is part of each, so that the many problems that differ in a number alone never meet.
     """
     bands, rows = num_bands(threshold)
+    texts = [normalised(problem) for problem in problems]
     digests = signatures(texts)[:, : bands * rows].reshape(len(texts), bands, rows)
-    told = np.array([_hash("\x1f".join(telling(text))) for text in texts], np.uint64)
+    agreed = np.array([_hash("\x1f".join(told(*each))) for each in zip(problems, texts, strict=True)], np.uint64)
     with np.errstate(over="ignore"):
-        hashes = _mixed(told[:, None] + np.arange(bands, dtype=np.uint64))
+        hashes = _mixed(agreed[:, None] + np.arange(bands, dtype=np.uint64))
     for row in range(rows):
         hashes = _mixed(hashes ^ digests[:, :, row])
     return hashes

@@ -64,7 +64,7 @@ def _reader(correct: bool, solved: bool) -> Any:
         names: dict[str, int] = {}
         sources = [names.setdefault(str(row.get("problem_source") or ""), len(names)) for row in rows]
         answers = np.array([_correct(row) for row in rows] if correct else [], np.int8)
-        solutions = np.array([has_solution(row) for row in rows] if solved else [], bool)
+        solutions = np.array([published_solution(row) is not None for row in rows] if solved else [], bool)
         return digests, list(names), np.array(sources, np.int32).tobytes(), answers.tobytes(), solutions.tobytes()
 
     return read
@@ -84,9 +84,11 @@ def _digest(problem: str) -> bytes:
     return hashlib.blake2b(problem.strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def has_solution(row: Row) -> bool:
-    solution = row.get("generated_solution", row.get("generation"))
-    return isinstance(solution, str) and bool(solution.strip())
+def published_solution(row: Row) -> str | None:
+    """The text of generated_solution or, where that is null or not there, of generation; None where there is none."""
+    solution = row.get("generated_solution")
+    solution = row.get("generation") if solution is None else solution
+    return solution if isinstance(solution, str) and solution.strip() else None
 
 
 def _correct(row: Row) -> int:

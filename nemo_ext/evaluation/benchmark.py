@@ -17,12 +17,14 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from nemo_ext.datasets import BadRow, normalise
-from nemo_ext.rows import Row, content_id
+from nemo_ext.columns import BadRow, renamed
+from nemo_ext.datasets import normalise
+from nemo_ext.rows import Row
 
 ANSWER_TYPES = ("expression", "number", "integer")
 KEEP_KEYS = ("level", "subject", "source", "answer")
 ROW_KEYS = ("id", "problem", "answer", "solution", "level", "subject", "source")
+OPTIONAL = frozenset({"level", "subject", "source", "id"})
 UNDERSTOOD = (
     "the problem as `problem` or `question`; the answer as `expected_answer` or `answer`, or in a last \\boxed{} of "
     "`solution`, `reference_solution` or `generated_solution`; or what `columns` says"
@@ -78,8 +80,7 @@ def problem_of(raw: Row, name: str, settings: Benchmark, require_answers: bool =
     Raises:
         BadRow: no_problem, no_answer, or what else is wrong with it.
     """
-    renamed = _renamed(raw, settings.columns)
-    row = _normalised(renamed, name, require_answers)
+    row = normalise(_renamed(raw, settings.columns), name, require_answers)
     row |= {"id": str(row["id"]), "benchmark": name}
     if settings.answer_units and row["expected_answer"] is not None:
         row["expected_answer"] = _IN_PARENTHESES.sub("", row["expected_answer"]).strip() or row["expected_answer"]
@@ -92,21 +93,9 @@ def problem_of(raw: Row, name: str, settings: Benchmark, require_answers: bool =
 
 
 def _renamed(raw: Row, columns: dict[str, Any]) -> Row:
-    row = dict(raw)
-    for key, column in columns.items():
-        if key == "answer":
-            row.pop("expected_answer", None)
-        if column is None:
-            row.pop(key, None)
-            continue
-        names = [column] if isinstance(column, str) else list(column)
-        lacking = [each for each in names if each not in raw]
-        if lacking and key not in ("level", "subject", "source", "id"):
-            raise BadRow(f"no column {', '.join(map(repr, lacking))}, which columns.{key} names")
-        if not lacking:
-            for each in names:
-                row.pop(each, None)
-            row[key] = raw[names[0]] if len(names) == 1 else " ".join(str(raw[each]).strip() for each in names)
+    if "answer" in columns:
+        raw = {key: value for key, value in raw.items() if key != "expected_answer" or columns["answer"] == key}
+    row = renamed(raw, columns, OPTIONAL)
     return row | {key: _one(row[key]) for key in ("answer", "expected_answer") if key in row}
 
 
@@ -115,17 +104,6 @@ def _one(answer: Any) -> Any:
     if isinstance(answer, list):
         return ", ".join(str(each).strip() for each in answer)
     return None if isinstance(answer, float) and not math.isfinite(answer) else answer
-
-
-def _normalised(raw: Row, name: str, require_answers: bool) -> Row:
-    try:
-        return normalise(raw, name)
-    except BadRow as error:
-        if require_answers or str(error) != "no_answer":
-            raise
-    problem = str(raw.get("problem") or raw["question"]).strip()
-    row = {"id": content_id(problem)} | raw | {"problem": problem, "expected_answer": None}
-    return row if row["id"] not in (None, "") else row | {"id": content_id(problem)}
 
 
 def _level(value: Any) -> Any:

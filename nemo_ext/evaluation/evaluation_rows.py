@@ -6,6 +6,7 @@ from pathlib import Path
 
 import orjson
 
+from nemo_ext.exact_json import loads
 from nemo_ext.row_batches import Batch, batches, parts
 from nemo_ext.rows import Row, read_rows
 from nemo_ext.usable_rows import group_key
@@ -30,7 +31,7 @@ def evaluation_rows(batch: Batch) -> list[Row]:
         ValueError: a line that is no JSON object, or a row without what an evaluation's rows have; says where, and which.
     """
     try:
-        rows = [orjson.loads(line) for _, lines in batch.pieces() for line in lines.splitlines() if line.strip()]
+        rows = [loads(line) for _, lines in batch.pieces() for line in lines.splitlines() if line.strip()]
     except orjson.JSONDecodeError:
         for _ in read_rows(batch.path):  # says in which line
             pass

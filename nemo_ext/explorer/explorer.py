@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from nemo_ext.exact_json import dumps
 from nemo_ext.explorer import problem_rows, row_sample
 from nemo_ext.explorer.page import write_index, write_page
 from nemo_ext.explorer.parts import PartFolder, PartSeries, Written, cut, entry, part_folder
@@ -82,7 +81,7 @@ def write(folder: Path, inputs: list[str], options: Options) -> Explored:
             "index": _index(parts, found, len(evaluations)),
             "stages": shown,
         }
-        parts.write("catalog", [orjson.dumps(cut(catalog, 10_000), default=str)])
+        parts.write("catalog", [dumps(cut(catalog, 10_000))])
         written = parts.finish()
     write_page(building / "page")
     _exchange(folder, building)
@@ -151,7 +150,7 @@ def _index(parts: PartFolder, found: _Problems, models: int) -> int:
     series = PartSeries(parts, "problems/index")
     width = len(problem_rows.PROBLEM_KEYS) + 1 + models
     for row in found.rows:
-        series.add(orjson.dumps(row + [None] * (width - len(row)), default=str))
+        series.add(dumps(row + [None] * (width - len(row))))
     series.flush()
     return series.count
 

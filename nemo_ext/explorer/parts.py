@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
+from nemo_ext.exact_json import dumps
 
 PART_BYTES = 1_000_000
 """No file is larger."""
@@ -28,10 +28,10 @@ GZIP_LEVEL = 5
 
 def entry(value: Any, max_chars: int) -> bytes:
     """JSON of at most ENTRY_BYTES: long texts are cut to `max_chars`, and to less where that is not enough."""
-    data = orjson.dumps(value, default=str)
+    data = dumps(value)
     # no text is longer than all of the JSON: most rows need not be looked through
     while len(data) > min(ENTRY_BYTES, max_chars) and max_chars:
-        data = orjson.dumps(cut(value, max_chars), default=str)
+        data = dumps(cut(value, max_chars))
         if len(data) <= ENTRY_BYTES:
             break
         max_chars //= 2

@@ -5,7 +5,7 @@ A folder that `prepare_sft` wrote holds
     tokens.bin     uint32, every sample's tokens one after another
     loss_mask.bin  uint8, 1 where the token is one the model must learn to produce
     offsets.npy    int64 [n + 1], where each sample starts
-    data.json      counts and the tokenizer's hash
+    data.json      counts, the largest token id and the tokenizer's hash
 
 It is memory-mapped, and nothing in it depends on how it is packed or on how many processes train on it; which samples
 a step sees, and in which packs, is batches.py's business. No torch here: what prepares data needs none.
@@ -23,6 +23,7 @@ import numpy as np
 from nemo_ext.files import atomic_open, write_json_atomic
 
 DATA = "data.json"
+SCANNED = 1 << 24  # tokens at a time
 
 
 class PackedDataWriter:
@@ -33,6 +34,7 @@ class PackedDataWriter:
         self.facts = facts
         self.offsets = array("q", [0])
         self.num_trained_tokens = 0
+        self.largest_token = -1
         self._contexts = [atomic_open(folder / name) for name in ("tokens.bin", "loss_mask.bin")]
 
     def __enter__(self) -> Self:
@@ -47,6 +49,8 @@ class PackedDataWriter:
     def add_bytes(self, tokens: bytes, loss_mask: bytes) -> None:
         """The same as it is on disk: uint32 and uint8."""
         assert len(tokens) == 4 * len(loss_mask), "one mask entry per token"
+        if tokens:
+            self.largest_token = max(self.largest_token, int(np.frombuffer(tokens, np.uint32).max()))
         self._tokens.write(tokens)
         self._mask.write(loss_mask)
         self.offsets.append(self.offsets[-1] + len(loss_mask))
@@ -64,6 +68,7 @@ class PackedDataWriter:
                 "num_samples": len(self.offsets) - 1,
                 "num_tokens": self.offsets[-1],
                 "num_trained_tokens": self.num_trained_tokens,
+                "largest_token": self.largest_token,
             }
             write_json_atomic(self.folder / DATA, counts | self.facts)
 
@@ -85,6 +90,24 @@ class PackedData:
         if not (folder / DATA).is_file():
             raise ValueError(f"{folder} has no {DATA}: it is not a finished prepare_sft output")
         return cls(folder)
+
+    def require_vocabulary(self, vocab_size: int) -> None:
+        """Raises ValueError, naming token and sample, when a token has no embedding among `vocab_size`: a sharded model
+        would train another one in its place."""
+        largest = self.facts.get("largest_token")
+        if largest is None:  # of a folder that does not say
+            largest = max(
+                (int(self._tokens[i : i + SCANNED].max()) for i in range(0, self.num_tokens, SCANNED)), default=-1
+            )
+        if largest < vocab_size:
+            return
+        place = next(i for i in range(len(self)) if (self.sample(i)[0] >= vocab_size).any())
+        token = int(self.sample(place)[0].max())
+        raise ValueError(
+            f"{self.folder}: sample {place} has the token {token}, and the model has embeddings for the ids below "
+            f"{vocab_size} (vocab_size in its config.json). Prepare the samples with this model's tokenizer, "
+            "or resize its embeddings"
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -70,6 +70,8 @@ def train(
     folder = local_folder(model.hf_path)
     shape = ModelShape.from_hf(folder)
     validate(settings, shape)
+    for each in filter(None, (data, validation)):
+        each.require_vocabulary(shape.vocab_size)
     parallel = initialize(settings)
     try:
         trainer = Trainer(settings, shape, folder, parallel, data, validation, output_dir)

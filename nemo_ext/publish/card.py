@@ -1,5 +1,7 @@
 """The data set's card, README.md: what `datasets.load_dataset` reads to find the splits, and what a person wants to know."""
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nemo_ext.files import write_text_atomic
 from nemo_ext.lineage import StageRecord
+from nemo_ext.publish import COLUMNS
 from nemo_ext.publish.splits import LENGTH_STEP, MAX_LENGTH
 
 BAR = 40  # characters of the longest bar
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 LARGEST = "10M<n<100M"
+_MARKUP = re.compile(r"[|\[\]`\\]")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Split:
     rows: int
     problems: int
     megabytes: float
+    arrow_bytes: int
+    """As an Arrow table, which is what `datasets` makes of it."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,15 @@ class Card:
     lengths: Mapping[str, int]
     more_columns: Sequence[str]
     seed: int
+    digest: str
+    """Of the rows: 16 hex digits."""
 
 
 def write_card(path: Path, card: Card, stages: list[StageRecord], outside: list[dict[str, Any]]) -> None:
     environment = Environment(  # noqa: S701  markdown, not HTML: what must be escaped there is, by _cell
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(drops=_drops, pairs=_pairs)
+    environment.globals.update(drops=_drops, pairs=_pairs, cell=_cell)
     text = environment.get_template("card.md.jinja").render(
         header=_header(card),
         title=" ".join(card.title.split()),
@@ -63,7 +71,7 @@ def write_card(path: Path, card: Card, stages: list[StageRecord], outside: list[
         license=_cell(card.license),
         terms={_cell(name): _cell(terms) for name, terms in card.terms.items()},
         outside=[
-            {"name": Path(each["path"]).name, "rows": each.get("rows", ""), "sha256": each["sha256"]}
+            {"name": Path(each["path"]).name.replace("`", "'"), "rows": each.get("rows", ""), "sha256": each["sha256"]}
             for each in outside
         ],
     )
@@ -71,7 +79,11 @@ def write_card(path: Path, card: Card, stages: list[StageRecord], outside: list[
 
 
 def _header(card: Card) -> str:
-    """The YAML that the hub and `datasets` read."""
+    """The YAML that the hub and `datasets` read.
+
+    `datasets` keeps what it has read under the folder's name and a hash of this, and every published folder has the same
+    name: sizes and the digest are what tells two data sets apart.
+    """
     rows = max((split.rows for split in card.splits), default=0)
     fields = {
         "language": ["en"],
@@ -83,9 +95,19 @@ def _header(card: Card) -> str:
         "configs": [
             {
                 "config_name": "default",
+                "description": f"rows {card.digest}",
                 "data_files": [{"split": split.name, "path": f"data/{split.name}-*.parquet"} for split in card.splits],
             }
         ],
+        "dataset_info": {
+            "config_name": "default",
+            "features": [{"name": name, "dtype": "string"} for name in (*COLUMNS, *card.more_columns)],
+            "splits": [
+                {"name": split.name, "num_bytes": split.arrow_bytes, "num_examples": split.rows}
+                for split in card.splits
+            ],
+            "dataset_size": sum(split.arrow_bytes for split in card.splits),
+        },
     }
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 
@@ -106,5 +128,6 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break out of a table."""
-    return " ".join(str(text).replace("|", "\\|").split())
+    """Text that cannot break out of a table, and is neither HTML nor a link."""
+    plain = _MARKUP.sub(r"\\\g<0>", html.escape(str(text), quote=False))
+    return " ".join(plain.split())

@@ -3,6 +3,7 @@
 A split is the rows of the lowest ranks, so smaller splits are part of larger ones.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nemo_ext.curation.row_keys import has_solution
+from nemo_ext.curation.row_keys import published_solution
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.publish import COLUMNS
 from nemo_ext.row_batches import Batch, Part, batches
@@ -26,23 +27,28 @@ LENGTH_STEP = 250  # characters, of the histogram of solutions
 MAX_LENGTH = 4000
 ROW_GROUP_BYTES = 32 << 20  # of text: what a reader of parquet takes into memory at once
 RECORDS = "parts"
+COUNTERS = ("dropped", "splits", "sources", "lengths", "sizes")
 _ZSTD = pa.Codec("zstd")
 
 
 @dataclass
 class Written:
-    """What a part has come to. `splits` counts the rows of each, `sources` and `lengths` those of the largest."""
+    """What a part has come to. `splits` counts the rows of each and `sizes` their bytes as Arrow tables, `sources` and
+    `lengths` the rows of the largest; `digests` are of the rows of each part."""
 
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     lengths: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[str] = field(default_factory=Counter)
+    digests: list[str] = field(default_factory=list)
 
     def add(self, other: "Written") -> None:
         self.kept += other.kept
-        for name in ("dropped", "splits", "sources", "lengths"):
+        for name in COUNTERS:
             getattr(self, name).update(getattr(other, name))
+        self.digests += other.digests
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,9 @@ class Task:
 
 def released(row: Row, more: Sequence[str] = ()) -> Row | str:
     """The row as it is released, with the columns `more`; or why it cannot be."""
-    if not has_solution(row):
+    solution = published_solution(row)
+    if solution is None:
         return "no_solution"
-    solution = row.get("generated_solution", row.get("generation"))
     answer = row.get("expected_answer")
     published = (row["problem"], solution, "" if answer is None else str(answer), str(row.get("problem_source") or ""))
     return dict(zip(COLUMNS, published, strict=True)) | {key: row.get(key) for key in more}
@@ -76,14 +82,13 @@ def make_writer(
 
     def write(task: Task) -> Written:
         stat = task.part.path.stat()
-        identity = [str(task.part), stat.st_size, stat.st_mtime_ns, dict(splits), list(more), count]
+        identity = [str(task.part), stat.st_size, stat.st_mtime_ns, dict(splits), list(more), count, COUNTERS]
         record = folder.parent / RECORDS / f"{task.index:05d}.json"
         if record.is_file() and (known := json.loads(record.read_text()))["identity"] == json.loads(
             json.dumps(identity)
         ):
-            return Written(
-                known["kept"], *(Counter(known[name]) for name in ("dropped", "splits", "sources", "lengths"))
-            )
+            counters = {name: Counter(known[name]) for name in COUNTERS}
+            return Written(known["kept"], digests=known["digests"], **counters)
         written = _write(task, folder, splits, count, more)
         write_json_atomic(record, {"identity": identity, **vars(written)})
         return written
@@ -107,6 +112,9 @@ def _write(task: Task, folder: Path, splits: Mapping[str, int | None], count: in
                 ]
                 outputs[name].add(chosen)
                 written.splits[name] += len(chosen)
+    for name, output in outputs.items():
+        written.sizes[name] += output.arrow_bytes
+    written.digests.append(hashlib.sha256(b"".join(each.digest.digest() for each in outputs.values())).hexdigest())
     return written
 
 
@@ -138,7 +146,8 @@ class _SplitFile:
         self.more = more
         self._stack = ExitStack()
         self._waiting: list[Row] = []
-        self._waiting_bytes = 0
+        self._waiting_bytes = self.arrow_bytes = 0
+        self.digest = hashlib.sha256()
 
     def __enter__(self) -> "_SplitFile":
         parquet = self._stack.enter_context(atomic_open(self.paths["parquet"]))
@@ -149,6 +158,7 @@ class _SplitFile:
     def add(self, rows: list[Row]) -> None:
         if rows:
             text = b"\n".join([*map(dumps, rows), b""])
+            self.digest.update(text)
             self._lines.write(_ZSTD.compress(text, asbytes=True))  # frames one after another are a zstd file
             self._waiting += rows
             self._waiting_bytes += len(text)
@@ -159,7 +169,9 @@ class _SplitFile:
         if self._waiting:
             extra = [{name: _as_text(row[name]) for name in self.more} for row in self._waiting]
             rows = [row | more for row, more in zip(self._waiting, extra, strict=True)]
-            self._table.write_table(pa.Table.from_pylist(rows, schema=self.schema))
+            table = pa.Table.from_pylist(rows, schema=self.schema)
+            self.arrow_bytes += table.nbytes
+            self._table.write_table(table)
         self._waiting, self._waiting_bytes = [], 0
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

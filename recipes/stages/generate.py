@@ -1,12 +1,15 @@
 """Ask a served model for completions of every row's prompt, several of each if wanted, with or without Python at hand.
 
 In:  rows with the keys their prompt names, such as {"id": "9c1e", "problem": "Ava has 7 pens. ...",
-     "problem_source": "gsm8k"}; in a file of your own `id` and `problem_source` may be missing
+     "problem_source": "gsm8k"}; in a file of your own `id` and `problem_source` may be missing, and the problem may be
+     called question or query, or what `columns` says
 Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "sample_index": 0, "seed": 1790234,
      "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order; samples that shared
      a request also have "choice", their place in its reply, and tool-integrated ones "tools"
      completions.jsonl, what has been paid for, by the hash of model, prompt and sampling: a killed stage goes on from it
-Dropped: missing_<key>, prompt_too_long, refused_by_server, given_up (after client.max_attempts), malformed_json
+Dropped: missing_<key>, special_token (the row's text has one of the model's, which would make another prompt of it; not
+     known of server=external with any_model), prompt_too_long, refused_by_server, given_up (after client.max_attempts),
+     malformed_json
 """
 
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from nemo_ext.sandbox.tool_loop import ToolLoop
     from nemo_ext.serving.requests import Completion, Request
     from nemo_ext.serving.store import CompletionStore
+    from recipes.sampling import ChatText
 
 
 @dataclass(kw_only=True)
@@ -46,12 +50,13 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.manifest import model_fingerprint
-    from nemo_ext.rows import RowWriter, input_files, require_rows
+    from nemo_ext.row_sources import data_files
+    from nemo_ext.rows import RowWriter, require_rows
     from nemo_ext.serving.spending import Spending
     from nemo_ext.serving.store import CompletionStore
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    samples, loop = _with_tools(cfg, files) if cfg.use_tools else (Samples(cfg, files, cfg.model.name), None)
+    folder, files = Path(cfg.output_dir), data_files(cfg.input, cfg.split)
+    samples, loop = _with_tools(cfg, files) if cfg.use_tools else (_samples(cfg, files), None)
     total = samples.count()
     with CompletionStore(folder / COMPLETIONS) as store:
         served = None
@@ -94,7 +99,15 @@ def _with_tools(cfg: Config, files: list[Path]) -> tuple[Samples, "ToolLoop"]:
 
     chats = any(each.prompt.template == "chat" for each in cfg.by_source.values())
     template = ChatTemplate.of(cfg.model).render if chats else None
-    return Samples(cfg, files, cfg.model.name, template, variant=cfg.tools_variant), tool_loop(cfg)
+    return _samples(cfg, files, template, cfg.tools_variant), tool_loop(cfg)
+
+
+def _samples(cfg: Config, files: list[Path], chat_text: "ChatText | None" = None, variant: str = "") -> Samples:
+    from nemo_ext import special_tokens
+
+    # which ones another's server has is not known
+    special = None if takes_any_model(cfg) else special_tokens.finder(special_tokens.of_checkpoint(cfg.model.hf_path))
+    return Samples(cfg, files, cfg.model.name, chat_text, variant, special)
 
 
 def _answer(completion: "Completion") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.datasets import BadRow
+from nemo_ext.columns import BadRow
 from nemo_ext.evaluation.benchmark import UNDERSTOOD, Benchmark, check_settings, content_hash, problem_of
 from nemo_ext.evaluation.benchmark_files import benchmark_files, read_benchmark
 from nemo_ext.manifest import Facts

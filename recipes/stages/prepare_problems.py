@@ -10,9 +10,11 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from nemo_ext.datasets import BadRow, normalise
+from nemo_ext.columns import BadRow
+from nemo_ext.datasets import normalise
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import MALFORMED, Row, RowWriter, read_any, require_rows
+from nemo_ext.row_files import read_any
+from nemo_ext.rows import MALFORMED, Row, RowWriter, require_rows
 from nemo_ext.toy.sources import TOY, seeds
 from recipes.stage import Stage
 

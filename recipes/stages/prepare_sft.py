@@ -1,23 +1,28 @@
 """Render, tokenise and mask rows for fine-tuning.
 
-In:  rows in one of these shapes
-     {"problem": ..., "generated_solution": ...}    what this pipeline and OpenMathInstruct-2 write
-     {"question": ..., "answer": "... #### 72"}     GSM8K;  {"problem": ..., "solution": ...}  MATH
-     {"messages": [...]}    its last turn is trained, earlier answers are context
+In:  rows in one of these layouts, or with other columns and `columns`
+     {"problem": ..., "generated_solution": ...}    what this pipeline and OpenMathInstruct-2 write; also question or query
+     {"question": ..., "answer": "... #### 72"}     GSM8K;  {"problem": ..., "solution": ...}  MATH, NuminaMath
+     {"messages": [...], "tools": [...]}    its last turn is trained, earlier answers are context; so is `conversations`
+     {"instruction": ..., "input": ..., "output": ..., "system": ...}  Alpaca;  {"prompt": ..., "response": ...}
      {"input": ..., "output": ...}, {"text": ...}    taken as they are
 Out: train/ and validation/  token folders (nemo_ext/megatron/data.py); output.jsonl  what was rendered, one row per
      sample, {"id", "split", "num_tokens", "num_trained_tokens"} and, of a sample cut short, "truncated"; dropped.jsonl;
      audit.txt, samples as they lie on disk with the trained tokens marked, to be looked at before a long run.
-A row whose mask would not train its answer, the whole of it with its end, and nothing else, stops the stage.
+A row whose mask would not train its answer, the whole of it with its end, and nothing else, stops the stage; so does a
+token that the model has no embedding for. Special tokens that rows have in their text, columns that nothing would show and
+answers marked as wrong are dropped, each with its reason. The manifest counts the rows of each layout.
 Nothing is packed here: packs are made when they are trained on, so no topology is baked in.
 """
 
+import logging
 import math
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
     from nemo_ext.rows import Row
     from nemo_ext.sft_samples import Dropped, Made, RowBatch
 
+log = logging.getLogger(__name__)
+
 OVERLONG = ("drop", "truncate", "error")
 BATCH = 250
 MAX_WORKERS = 8  # more than one process that reads and writes can feed
@@ -46,7 +53,16 @@ SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it need
 @dataclass(kw_only=True)
 class Config(Stage):
     input: str = MISSING
-    """An earlier stage's folder, a .jsonl or .parquet file of your own, or `toy`."""
+    """An earlier stage's folder, a .jsonl or .parquet file of your own, a pattern of them, a folder as the hub lays it out,
+    hf://<owner>/<data set>[@<revision>][/<folder>], or `toy`."""
+    split: str | None = None
+    """In a folder or on the hub: whose files; several as train+validation."""
+    columns: Any = None
+    """What a column is here -> its name in the file, as {problem: query, generated_solution: response}; null: not taken."""
+    keep_incorrect: bool = False
+    """Train rows whose is_correct is false, which are dropped as `incorrect` otherwise."""
+    allowed_special_tokens: list[str] = field(default_factory=list)
+    """Special tokens that the text of rows may hold and that then are those tokens, as <|python_tag|>."""
     model: Model = MISSING
     """Whose tokenizer and chat template."""
     prompt: Prompt | None = None
@@ -68,6 +84,9 @@ class Config(Stage):
 
 
 def check(cfg: Config) -> None:
+    from nemo_ext.columns import check_columns
+
+    check_columns(f"stages.{cfg.name}.columns", cfg.columns)
     if not 0 <= cfg.validation_fraction < 1:
         raise ValueError(f"stages.{cfg.name}.validation_fraction={cfg.validation_fraction}; it must be in [0, 1)")
     if cfg.overlong not in OVERLONG:
@@ -82,10 +101,11 @@ def run(cfg: Config) -> Facts:
 
     tokenizer = ChatTokenizer(cfg.model)
     folder = Path(cfg.output_dir)
-    files = _inputs(cfg.input)
+    files = _inputs(cfg)
     writer = SampleWriter(cfg, tokenizer, folder, files)
     writer.write()
-    require_rows(writer.rows.kept, cfg.name, writer.rows.dropped)
+    _require_template(cfg, writer)
+    require_rows(writer.rows.kept, cfg.name, writer.rows.dropped, writer.example)
     return Facts(
         inputs=files,
         outputs=[folder / "output.jsonl", *sorted(folder.glob("*/tokens.bin")), *sorted(folder.glob("*/offsets.npy"))],
@@ -100,14 +120,28 @@ def run(cfg: Config) -> Facts:
             "train_samples": writer.counts["train"],
             "validation_samples": writer.counts["validation"],
             "truncated_samples": writer.num_truncated,
+            "end_tokens_stripped": writer.num_stripped,
+            "layouts": dict(writer.layouts),
         },
     )
 
 
-def _inputs(source: str) -> list[Path]:
-    from nemo_ext.rows import input_files
+def _require_template(cfg: Config, writer: "SampleWriter") -> None:
+    """Raises ValueError when the chat template took no row at all: it is not the rows that are wrong."""
+    from nemo_ext.sft_samples import TEMPLATE_REASONS
 
-    return [] if source == TOY else input_files(source)
+    failed = sum(writer.rows.dropped[reason] for reason in TEMPLATE_REASONS)
+    if failed and not writer.num_chat:
+        raise ValueError(
+            f"stages.{cfg.name}: the chat template of model {cfg.model.name} takes none of the {failed:,} rows that need "
+            f"it; of the last, {writer.template_error}"
+        )
+
+
+def _inputs(cfg: Config) -> list[Path]:
+    from nemo_ext.row_sources import data_files
+
+    return [] if cfg.input == TOY else data_files(cfg.input, cfg.split)
 
 
 class SampleWriter:
@@ -119,7 +153,9 @@ class SampleWriter:
         self.cfg, self.tokenizer, self.folder, self.files = cfg, tokenizer, folder, files
         self.rows = RowWriter(folder)
         self.counts = {"train": 0, "validation": 0}
-        self.num_tokens = self.num_trained_tokens = self.num_truncated = 0
+        self.num_tokens = self.num_trained_tokens = self.num_truncated = self.num_stripped = self.num_chat = 0
+        self.layouts: Counter[str] = Counter()
+        self.example = self.template_error = ""
         self._window, self._held_out = -1, -1
 
     def write(self) -> None:
@@ -148,7 +184,10 @@ class SampleWriter:
         from nemo_ext.sft_samples import SampleMaker, SampleSettings
 
         cfg = self.cfg
-        settings = SampleSettings(cfg.name, cfg.model, cfg.prompt, cfg.seq_length, cfg.overlong)
+        settings = SampleSettings(
+            cfg.name, cfg.model, cfg.prompt, cfg.seq_length, cfg.overlong, dict(cfg.columns or {}), cfg.keep_incorrect,
+            tuple(cfg.allowed_special_tokens),
+        )  # fmt: skip
         workers = cfg.workers or _workers(self.files)
         if workers > 1:
             yield from ordered_map(partial(SampleMaker.load, settings), _batches(self.files), workers)
@@ -161,8 +200,7 @@ class SampleWriter:
         from nemo_ext.sft_samples import Dropped
 
         if isinstance(outcome, Dropped):
-            lost = {"line": row} if isinstance(row, str) else row
-            self.rows.drop(lost | ({"detail": outcome.detail} if outcome.detail else {}), outcome.reason)
+            self._drop(row, outcome)
             return
         split = self._split()
         writers[split].add_bytes(outcome.tokens, outcome.loss_mask)
@@ -173,6 +211,20 @@ class SampleWriter:
         self.num_tokens += tokens
         self.num_trained_tokens += trained
         self.num_truncated += outcome.truncated
+        self.num_stripped += outcome.end_stripped
+        self.num_chat += outcome.is_chat
+        if outcome.layout not in self.layouts:
+            log.info("%s: row %d is the first read as %s", self.cfg.name, self.rows.total, outcome.layout)
+        self.layouts[outcome.layout] += 1
+
+    def _drop(self, row: "Row | str", outcome: "Dropped") -> None:
+        from nemo_ext.sft_samples import TEMPLATE_REASONS
+
+        lost = {"line": row} if isinstance(row, str) else row
+        self.rows.drop(lost | ({"detail": outcome.detail} if outcome.detail else {}), outcome.reason)
+        self.example = outcome.detail or self.example
+        if outcome.reason in TEMPLATE_REASONS:
+            self.template_error = outcome.detail or outcome.reason
 
     def _split(self) -> str:
         """Exactly `validation_fraction` of the samples: one of every 1 / fraction in a row, chosen by the seed.
@@ -198,7 +250,7 @@ def _workers(files: list[Path]) -> int:
 
 
 def _batches(files: list[Path]) -> Iterator["RowBatch"]:
-    from nemo_ext.rows import read_any
+    from nemo_ext.row_files import read_any
     from nemo_ext.sft_samples import RowBatch
     from nemo_ext.toy.sources import solved
 

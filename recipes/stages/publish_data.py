@@ -6,6 +6,7 @@ Out: dataset/data/train-00000-of-00027.parquet, ..., dataset/jsonl/train-00000-o
 `datasets.load_dataset("<run>/publish/dataset")` opens it. Nothing is dropped but rows without a solution, which are counted.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -162,7 +163,7 @@ def _card(cfg: Config, written: "Written", keys: "RowKeys", ranks: Any, splits: 
     for name, rows in splits.items():
         chosen = keys.problems[keys.solved if rows is None else ranks < rows]
         size = sum(path.stat().st_size for path in data.glob(f"{name}-*.parquet"))
-        made.append(Split(name, written.splits[name], len(np.unique(chosen)), size / 1e6))
+        made.append(Split(name, written.splits[name], len(np.unique(chosen)), size / 1e6, written.sizes[name]))
     return Card(
         title=cfg.title,
         description=cfg.description,
@@ -173,4 +174,5 @@ def _card(cfg: Config, written: "Written", keys: "RowKeys", ranks: Any, splits: 
         lengths=written.lengths,
         more_columns=list(cfg.columns),
         seed=cfg.seed,
+        digest=hashlib.sha256("".join(written.digests).encode()).hexdigest()[:16],
     )

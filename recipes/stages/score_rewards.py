@@ -184,9 +184,9 @@ class Asking:
 
     def identity(self, row: "Row") -> bytes:
         """Equal for rows whose request is the same."""
-        import orjson
+        from nemo_ext.exact_json import dumps
 
-        return hashlib.blake2b(orjson.dumps([row.get(name) for name in self._columns]), digest_size=16).digest()
+        return hashlib.blake2b(dumps([row.get(name) for name in self._columns]), digest_size=16).digest()
 
     def request(self, row: "Row") -> "Request":
         from nemo_ext.serving.requests import Request, Sampling, request_key

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.curation.problem_sketch import NUM_PERMUTATIONS, normalised, signatures, telling
+from nemo_ext.curation.problem_sketch import NUM_PERMUTATIONS, normalised, signatures, telling, told
 from tests.bench.stage_runs import orjson_seconds, run_stage, write_stage_output
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
@@ -62,11 +62,17 @@ def _near(text: str, rng: random.Random) -> str:
         return text.replace(words[place], "Zoe")
     if kind == 1:
         words[place] = "indeed"
-    elif kind == 2:
-        return text.upper().replace(".", " .").replace(",", "")
+    elif kind == 2 and _told(text.upper()) == _told(text):
+        return (
+            text.upper().replace(".", " .").replace(",", "")
+        )  # a letter that is a name cannot be told among capitals
     else:
         words.insert(place, "now")
     return " ".join(words)
+
+
+def _told(text: str) -> tuple[str, ...]:
+    return told(text, normalised(text))
 
 
 def _trap(text: str, rng: random.Random) -> str:

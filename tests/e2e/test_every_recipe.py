@@ -1,11 +1,13 @@
 """Every other recipe at +scale=tiny, with still fewer steps: the real thing end to end. (test_pipeline.py has the main one.)"""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.composing import RECIPES
+from tests.e2e import hostile_world
 
 FEW = {
     "sft_full": [
@@ -43,10 +45,15 @@ def test_no_recipe_is_forgotten():
     [pytest.param(name, marks=pytest.mark.soak) if name in SOAK else name for name in sorted(FEW)],
 )
 def test_recipe_runs(recipe: str, finish: Callable[..., str], tmp_path: Path):
-    finish(f"+recipe={recipe}", "+scale=tiny", *FEW[recipe], timeout=280)
+    as_published = hostile_world.words(tmp_path) if recipe == "sft_full" else []
+    finish(f"+recipe={recipe}", "+scale=tiny", *FEW[recipe], *as_published, timeout=280)
     run = tmp_path / f"{recipe}_tiny"
     stages = {path.parent for pattern in ("*", "*/*") for path in run.glob(f"{pattern}/config.yaml")}
     assert stages
     assert all((stage / "_DONE").is_file() for stage in stages)
     if recipe != "toy_models":
         assert (run / "report.html").is_file()
+    if as_published:
+        prepared = json.loads((run / "prepare_sft" / "manifest.json").read_text())
+        assert prepared["figures"]["layouts"] == hostile_world.LAYOUTS and prepared["dropped"] == hostile_world.DROPPED
+        assert prepared["figures"]["end_tokens_stripped"] == hostile_world.EACH

@@ -26,7 +26,7 @@ def server() -> Iterator[Server]:
 def rows(tmp_path: Path) -> Path:
     path = tmp_path / "mine.jsonl"
     problems = [{"problem": f"What is {i} + {i}?", "mine": i} for i in range(20)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in problems) + "no json\n" + '{"question": "?"}\n')
+    path.write_text("".join(json.dumps(row) + "\n" for row in problems) + "no json\n" + '{"topic": "?"}\n')
     return path
 
 

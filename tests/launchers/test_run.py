@@ -68,6 +68,8 @@ def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
         (("+recipe=openmathinstruct",), ["openmathinstruct", "openmathinstruct2", "sft_full"]),
         ((*TINY, "only=[solv_seeds]"), ["'solv_seeds'", "solve_seeds", "evaluate_teacher"]),
         ((*SMALL, "from_stage=trian"), ["'trian'", "train"]),
+        (("+recipe=grade", "input=/tmp", "columns={problem: ask}"), ["no stage of this recipe takes it", "generate"]),
+        (("+recipe=filter", "input=/tmp", "split=train"), ["split=train: no stage of this recipe takes it", "train-*.parquet"]),
         ((*SMALL, "stages.trian.lr=1"), ["trian"]),
         ((*SMALL, "+stages.trian.lr=1"), ["stages.trian", "train"]),
         ((*SMALL, "stages.train.learning_rate=1"), ["learning_rate", "train"]),

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.datasets import BadRow, normalise
+from nemo_ext.columns import BadRow
+from nemo_ext.datasets import adopt, normalise
 from nemo_ext.rows import content_id
 
 
@@ -60,6 +61,52 @@ def test_no_problem(raw: dict) -> None:
 def test_no_answer(more: dict) -> None:
     with pytest.raises(BadRow, match="^no_answer$"):
         normalise({"problem": "P", **more}, "x")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"problem": "P", "generation": r"\boxed{1}", "answer": 7}, "7"),
+        ({"problem": "P", "generation": r"\boxed{1}", "solution": r"\boxed{2}"}, "2"),
+        ({"problem": "P", "solution": r"\boxed{1}", "answer": "7"}, "7"),
+        ({"query": "P", "response": r"\boxed{3}"}, "3"),
+        ({"problem": "P", "answer": 12345678901234567890123}, "12345678901234567890123"),
+    ],
+)
+def test_a_reference_comes_before_a_solution_s_own_box(raw: dict, expected: str) -> None:
+    row = normalise(raw, "x")
+    assert (row["problem"], row["expected_answer"]) == ("P", expected)
+
+
+def test_no_answer_where_none_is_required() -> None:
+    row = normalise({"problem": "P", "solution": "The answer is: 2"}, "", require_answer=False)
+    assert (row["expected_answer"], row["solution"]) == (None, "The answer is: 2")
+
+
+def test_the_source_of_published_sets() -> None:
+    assert normalise({"problem": "P", "answer": 1, "source": "amc_aime"}, "")["problem_source"] == "amc_aime"
+    assert normalise({"problem": "P", "answer": 1, "source": "amc_aime"}, "math")["problem_source"] == "math"
+
+
+@pytest.mark.parametrize(
+    ("raw", "adopted"),
+    [
+        (
+            {"id": 1, "problem": "P", "solution": r"\boxed{2}", "source": "olympiads", "messages": []},
+            {"generation": r"\boxed{2}", "expected_answer": "2", "problem_source": "olympiads"},
+        ),
+        (
+            {"id": 1, "problem": "P", "generation": "1", "solution": r"\boxed{2}", "expected_answer": None},
+            {"generation": "1", "expected_answer": "2"},
+        ),
+        ({"id": 1, "query": "P", "response": "R", "answer": "3"}, {"generation": "R", "expected_answer": "3"}),
+        ({"id": 1, "problem": "P", "source": "x", "problem_source": "math"}, {"problem_source": "math"}),
+    ],
+)
+def test_adopted_rows_have_the_pipeline_s_names(raw: dict, adopted: dict) -> None:
+    row = adopt(raw)
+    assert row["problem"] == "P" and {key: row.get(key) for key in adopted} == adopted
+    assert row.keys() >= set(raw) - {"query", "answer"}
 
 
 def test_own_ids_are_kept_as_text() -> None:

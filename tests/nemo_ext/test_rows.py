@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_ext import rows
-from nemo_ext.rows import RowWriter, read_any, read_rows
+from nemo_ext.row_files import read_any
+from nemo_ext.rows import RowWriter, read_rows
 
 values = st.recursive(
     st.none()
@@ -67,10 +68,10 @@ def test_foreign_lines_are_yielded_as_what_is_wrong(tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n\n{"a": \n[1]\n\xff\xfe\n{"a": 2}')
     found = list(read_any(path))
     assert found[0] == {"a": 1} and found[-1] == {"a": 2} and len(found) == 5
-    assert [text.partition(": ")[0] for text in found[1:-1] if isinstance(text, str)] == [
-        "x.jsonl:3",
-        "x.jsonl:4",
-        "x.jsonl:5",
+    assert [text.partition(": not")[0] for text in found[1:-1] if isinstance(text, str)] == [
+        "x.jsonl: line 3, row 2",
+        "x.jsonl: line 4, row 3",
+        "x.jsonl: line 5, row 4",
     ]
 
 

@@ -55,6 +55,37 @@ def test_one_telling_word_makes_another_problem(one: str, other: str, tmp_path: 
     assert found([one, other], tmp_path, 0.5) == [-1, -1]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is the remainder when $10!$ is divided by 7?", "What is the remainder when $10$ is divided by 7?"),
+        ("What is the remainder when $n!$ is divided by 7?", "What is the remainder when $n$ is divided by 7?"),
+        ("Find $f'(2)$ where f(x)=x^3 for all x.", "Find $f(2)$ where f(x)=x^3 for all x."),
+        ("Find $f''(2)$ where f(x)=x^3 for all x.", "Find $f'(2)$ where f(x)=x^3 for all x."),
+        ("Evaluate $|x|$ for $x=-3$ and explain.", "Evaluate $x$ for $x=-3$ and explain."),
+        (r"Solve it on $[0,2\pi)$ for all real x.", r"Solve it on $(0,2\pi]$ for all real x."),
+        ("Expand $(x+1)(x+2)$ into a sum of powers.", "Expand $x+1(x+2)$ into a sum of powers."),
+        ("Expand $(x+1)(x+2)$ into a sum of powers.", "Expand $(x+1(x+2))$ into a sum of powers."),
+        ("A has 3 apples and B has 5. How many has A?", "A has 3 apples and B has 5. How many has B?"),
+    ],
+)
+def test_one_mark_makes_another_problem(one: str, other: str, tmp_path: Path) -> None:
+    assert found([one, other], tmp_path, 0.5) == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A train leaves at noon! How far does it go?", "a train leaves at noon. How far does it go?"),
+        (r"Find \(x^2\) when Sam's x is 2, and I know it.", "Find $x^2$ when Sams x is 2, and i know it."),
+        ("So far. A boy has a dog. How old is it?", "SO FAR. A BOY HAS A DOG. HOW OLD IS IT?"),
+        ("Take a string of length 9. A's end is cut.", "Take a string of length 9: A's end is cut!"),
+    ],
+)
+def test_punctuation_is_no_mark(one: str, other: str, tmp_path: Path) -> None:
+    assert found([one, other], tmp_path, 0.5) == [-1, 0]
+
+
 def test_latex_dressing_is_nothing() -> None:
     assert normalised(r"Find $\dfrac{1}{2}$, \left( x \right)!") == normalised(r"find \frac{1}{2} (x)")
     assert telling(normalised("a 45-foot rope and 3 - 2")) == ("-", "2", "3", "45")
@@ -126,7 +157,7 @@ def test_planted_near_duplicates_of_gsm8k_are_found(tmp_path: Path) -> None:
     other = [re.sub(r"\d+", lambda match: str(int(match[0]) + 1), text, count=1) for text in questions[:100]]
     result = found([*questions, *near_copies, *[text for text in other if text not in questions]], tmp_path)
     planted = result[len(questions) : len(questions) + len(near_copies)]
-    assert sum(first >= 0 for first in planted) >= 0.99 * len(near_copies)
+    assert sum(first >= 0 for first in planted) >= 0.97 * len(near_copies), "not those where a letter is a name"
     assert sum(first >= 0 for first in result[: len(questions)]) == 0
     assert sum(first >= 0 for first in result[len(questions) + len(near_copies) :]) == 0
 

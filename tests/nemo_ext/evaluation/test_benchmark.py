@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from launchers import resolvers
-from nemo_ext.datasets import BadRow
+from nemo_ext.columns import BadRow
 from nemo_ext.evaluation.benchmark import Benchmark, check_settings, content_hash, is_integer, problem_of
 from nemo_ext.evaluation.benchmark_files import benchmark_files, read_benchmark
 
@@ -168,7 +168,7 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     file = _lines(tmp_path / "main" / "test.jsonl", "Q")
     assert benchmark_files("b", "hf://a/set@v1/main", "test") == [file]
-    assert (asked["name"], asked["revision"], asked["allow_patterns"]) == ("a/set", "v1", ["*test*"])
+    assert (asked["name"], asked["revision"], asked["allow_patterns"]) == ("a/set", "v1", ["*test.*", "*test-*"])
     with pytest.raises(ValueError, match=r"could not be fetched: no network\. Without a network"):
         benchmark_files("b", "hf://a/gone", "test")
 

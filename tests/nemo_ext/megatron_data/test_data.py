@@ -46,3 +46,19 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path, name: str) -> None:
     os.truncate(tmp_path / name, (tmp_path / name).stat().st_size // 2 // 4 * 4)
     with pytest.raises(ValueError, match=rf"{name} has \d+ tokens where offsets\.npy counts {whole}"):
         PackedData.open(tmp_path)
+
+
+def test_a_token_without_an_embedding_is_named(tmp_path: Path) -> None:
+    with PackedDataWriter(tmp_path, {}) as writer:
+        writer.add([1, 2], [0, 1])
+        writer.add([3, 400, 5], [0, 1, 1])
+    data = PackedData.open(tmp_path)
+    assert data.facts["largest_token"] == 400
+    data.require_vocabulary(401)
+    said = "sample 1 has the token 400, and the model has embeddings for the ids below 400"
+    with pytest.raises(ValueError, match=said):
+        data.require_vocabulary(400)
+    del data.facts["largest_token"]  # as folders of before have it
+    data.require_vocabulary(401)
+    with pytest.raises(ValueError, match=said):
+        data.require_vocabulary(400)

@@ -1,6 +1,7 @@
 """Fails closed: with the tokenizer of a model that is shipped, and with what makes tokenizers and templates bad."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -84,8 +85,11 @@ def test_a_template_that_cuts_the_answer(tmp_path: Path) -> None:
     maker = changed(tmp_path, WITHOUT_THOUGHTS)
     assert isinstance(make(maker, CHAT), Made)
     row = {"messages": [CHAT["messages"][0], {"role": "assistant", "content": "<think>hm</think>It is 2."}]}
-    with pytest.raises(ValueError, match=r"row 3: model changed: its chat template changes the answer.*hm.*became"):
-        make(maker, row)
+    made = make(maker, row)
+    assert isinstance(made, Dropped) and made.reason == "template_error"
+    assert made.detail is not None and re.match(
+        "model changed: its chat template changes the answer.*hm.*became", made.detail
+    )
 
 
 def test_a_conversation_the_template_refuses_is_dropped(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from nemo_ext.rows import input_files, read_any
+from nemo_ext.row_files import read_any
+from nemo_ext.rows import input_files
 from tests.recipes.stages.conftest import write_config
 
 Rows = list[dict[str, Any]]
@@ -67,22 +68,56 @@ def test_datasets_opens_it(publish, rows, tmp_path: Path, monkeypatch) -> None:
     assert lines == [{**row, "majority_votes": 3} for row in opened["train"]]
 
 
+def test_datasets_gives_each_folder_its_own_rows(publish, rows, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    data = pool(12)
+    other = [
+        row | {"generated_solution": row["generated_solution"].translate(str.maketrans("123", "456"))} for row in data
+    ]
+    assert other != data, "as many, and as long"
+    for name, given in (("one", data), ("two", other), ("three", data[:5])):
+        folder = publish(input=rows(given), folder=name)
+        opened = datasets.load_dataset(str(folder / "dataset"), cache_dir=str(tmp_path / "cache"))["train"]
+        assert opened["generated_solution"] == [row["generated_solution"] for row in given]
+        (split,) = yaml.safe_load((folder / "dataset" / "README.md").read_text().split("---")[1])["dataset_info"][
+            "splits"
+        ]
+        assert split == {
+            "name": "train",
+            "num_bytes": opened.info.splits["train"].num_bytes,
+            "num_examples": len(given),
+        }
+
+
+def test_a_null_solution_is_none(publish, rows) -> None:
+    data = [row | {"generation": row["generated_solution"], "generated_solution": None} for row in pool(3)]
+    folder = publish(input=rows([*data, {"problem": "P", "generated_solution": None, "generation": " "}]))
+    assert manifest(folder)["rows_out"] == len(data) and manifest(folder)["dropped"] == {"no_solution": 1}
+
+
 def test_the_card(publish, rows) -> None:
     folder = publish(
-        input=rows(pool(5) + pool(2, source="gsm8k | x")), license="cc-by-4.0", terms={"teacher": "its own"}
+        input=rows(
+            pool(5) + pool(2, source="gsm8k | x") + pool(1, source="<script>alert(1)</script> [x](javascript:y)")
+        ),
+        license="cc-by-4.0",
+        terms={"teacher": "its own"},
     )
     text = (folder / "dataset" / "README.md").read_text()
     header = yaml.safe_load(text.split("---")[1])
     assert header["license"] == "cc-by-4.0" and header["size_categories"] == ["n<1K"]
     assert header["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
     for line in (
-        "| `train` | 21 | 5 |",
-        "| math | 15 | 71.4 % |",
-        "| gsm8k \\| x | 6 | 28.6 % |",
+        "| `train` | 24 | 5 |",
+        "| math | 15 | 62.5 % |",
+        "| gsm8k \\| x | 6 | 25.0 % |",
+        "| &lt;script&gt;alert(1)&lt;/script&gt; \\[x\\](javascript:y) | 3 | 12.5 % |",
         "| teacher | its own |",
     ):
         assert line in text
-    assert "Not checked: no stage" in text and "| 0 to 250 | 21 | \u2588" in text
+    assert "Not checked: no stage" in text and "| 0 to 250 | 24 | \u2588" in text
 
 
 def test_the_card_follows_the_lineage(run, publish, tmp_path: Path) -> None:
