@@ -19,9 +19,13 @@ _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _GROUP = r"\{(?:[^{}\n]|\{[^{}\n]{0,99}\}){0,99}\}"
 _BARE_ANSWER = re.compile(rf"[-+]?\d*\\[A-Za-z]{{1,20}}(?:{_GROUP}){{0,2}}\w{{0,9}}|[^\s${{}}\\]+")
 _ANSWER_AT_ALL = re.compile(r"\d|\\|^\W*\w\W*$")  # of a bare box: "\boxed notation" is prose
-_PLACEHOLDER = re.compile(
-    r"[\s.,_?\u2026]*|\\[lc]?dots[bc]?|(?:\\text\{)?(?:the |your |final )*answer(?: here)?\}?", re.IGNORECASE
+# What leaves nothing behind in a box: spaces, dots, blanks to fill in, the frames of an empty text.
+_NO_CONTENT = re.compile(
+    r"\\(?:h?phantom|hspace)\{[^{}]*\}|\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox|boxed|fbox|q?quad|[lc]?dots[bc]?|square)(?![A-Za-z])"
+    r"|\\[,;:!_ ]|[\s{}$_.,?()\[\]\u2026]"
 )
+_SAYS_ANSWER = re.compile(r"(?:the|your|final|correct)*answer(?:here)?", re.IGNORECASE)
+_PLACEHOLDER_CHARS = 60
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _THE_ANSWER_IS = re.compile(r"the (?:final )?answer is\b(?P<colon>:?)[ \t]*(?P<answer>[^\n]*)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?:\s|$)")
@@ -93,7 +97,11 @@ def _box_at(text: str, start: int) -> Box | None:
 
 
 def _filled(box: Box) -> Box | None:
-    return None if _PLACEHOLDER.fullmatch(box.content) else box
+    """The box, or None where it is empty or "your answer" is to be filled in."""
+    if len(box.content) > _PLACEHOLDER_CHARS:
+        return box
+    held = _NO_CONTENT.sub("", box.content)
+    return box if held and not _SAYS_ANSWER.fullmatch(held) else None
 
 
 def _last_whole_box(text: str) -> Box | None:
