@@ -39,7 +39,7 @@ def test_an_average_is_a_model(checkpoints: str, model: dict[str, Any], tmp_path
     out = tmp_path / "average"
     keys = {"checkpoints": checkpoints, "model": {**model, "chat_template": "llama3.jinja"}, "dtype": "fp32"}
     made = ran(out, "average", steps=[100, 10], **keys)
-    assert made["figures"] == {"checkpoints": 2}
+    assert made["figures"] == {"checkpoints": 2, "precision": "main parameters in float32"}
     assert made["models"] == {"average": manifest.model_fingerprint(out / "average")}
     assert [Path(entry["path"]).parent.name for entry in made["inputs"]] == ["step_0000010", "step_0000100"]
     AutoModelForCausalLM.from_pretrained(out / "average")

@@ -23,7 +23,7 @@ def test_bad_rows_are_dropped_with_a_reason(run, tmp_path: Path) -> None:
         ("Solve.", "3", "math"),
     ]
     assert ran.reasons == ["malformed_json", "malformed_json", "no_problem", "duplicate_problem", "no_answer"]
-    assert ran.dropped[0]["line"].startswith("a.jsonl:2: ")
+    assert ran.dropped[0]["line"].startswith("a.jsonl: line 2, row 2: ")
     assert (ran.manifest["rows_in"], ran.manifest["rows_out"]) == (7, 2)
     assert ran.manifest["dropped"] == {"duplicate_problem": 1, "malformed_json": 2, "no_answer": 1, "no_problem": 1}
 
