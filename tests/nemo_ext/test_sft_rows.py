@@ -53,6 +53,10 @@ def test_problems_are_asked_as_evaluation_asks_them(row: dict, layout: str) -> N
         ),
         ({"instruction": "P", "context": "", "response": "A", "category": "qa"}, "instruction + context + response", [USER]),
         (
+            {"instruction": "P", "input": "", "output": "A", "text": "### Instruction: P\n### Response: A"},
+            "instruction + input + output", [USER],
+        ),
+        (
             {"instruction": "P", "input": "", "output": "A", "history": [["P", "A"]]},
             "instruction + input + output + history", [USER, ANSWER, USER],
         ),

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 from tests.recipes.stages.conftest import Ran
 
 TINY = ROOT / "nemo_ext" / "serving" / "embedded" / "models" / "tiny_base"
+LLAMA3 = ROOT / "nemo_ext" / "chat_templates" / "llama3.jinja"
 PROMPT = {"name": "p", "template": "chat", "system": "", "user": "Solve.\n\n{problem}"}
 GOOD = {"problem": "P", "solution": r"S \boxed{1}"}
 USER = {"role": "user", "content": "U"}
@@ -22,6 +23,8 @@ def prepare(run, tmp_path: Path):
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in data))
         model = {"name": "tiny", "hf_path": str(hf_path), "context_length": 512}
+        if hf_path == TINY:
+            model["chat_template"] = LLAMA3.name
         return run(
             "prepare_sft", input=str(path), model=model, folder=folder, **{"prompt": PROMPT, "seq_length": 512} | keys
         )
@@ -35,8 +38,7 @@ def changed(tmp_path: Path):
 
     def make(template: str | None = None, tokenizer: dict | None = None, **config) -> Path:
         folder = shutil.copytree(TINY, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-        if template is not None:
-            (folder / "chat_template.jinja").write_text(template)
+        (folder / "chat_template.jinja").write_text(LLAMA3.read_text() if template is None else template)
         for name, keys in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
             path = folder / name
             path.write_text(json.dumps(json.loads(path.read_text()) | (keys or {})))
