@@ -24,7 +24,7 @@ _NUMBER = re.compile(
 )
 _TIMES_TEN = re.compile(r"(.+?)(?:\\times|\\cdot|\*|x)(?: )?10\^(?:\{([-+]?\d{1,3})\}|([-+]?\d))", re.ASCII)
 _REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar)\{?(\d+)\}?", re.ASCII)
-_UNIT = re.compile(r"( ?)([A-Za-z]+)((?:(?:\.? |\.|/|-|')[A-Za-z]+\.?|\^(?:\d|\{-\d\}))*)\.?")
+_UNIT = re.compile(r"( ?)([A-Za-z]+)((?:(?:\.?[ /'-]|\.)[A-Za-z]+|\^(?:\d|\{-\d\}))*)\.?")
 _SHORT_UNITS = frozenset(["mm", "cm", "km", "kg", "mg", "ml", "ft", "in", "oz", "lb", "lbs", "hr", "min", "mph"])
 _LETTER_UNITS = frozenset("mgsLh")
 _NO_UNIT_WORDS = "sin cos tan cot sec csc log exp mod and or if for when where unless to than"
@@ -37,7 +37,7 @@ _LAKHS = re.compile(r"[-+]?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?", re.ASCII)
 _MINUTES = re.compile(
     r"(-?)(\d+)\^\\circ ?(\d+(?:\.\d+)?)(?:'|\^\{?\\prime\}?)(?:(\d+(?:\.\d+)?)(?:''|\"))?", re.ASCII
 )
-_GOES_ON = re.compile(r"(-?)(\d*)\.(\d*?)(\d|\d{2,}?)(\4+)(?:\\ldots)", re.ASCII)
+_GOES_ON = re.compile(r"(-?)(\d{0,30})\.(\d{0,9}?)(\d{1,9}?)(\4+)\\ldots", re.ASCII)
 _SCALES = {"percent": 1, "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _MAX_NUMBER_CHARS = 200  # Python refuses to read integers over 4,300 digits; no answer is near that
 

@@ -4,8 +4,8 @@ import re
 
 from nemo_ext.grading.verdict import DIFFERENT, EQUAL, Verdict
 
-_PHRASE = re.compile(r"[A-Za-z ,.;'!?-]*[A-Za-z]{4,}[A-Za-z ,.;'!?-]*|[A-Z]{2,}")
-_SHORT_PHRASE = re.compile(r"[A-Za-z ,.;'!?-]+")
+_PHRASE = re.compile(r"[A-Za-z ,.;'!?-]+")
+_LONG_WORD = re.compile(r"[A-Za-z]{4}")
 _BREAK = re.compile(r",(?: ?and )?| and |;")
 _FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?\b|sqrt|log|exp")
 # What answers a row of questions: there, which comes first matters.
@@ -27,9 +27,11 @@ def compare_phrases(left: str, right: str) -> Verdict | None:
 
 
 def _is_phrase(text: str) -> bool:
-    if _PHRASE.fullmatch(text):
+    if not _PHRASE.fullmatch(text):
+        return False
+    if _LONG_WORD.search(text) or (text.isalpha() and text.isupper() and len(text) > 1):
         return not _FUNCTION.match(text)
-    return bool(_SHORT_PHRASE.fullmatch(text)) and any(len(each) > 1 and each in _REPLIES for each in _parts(text))
+    return any(len(each) > 1 and each in _REPLIES for each in _parts(text))
 
 
 def _has_order(parts: list[str]) -> bool:

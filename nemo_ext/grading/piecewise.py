@@ -32,7 +32,7 @@ def _rows(text: str) -> list[str] | None:
 def listed(text: str) -> str:
     r"""A system of equations as the list of them, another answer as it is."""
     rows = _rows(text) if "\\begin" in text else None
-    if rows is None or text[0] not in "\\":
+    if rows is None or text[0] != "\\":
         return text
     equations = [row.replace("&=", "=").replace("=&", "=").strip(" ,;.") for row in rows]
     if any("&" in row or "=" not in row or _CONDITION.match(row) for row in equations):

@@ -13,7 +13,8 @@ from nemo_ext.grading.graders import rule_of
 SPELLINGS = r"""1 2 0 10 5. .5 0.50 1,000 x y e i n X 3x \pi \frac \frac{1}{2} \frac12 \dfrac{ \sqrt \sqrt[3]{ \sqrt{8} ^ ^{2} ^{-1} _ _1
     { } ( ) [ ] \{ \} | + - \pm * / \cdot \times ! % \% \$ $ , ; : . = < > \le \in \cup \infty \left( \right) \text{ cm} dollars
     \text{and} or (C) C. AM 11:30 \sin \log \ln \cos^ ^\circ \begin{pmatrix} \end{pmatrix} & \\ \pmod{7} \binom{4}{2} \emptyset
-    10^{10^{10}} \boxed{ \boxed \fbox{ #### answer"""
+    10^{10^{10}} \boxed{ \boxed \fbox{ #### answer to \equiv \ldots \begin{cases} \end{cases} hours girls north ** \mid \ne \mathbb{R}
+    \setminus 2:3 € if"""
 PIECES = st.sampled_from(SPELLINGS.split())
 answers = (
     st.lists(PIECES, max_size=12).map("".join) | st.lists(PIECES, max_size=8).map(" ".join) | st.text(max_size=30)
@@ -73,6 +74,18 @@ BOMBS = {
     "many words": ("a b " * 240, "5"),
     "many dollars": ("$" * 1000, "5"),
     "many spaces": (" " * 998 + "x", "5"),
+    "many letters and a digit": ("a" * 900 + "1", "5"),
+    "many abbreviations": ("5 " + "a. " * 300 + "1", "5"),
+    "many units": ("\\pi" + " cm" * 300 + "!", "5"),
+    "many units that end": ("\\pi" + " per hour" * 100, "5"),
+    "words run together": (
+        "[\\begin{cases}northnorthintegersdollarsboys11:30",
+        "1,000 \\ne ** \\pmod{7} [ 1,000 m} **",
+    ),
+    "many names": ("abcd " * 190 + "=", "5"),
+    "many conditions": ("x>1 or " * 140 + "x<0", "x<5"),
+    "many ratios": ("1:" * 450 + "1", "1:2"),
+    "many digits and dots": ("0." + "12" * 90 + "\\ldots", "5"),
 }
 
 
