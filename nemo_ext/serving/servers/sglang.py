@@ -15,6 +15,7 @@ from nemo_ext.serving.server_metrics import ServerMetrics, from_prometheus
 READY = "/health"
 VERSION = ("/server_info", "/get_server_info")  # the second is what it was called up to 0.5
 METRICS = "/metrics"
+STOP_TOKEN_IDS = True
 KV_CACHE = {"auto": "auto", "fp8": "fp8_e4m3"}
 
 

@@ -21,6 +21,7 @@ from nemo_ext.serving.server_metrics import ServerMetrics
 READY = "/health"
 VERSION = ("/version",)
 METRICS = "/metrics"
+RENDERED_TEXT = STOP_TOKEN_IDS = True
 MPI_PREFIXES = ("SLURM_", "PMI_", "PMIX_", "OMPI_", "MPI_", "MPICH_", "I_MPI_", "HYDRA_")
 
 

@@ -15,6 +15,7 @@ from nemo_ext.serving.server_metrics import ServerMetrics, from_prometheus
 READY = "/health"
 VERSION = ("/version",)
 METRICS = "/metrics"
+RENDERED_TEXT = STOP_TOKEN_IDS = True
 
 
 @dataclass(kw_only=True)
