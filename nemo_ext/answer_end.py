@@ -17,7 +17,7 @@ PROBE = "an answer"
 
 def answer_end_ids(model: Model) -> tuple[int, ...]:
     """The template's end of turn, where it is a token of its own, and EOS: as ChatTokenizer.answer_end. Empty where the
-    folder is not here or there is no template."""
+    folder is not here."""
     return _ids(Path(model.hf_path).expanduser(), chat_template_path(model))
 
 
@@ -30,7 +30,7 @@ def _ids(folder: Path, override: Path | None) -> tuple[int, ...]:
     eos = tokenizer.token_to_id(template.special_tokens.get("eos_token", ""))
     turn = tokenizer.encode(_turn_end(template), add_special_tokens=False).ids[-1:]
     closing = [index for index in turn if index in tokenizer.get_added_tokens_decoder()]
-    return tuple(dict.fromkeys(index for index in (*closing, eos) if index is not None)) if template.source else ()
+    return tuple(dict.fromkeys(index for index in (*closing, eos) if index is not None))
 
 
 def _turn_end(template: ChatTemplate) -> str:
