@@ -41,6 +41,8 @@ class ChatTokenizer:
         if template is not None:
             self.tokenizer.chat_template = template.read_text()
         self.name, self.hf_path = model.name, model.hf_path
+        if self.tokenizer.chat_template:
+            within_limits(self._render, f"model {self.name}: its chat template")
 
     def require_template(self) -> None:
         """Raises ValueError when there is none, as with most base models' tokenizers."""

@@ -18,6 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nemo_ext.model import Model, chat_template_path
+from nemo_ext.template_trial import within_limits
 
 FILES = ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -47,7 +48,7 @@ class ChatTemplate:
     override: a template file to use instead.
 
     Raises:
-        ValueError: a file that is not JSON, or a template with a syntax error.
+        ValueError: a file that is not JSON, or a template with a syntax error, or one that takes too much time or memory.
     """
 
     def __init__(self, folder: Path, override: Path | None) -> None:
@@ -68,6 +69,8 @@ class ChatTemplate:
             self.template = environment.from_string(self.source) if self.source else None
         except jinja2.TemplateError as error:
             raise ValueError(f"{override or folder}: the chat template is not valid Jinja: {error}") from error
+        if self.template is not None:
+            within_limits(self.render, f"{override or folder}: the chat template")
 
     @classmethod
     def of(cls, model: Model) -> "ChatTemplate":
