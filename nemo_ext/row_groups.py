@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from nemo_ext.file_records import stamp
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.row_batches import Batch, batches, parts
 from nemo_ext.row_map import run_batches, scan_rows, worker_count
@@ -39,7 +40,7 @@ def grouped(files: Sequence[Path], folder: Path, workers: int | None = None) -> 
         yield list(files)
         return
     place = folder / FOLDER
-    identity = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    identity = [[str(path), *stamp(path)] for path in files]
     if not _complete(place, identity):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)

@@ -69,7 +69,6 @@ class Samples:
 
     Args:
         files: JSONL or parquet; lines that cannot be read are excused in files from outside only.
-        model: its name, part of every request's key.
         chat_text: turns messages into the text the model sees, where they are to be sent as text; None: as they are.
         variant: what else a key depends on, such as the settings of a tool loop.
     """
@@ -78,13 +77,13 @@ class Samples:
         self,
         cfg: SamplingStage,
         files: list[Path],
-        model: str,
         chat_text: Callable[[list[dict[str, str]]], str] | None = None,
         variant: str = "",
     ) -> None:
         self.cfg = cfg
         self.files = files
-        self.model = model
+        self.model = ""
+        """What stands for the model in every request's key; set once it is known."""
         self.chat_text = chat_text
         self.variant = variant
         self._ways = {name: _way(each.prompt, each.num_samples) for name, each in cfg.by_source.items()}

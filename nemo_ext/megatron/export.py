@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nemo_ext.files import fsync_dir, write_json_atomic, write_text_atomic
+from nemo_ext.megatron.checkpoint_files import require_whole
 from nemo_ext.megatron.hf import INDEX, SINGLE
 from nemo_ext.megatron.layout import PARTIAL, check_space
 from nemo_ext.megatron.mapping import Piece, pieces
@@ -66,13 +67,15 @@ def write_hf(
     `out_dir`.
 
     Raises:
-        ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or a damaged one.
+        ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or one that is not what was saved.
         OSError: the disk has not enough room; nothing has been written.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: it may be one of {sorted(DTYPES)}")
     shape = ModelShape.from_hf(hf_source)
     weights = CheckpointWeights(checkpoint_dirs, shape)
+    for folder in checkpoint_dirs:
+        require_whole(folder)
     partial = out_dir.with_name(out_dir.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

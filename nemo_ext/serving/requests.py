@@ -125,6 +125,7 @@ def completion_of(line: bytes) -> Completion:
 def request_key(model: str, prompt: Prompt, sampling: Sampling, sample_index: int, variant: str = "") -> str:
     """32 hex digits that identify one sample: equal for equal content, whatever the order of rows or shards.
 
+    `model`: what stands for its content; by its name, a model made anew would be given the old one's completions.
     `variant`: what else decides the result, such as the settings of a tool loop.
     """
     content = {"model": model, "prompt": prompt, "sampling": sampling, "sample_index": sample_index}

@@ -78,7 +78,8 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.chat import ChatTokenizer
-    from nemo_ext.rows import require_rows
+    from nemo_ext.model_files import text_files
+    from nemo_ext.rows import input_patterns, require_rows
 
     tokenizer = ChatTokenizer(cfg.model)
     folder = Path(cfg.output_dir)
@@ -88,7 +89,9 @@ def run(cfg: Config) -> Facts:
     require_rows(writer.rows.kept, cfg.name, writer.rows.dropped)
     return Facts(
         inputs=files,
-        outputs=[folder / "output.jsonl", *sorted(folder.glob("*/tokens.bin")), *sorted(folder.glob("*/offsets.npy"))],
+        listed=[] if cfg.input == TOY else input_patterns(cfg.input),
+        model_files=text_files(cfg.model),
+        outputs=[folder / "output.jsonl", folder / "audit.txt", *_token_files(folder)],
         rows_in=writer.rows.total,
         rows_out=writer.rows.kept,
         dropped=writer.rows.dropped,
@@ -102,6 +105,12 @@ def run(cfg: Config) -> Facts:
             "truncated_samples": writer.num_truncated,
         },
     )
+
+
+def _token_files(folder: Path) -> list[Path]:
+    from nemo_ext.megatron.data import DATA, SAMPLES
+
+    return sorted(path for name in (*SAMPLES, DATA) for path in folder.glob(f"*/{name}"))
 
 
 def _inputs(source: str) -> list[Path]:
