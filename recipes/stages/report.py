@@ -78,7 +78,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.report.render import render
 
     root = Path(cfg.run_dir)
-    finished = run_folder.stages(root)
+    finished = {name: folder for name, folder in run_folder.stages(root).items() if folder != Path(cfg.output_dir)}
     found = run_folder.scores(finished)
     sections = {
         "title": cfg.title,
