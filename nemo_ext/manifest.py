@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.file_records import describe_files, difference
+from nemo_ext.file_records import TICK_NS, describe_files, difference
 from nemo_ext.files import write_json_atomic
 
 MANIFEST, DONE = "manifest.json", "_DONE"
@@ -32,6 +32,8 @@ class Facts:
 
     inputs: list[Path] = field(default_factory=list)
     """Files read. A later change of their content makes the stage out of date."""
+    inputs_came_meanwhile: bool = False
+    """They were fetched, or waited for, while it ran; of other stages, an input written meanwhile was changed."""
     listed: list[str] = field(default_factory=list)
     """Patterns that `inputs` are the matches of: another file that matches makes the stage out of date, too."""
     model_files: list[Path] = field(default_factory=list)
@@ -62,12 +64,17 @@ def write(
     facts: Facts,
     seconds: float,
     image: dict[str, Any] | None = None,
+    began_ns: int | None = None,
 ) -> None:
-    """Write manifest.json, then _DONE. `image`: what nemo_ext/image_versions.py says of the container; empty outside of one.
+    """Write manifest.json, then _DONE.
+
+    Args:
+        image: what nemo_ext/image_versions.py says of the container; empty outside of one.
+        began_ns: when the stage began, by the clock of its folder's disk.
 
     Raises:
         AssertionError: rows in are not rows out plus rows dropped; a stage lost or invented some.
-        ValueError: its files do not hold the rows that were counted.
+        ValueError: its files do not hold the rows that were counted, or an input was changed while it ran.
     """
     if facts.rows_in is not None and facts.rows_out is not None:
         dropped = sum(facts.dropped.values())
@@ -76,6 +83,8 @@ def write(
         )
     inputs, model_files, outputs = map(describe_files, (facts.inputs, facts.model_files, facts.outputs))
     _check_rows(stage, facts, outputs)
+    if began_ns is not None and not facts.inputs_came_meanwhile:
+        _check_inputs(stage, folder, inputs, began_ns)
     manifest = {
         "stage": stage,
         "uses": uses,
@@ -117,6 +126,16 @@ def _check_rows(stage: str, facts: Facts, outputs: list[dict[str, Any]]) -> None
             f"{stage}: {facts.rows_out} rows were written, and its files hold {sum(counts)}: something else has changed "
             "them. Run it again with redo=true"
         )
+
+
+def _check_inputs(stage: str, folder: Path, inputs: list[dict[str, Any]], began_ns: int) -> None:
+    """Raises ValueError when one was written since the stage began: read as it was, it would be recorded as it is."""
+    for each in inputs:
+        if each["mtime_ns"] > began_ns + TICK_NS and folder not in Path(each["path"]).parents:
+            raise ValueError(
+                f"{stage}: {each['path']} was changed while it was read, so nothing says what came of it. Run the same "
+                "command again"
+            )
 
 
 def read(folder: Path) -> dict[str, Any]:

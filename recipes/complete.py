@@ -134,6 +134,8 @@ class AskedModel:
     key: str
     """Its part of every completion's key: of another model, or of this one served otherwise, none is used again."""
     files: list[Path]
+    content: str
+    """Of `files`, when the stage began."""
     served: "Abilities | None" = None
     """The servers, where they had to be asked which model they have."""
 
@@ -144,7 +146,18 @@ class AskedModel:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a stage's Facts say of it."""
+        """What a stage's Facts say of it.
+
+        Raises:
+            ValueError: its files are no longer what they were when the stage began.
+        """
+        from nemo_ext.file_records import fingerprint
+
+        if fingerprint(self.files) != self.content:
+            raise ValueError(
+                f"{self.files[0].parent} was changed while model {self.name} was asked, so nothing says what answered. Run "
+                "the same command again: what this model is asked then is kept apart"
+            )
         return {"models": {self.name: self.fingerprint}, "model_files": self.files}
 
 
@@ -158,15 +171,16 @@ def asked_model(cfg: ServedStage, first: Callable[[], "Request | None"], samples
     from nemo_ext.files import sha256_json
     from nemo_ext.model_files import folder_of, model_files
 
+    files = [] if takes_any_model(cfg) else model_files(cfg.model)
+    content = fingerprint(files)
     if takes_any_model(cfg):
         request = first()
         served = None if request is None else connect(cfg, request, samples_per_request)
         name = cfg.model.name if served is None else served.endpoints[0].model
-        return AskedModel(name, "as served", sha256_json({"served": name}), [], served)
-    files = model_files(cfg.model)
-    found = fingerprint(files) if folder_of(cfg.model) else cfg.model.hf_path
-    key = {"files": fingerprint(files), "model": found, "server": servers.decides_texts(servers.load(cfg.server))}
-    return AskedModel(cfg.model.name, found, sha256_json(key), files)
+        return AskedModel(name, "as served", sha256_json({"served": name}), files, content, served)
+    found = content if folder_of(cfg.model) else cfg.model.hf_path
+    key = {"files": content, "model": found, "server": servers.decides_texts(servers.load(cfg.server))}
+    return AskedModel(cfg.model.name, found, sha256_json(key), files, content)
 
 
 def takes_any_model(cfg: ServedStage) -> bool:

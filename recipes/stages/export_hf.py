@@ -54,6 +54,7 @@ def run(cfg: Config) -> Facts:
         export_hf(source, hf_source, out / name, cfg.dtype, chat_template_path(cfg.model), on_bytes=on_bytes)
     return Facts(
         inputs=[source / RECORD for source in sources.values()],
+        inputs_came_meanwhile=True,  # with wait_minutes; a checkpoint's record is never written over
         listed=[] if cfg.steps else [f"{glob.escape(str(root))}/step_*/{RECORD}"],
         model_files=companion_files(replace(cfg.model, hf_path=str(hf_source))),
         outputs=sorted(path for name in sources for path in (out / name).iterdir()),

@@ -1,5 +1,6 @@
 """Every edge of recipes/LINEAGE.md: what a stage's result rests on is recorded, and a change of it makes the stage anew."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -249,6 +250,28 @@ def test_another_model_of_an_external_server_answers_for_itself(
     assert len(server.bodies) == 2 * asked
     assert {body["model"] for body in server.bodies[asked:]} == {"second"}
     assert manifest.read(stage.folder)["models"] == {"second": "as served"}
+
+
+@pytest.mark.parametrize("what", ["the model", "the rows"])
+def test_what_changes_while_a_stage_runs_is_not_certified(walk: Callable[[str], Walk], fake: Any, what: str) -> None:
+    stage = walk("generate")
+    model = Path(stage.keys["model"]["hf_path"]) / "model.safetensors"
+    rows = Path(stage.keys["input"]) / "output.jsonl"
+    changed = []
+
+    async def change(request: web.Request, _: int) -> web.StreamResponse:
+        if not changed:
+            await asyncio.sleep(0.05)  # longer than a file system counts as one moment
+            path = model if what == "the model" else rows
+            changed.append(path)
+            path.write_bytes(path.read_bytes().replace(b"weights", b"strengt", 1).replace(b'"P3"', b'"P4"'))
+        return reply_to(await request.json())
+
+    stage.keys["server"] = external(fake(change))
+    with pytest.raises(ValueError, match="was changed while"):
+        stage.run()
+    assert not (stage.folder / manifest.DONE).exists()
+    stage.run()
 
 
 def test_the_scores_name_the_model_that_answered(walk: Callable[[str], Walk]) -> None:
