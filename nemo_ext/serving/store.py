@@ -103,8 +103,13 @@ class CompletionStore:
         return packed(key) in self._index
 
     def get(self, key: str) -> Completion:
-        """Raises KeyError when the key has no completion."""
-        place = self._index[packed(key)]
+        """Raises ValueError when the key has no completion."""
+        place = self._index.get(packed(key))
+        if place is None:
+            raise ValueError(
+                f"{self.path} has no completion of a request (key {key}) that was not among those asked: what it was made "
+                "of was changed meanwhile. Run the same command again"
+            )
         return completion_of(os.pread(self._descriptor, place & MAX_LINE, place >> LENGTH_BITS))
 
     def append(self, completions: Sequence[Completion]) -> None:

@@ -39,7 +39,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert store.get("a") == _completion("a")
         store.append([_completion("a", "again")])
         assert store.get("a").text == "again"
-        with pytest.raises(KeyError):
+        with pytest.raises(ValueError, match="was changed meanwhile"):
             store.get("c")
     with CompletionStore(path) as store:
         assert (len(store), store.get("a").text) == (2, "again")
