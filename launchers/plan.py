@@ -205,9 +205,7 @@ def require_finished(stages: list[PlannedStage], selected: list[PlannedStage]) -
     by_name = {stage.name: stage for stage in stages}
     for stage in selected:
         for other in stage.after:
-            if other not in chosen and not all(
-                (task.folder / manifest.DONE).is_file() for task in by_name[other].tasks
-            ):
+            if other not in chosen and not all(manifest.finished_config(task.folder) for task in by_name[other].tasks):
                 raise ValueError(f"stage {stage.name} needs {other}, which is left out and has not finished")
 
 

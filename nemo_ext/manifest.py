@@ -82,7 +82,7 @@ def write(
             f"{stage}: {facts.rows_in} rows in, {facts.rows_out} out and {dropped} dropped do not add up"
         )
     inputs, model_files, outputs = map(describe_files, (facts.inputs, facts.model_files, facts.outputs))
-    _check_rows(stage, facts, outputs)
+    _check_rows(stage, facts, [each for each in outputs if Path(each["path"]).parent == folder])
     if began_ns is not None and not facts.inputs_came_meanwhile:
         _check_inputs(stage, folder, inputs, began_ns)
     manifest = {

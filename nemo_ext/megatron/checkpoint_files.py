@@ -21,12 +21,14 @@ RECORD = "checkpoint.json"
 
 
 def write_record(folder: Path, trained_on: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
-    """Describe every file of a checkpoint. `known`: name -> sha256 of those that were hashed as they were written."""
-    paths = sorted(path for path in folder.iterdir() if path.name != RECORD)
-    files = {}
-    for path in paths:
-        digest = (known or {}).get(path.name) or content_hash(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
+    """Describe every file of a checkpoint. `known`: name -> sha256 of those that were hashed as they were written, some of
+    which a shared disk may not list here yet."""
+    hashes = dict(known or {})
+    names = sorted({path.name for path in folder.iterdir() if path.name != RECORD} | hashes.keys())
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": hashes.get(name) or content_hash(folder / name)}
+        for name in names
+    }
     write_json_atomic(folder / RECORD, {"trained_on": dict(trained_on), "files": files})
 
 

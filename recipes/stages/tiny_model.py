@@ -5,6 +5,7 @@ Out: hf/config.json, hf/tokenizer.json, hf/chat_template.jinja, hf/generation_co
      `train_sft` with `init: random` fills it, `export_hf` copies these files beside the weights.
 """
 
+import glob
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ def run(cfg: Config) -> Facts:
     _write_tokenizer(cfg, _texts(files, extra), folder)
     _write_config(cfg, folder)
     listed = [pattern for source in cfg.inputs for pattern in input_patterns(source)]
+    listed += [f"{glob.escape(text)}/*.yaml" for text in cfg.texts]
     return Facts(inputs=[*files, *extra], listed=listed, outputs=sorted(folder.iterdir()))
 
 
