@@ -47,7 +47,7 @@ def grouped(files: Sequence[Path], folder: Path, workers: int | None = None) -> 
         _spread(files, place, workers)
         for bucket in sorted(place.glob("*.jsonl")):
             _sort(bucket)
-        write_json_atomic(place / COMPLETE, identity)
+        write_json_atomic(place / COMPLETE, {"files": identity, "buckets": _stamps(place)})
     yield sorted(place.glob("*.jsonl"))
     shutil.rmtree(place)
 
@@ -67,10 +67,16 @@ def is_grouped(files: Sequence[Path], workers: int | None = None) -> bool:
 
 
 def _complete(place: Path, identity: list[Any]) -> bool:
+    """Whether the buckets are of these files, and as they were written."""
     try:
-        return bool(json.loads((place / COMPLETE).read_text()) == identity)
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads((place / COMPLETE).read_text())
+    except (FileNotFoundError, ValueError):
         return False
+    return bool(found == {"files": identity, "buckets": _stamps(place)})
+
+
+def _stamps(place: Path) -> list[Any]:
+    return [[path.name, *stamp(path)] for path in sorted(place.glob("*.jsonl"))]
 
 
 def _hasher() -> Any:
