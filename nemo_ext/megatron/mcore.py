@@ -33,7 +33,7 @@ from megatron.core.dist_checkpointing.strategies.torch import (
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 
-from nemo_ext.files import sha256_file
+from nemo_ext.megatron.checkpoint_files import file_hash
 
 SHARDED_BACKEND = "torch_dist"
 BACKEND_VERSION = 1
@@ -93,7 +93,7 @@ class PendingSave:
         request = dist_checkpointing.save(content, str(folder), sharded_strategy=strategy, async_sharded_save=True)
         self._finalize = request.finalize_fns
         self.hashes: dict[str, str] = {}
-        """File name -> sha256 of what this rank wrote; of all ranks together once it is finished."""
+        """File name -> hash of what this rank wrote; of all ranks together once it is finished."""
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, args=(request, _staged(request, in_background)))
         self._thread.start()
@@ -107,7 +107,7 @@ class PendingSave:
         try:
             request.async_fn(rank, buckets, results)
             written = [Path(bucket[0]) for bucket in buckets]
-            self.hashes = {path.name: sha256_file(path) for path in written if path.is_file()}
+            self.hashes = {path.name: file_hash(path) for path in written if path.is_file()}
         except BaseException as error:  # noqa: BLE001 raised again where the training loop sees it
             self._error = error
 

@@ -49,7 +49,7 @@ def test_each_process_looks_at_its_share(checkpoint: Path) -> None:
 def test_hashes_known_from_writing_are_taken(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     write_record(tmp_path, {"model": "m"}, {"a": "told"})
-    assert read_record(tmp_path) == {"trained_on": {"model": "m"}, "files": {"a": {"bytes": 3, "sha256": "told"}}}
+    assert read_record(tmp_path) == {"trained_on": {"model": "m"}, "files": {"a": {"bytes": 3, "xxh128": "told"}}}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"files": {}}', "\x00"])
