@@ -37,7 +37,8 @@ class Facts:
     listed: list[str] = field(default_factory=list)
     """Patterns that `inputs` are the matches of: another file that matches makes the stage out of date, too."""
     model_files: list[Path] = field(default_factory=list)
-    """The same of the models it used: weights, config, tokenizer, chat template (nemo_ext/model_files.py)."""
+    """The same of the models it used: weights, config, tokenizer, chat template (nemo_ext/model_files.py). `_DONE` lists
+    them; the manifest has the fingerprint in `models`, as a large model has hundreds and a stage thousands of tasks."""
     outputs: list[Path] = field(default_factory=list)
     """Files written; one that is changed or gone is made again."""
     rows_in: int | None = None
@@ -94,7 +95,6 @@ def write(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": round(seconds, 3),
         "inputs": inputs,
-        "model_files": model_files,
         "outputs": outputs,
         "rows_in": facts.rows_in,
         "rows_out": facts.rows_out,
@@ -176,6 +176,8 @@ def _done(folder: Path) -> dict[str, Any] | None:
     if not isinstance(done, dict) or not {"config_hash", "listed", *KINDS} <= done.keys():
         return None
     records = [done[kind] for kind in KINDS]
+    if not isinstance(done["listed"], list) or not all(isinstance(each, str) for each in done["listed"]):
+        return None
     return done if all(isinstance(each, list) and all(map(_is_record, each)) for each in records) else None
 
 

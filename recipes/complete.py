@@ -135,7 +135,7 @@ class AskedModel:
     """Its part of every completion's key: of another model, or of this one served otherwise, none is used again."""
     files: list[Path]
     content: str
-    """Of `files`, when the stage began."""
+    """Of `files`, when the stage began: 16 hex digits."""
     served: "Abilities | None" = None
     """The servers, where they had to be asked which model they have."""
 
@@ -169,9 +169,10 @@ def asked_model(cfg: ServedStage, first: Callable[[], "Request | None"], samples
     """
     from nemo_ext.file_records import fingerprint
     from nemo_ext.files import sha256_json
-    from nemo_ext.model_files import folder_of, model_files
+    from nemo_ext.model_files import folder_of, model_files, text_files
 
-    files = [] if takes_any_model(cfg) else model_files(cfg.model)
+    # of a model elsewhere, what is used here: its tokenizer counts, and its template renders tool-integrated prompts
+    files = text_files(cfg.model) if takes_any_model(cfg) else model_files(cfg.model)
     content = fingerprint(files)
     if takes_any_model(cfg):
         request = first()

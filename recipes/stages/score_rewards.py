@@ -81,7 +81,8 @@ def run(cfg: Config) -> Facts:
         outcome = complete_all(
             cfg, store, lambda: requests(asking, files), total, "solutions", served=served, may_drop=True
         )
-        mapped = map_rows(folder, files, lambda: scorer(asking, store), workers=1, rests_on=model.key)
+        rests_on = f"{model.key} {model.content}"
+        mapped = map_rows(folder, files, lambda: scorer(asking, store), workers=1, rests_on=rests_on)
     if mapped.figures.get("no_score") and not mapped.figures.get("scored"):
         raise no_scores(
             asking,

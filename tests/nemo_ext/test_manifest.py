@@ -108,6 +108,7 @@ def test_what_a_stage_read_is_looked_at_apart(done: Path) -> None:
         None, "", '{"config_ha', "[]", "null", "7", "{}", '{"config_hash": "abc"}', "\udcff",
         '{"config_hash": "abc", "inputs": [], "outputs": []}',
         '{"config_hash": "abc", "inputs": [7], "listed": [], "model_files": [], "outputs": [], "beside": []}',
+        '{"config_hash": "abc", "inputs": [], "listed": [7], "model_files": [], "outputs": [], "beside": []}',
         '{"config_hash": "abc", "inputs": {}, "listed": [], "model_files": [], "outputs": [], "beside": []}',
         '{"config_hash": "abc", "inputs": [{"path": 3}], "listed": [], "model_files": [], "outputs": [], "beside": []}',
     ],
