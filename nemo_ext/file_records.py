@@ -34,13 +34,13 @@ def stamp(path: Path) -> Stamp:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def content_hash(path: Path) -> str:
-    """sha256 of the whole file."""
+def content_hash(path: Path, just_written: bool = False) -> str:
+    """sha256 of the whole file. `just_written`: by this process, so that however new it is nobody else has changed it."""
     key, now = os.path.abspath(path), stamp(path)
     found = _known.get(key)
     if found is not None and found[0] == now:
         return found[1]
-    settled = time.time_ns() - now[2] > TICK_NS
+    settled = just_written or time.time_ns() - now[2] > TICK_NS
     digest = sha256_file(path)
     if settled and stamp(path) == now:
         _known[key] = (now, digest)
@@ -66,18 +66,23 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def describe_files(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """What manifests record of each."""
+    """What manifests record of each: `record`, and the number of rows of a .jsonl."""
     listed = list(paths)
-    return [_record(path, digest) for path, digest in zip(listed, content_hashes(listed), strict=True)]
+    return [_record(path, digest) | _rows(path) for path, digest in zip(listed, content_hashes(listed), strict=True)]
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    return _record(path, content_hash(path))
+    return describe_files([path])[0]
+
+
+def record(path: Path) -> dict[str, Any]:
+    """Of a file that this process has just written: what `difference` looks at."""
+    return _record(path, content_hash(path, just_written=True))
 
 
 def _record(path: Path, digest: str) -> dict[str, Any]:
     size, mtime, ctime, inode = stamp(path)
-    facts: dict[str, Any] = {
+    return {
         "path": str(path),
         "bytes": size,
         "mtime_ns": mtime,
@@ -85,10 +90,13 @@ def _record(path: Path, digest: str) -> dict[str, Any]:
         "inode": inode,
         "sha256": digest,
     }
-    if path.suffix == ".jsonl":
-        with path.open("rb") as handle:
-            facts["rows"] = sum(1 for line in handle if line.strip())
-    return facts
+
+
+def _rows(path: Path) -> dict[str, int]:
+    if path.suffix != ".jsonl":
+        return {}
+    with path.open("rb") as handle:
+        return {"rows": sum(1 for line in handle if line.strip())}
 
 
 def difference(recorded: dict[str, Any], path: Path | None = None) -> str | None:

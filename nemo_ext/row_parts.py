@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.file_records import describe_file, difference, stamp
+from nemo_ext.file_records import difference, record, stamp
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.manifest import Facts
 from nemo_ext.progress import Progress
@@ -124,10 +124,10 @@ class PartWriter:
             files = stack.pop_all()
         return partial(self._finish, index, files, {"kept": kept, "dropped": reasons, "counts": counts})
 
-    def _finish(self, index: int, files: ExitStack, record: Row) -> None:
+    def _finish(self, index: int, files: ExitStack, counted: Row) -> None:
         files.close()
-        record["files"] = {kind: describe_file(self._path(kind, index)) for kind in WRITTEN}
-        write_json_atomic(self._record(index), record)
+        counted["files"] = {kind: record(self._path(kind, index)) for kind in WRITTEN}
+        write_json_atomic(self._record(index), counted)
 
     def _is_whole(self, index: int) -> bool:
         """Recorded, and its files are what was recorded. A copied run folder's are, under another path."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.curation.contamination import Found, Methods, Search, found_of
-from nemo_ext.file_records import describe_file, describe_files, difference
+from nemo_ext.file_records import difference, record
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.ordered_pool import available_cores, ordered_map
 from nemo_ext.row_map import scan_rows
@@ -65,7 +65,7 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_open(self.folder / "rows.npy") as handle:
             np.save(handle, np.array(problems.rows, dtype=np.int64))
-        written = describe_files([self.folder / "rows.npy", *map(self._problems, range(count))])
+        written = [record(path) for path in (self.folder / "rows.npy", *map(self._problems, range(count)))]
         write_json_atomic(self.folder / "plan.json", {"identity": identity, "parts": count, "files": written})
 
     def search(
@@ -115,7 +115,7 @@ def _searcher(folder: Path, tests: list[Row], methods: Methods) -> Callable[[int
     def find(number: int) -> None:
         found = search(list(read_rows(parts._problems(number))))
         _write(parts._found(number), [each.as_row() for each in found])
-        write_json_atomic(parts._record(number), describe_file(parts._found(number)))
+        write_json_atomic(parts._record(number), record(parts._found(number)))
 
     return find
 

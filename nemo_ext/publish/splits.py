@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nemo_ext.curation.row_keys import has_solution
-from nemo_ext.file_records import describe_files, difference, stamp
+from nemo_ext.file_records import difference, record, stamp
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.publish import COLUMNS
 from nemo_ext.row_batches import Batch, Part, batches
@@ -79,23 +79,23 @@ def make_writer(
     def write(task: Task) -> Written:
         ranks = hashlib.sha256(task.ranks).hexdigest()
         identity = [str(task.part), *stamp(task.part.path), ranks, dict(splits), list(more), count]
-        record = folder.parent / RECORDS / f"{task.index:05d}.json"
-        if (known := _whole(record, json.loads(json.dumps(identity)))) is not None:
+        place = folder.parent / RECORDS / f"{task.index:05d}.json"
+        if (known := _whole(place, json.loads(json.dumps(identity)))) is not None:
             return Written(
                 known["kept"], *(Counter(known[name]) for name in ("dropped", "splits", "sources", "lengths"))
             )
         written = _write(task, folder, splits, count, more)
-        files = describe_files(path for name in splits for path in _paths(folder, name, task.index, count).values())
-        write_json_atomic(record, {"identity": identity, "files": files, **vars(written)})
+        files = [record(path) for name in splits for path in _paths(folder, name, task.index, count).values()]
+        write_json_atomic(place, {"identity": identity, "files": files, **vars(written)})
         return written
 
     return write
 
 
-def _whole(record: Path, identity: list[Any]) -> dict[str, Any] | None:
+def _whole(place: Path, identity: list[Any]) -> dict[str, Any] | None:
     """What is recorded of a task, if that was the same task and its files are what they were."""
     try:
-        known: dict[str, Any] = json.loads(record.read_text())
+        known: dict[str, Any] = json.loads(place.read_text())
         same = known["identity"] == identity and not any(map(difference, known["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
