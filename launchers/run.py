@@ -187,6 +187,8 @@ def launch(cfg: DictConfig, display: Display) -> int:
     executor.check(cluster, selected)
     plan.require_finished(stages, selected)
     with run_lock(run_dir):
+        for warning in plan.stale(stages, selected):
+            display.line(f"warning: {warning}", style="yellow")
         plan.write_configs(selected, cfg.redo)
         todo: list[plan.PlannedStage] = []
         for stage in selected:

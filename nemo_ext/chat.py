@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 from nemo_ext.chat_template import template_hash
 from nemo_ext.hub_folder import AnswerEnd
 from nemo_ext.model import Model, chat_template_path
+from nemo_ext.template_trial import within_limits
 
 Message = dict[str, Any]
 Messages = Sequence[Message]

@@ -10,6 +10,7 @@ import torch
 
 from nemo_ext.files import fsync_dir, write_json_atomic, write_text_atomic
 from nemo_ext.hub_folder import AnswerEnd, name_portable_class, write_answer_end
+from nemo_ext.megatron.checkpoint_files import require_whole
 from nemo_ext.megatron.hf import INDEX, SINGLE
 from nemo_ext.megatron.layout import PARTIAL, check_space
 from nemo_ext.megatron.mapping import Piece, pieces
@@ -69,7 +70,7 @@ def write_hf(
     are written once. `out_dir` appears when it is complete and is replaced if it is there. Returns `out_dir`.
 
     Raises:
-        ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or a damaged one.
+        ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or one that is not what was saved.
         OSError: the disk has not enough room; nothing has been written.
     """
     if dtype not in DTYPES:
@@ -77,6 +78,8 @@ def write_hf(
     shape = ModelShape.from_hf(hf_source)
     weights = CheckpointWeights(checkpoint_dirs, shape)
     weights.warn_of_rounded()
+    for folder in checkpoint_dirs:
+        require_whole(folder)
     partial = out_dir.with_name(out_dir.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nemo_ext import manifest
 from nemo_ext.megatron.layout import step_folder
 from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.model_files import folder_fingerprint
 from nemo_ext.progress import read_heartbeat
 from recipes import run_stage
 from tests.nemo_ext.megatron.checkpoints import cheap_values, write_model
@@ -40,7 +41,7 @@ def test_an_average_is_a_model(checkpoints: str, model: dict[str, Any], tmp_path
     keys = {"checkpoints": checkpoints, "model": {**model, "chat_template": "llama3.jinja"}, "dtype": "fp32"}
     made = ran(out, "average", steps=[100, 10], **keys)
     assert made["figures"] == {"checkpoints": 2, "precision": "main parameters in float32"}
-    assert made["models"] == {"average": manifest.model_fingerprint(out / "average")}
+    assert made["models"] == {"average": folder_fingerprint(out / "average")}
     assert [Path(entry["path"]).parent.name for entry in made["inputs"]] == ["step_0000010", "step_0000100"]
     AutoModelForCausalLM.from_pretrained(out / "average")
     assert AutoTokenizer.from_pretrained(out / "average").chat_template
