@@ -65,12 +65,13 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self.source = _source(folder, override, settings)
+        if source := self.source:  # compiled there, too: Jinja works out constant expressions as it compiles
+            name = f"{override or folder}: the chat template"
+            within_limits(lambda messages: environment.from_string(source).render(messages=messages), name)
         try:
             self.template = environment.from_string(self.source) if self.source else None
         except jinja2.TemplateError as error:
             raise ValueError(f"{override or folder}: the chat template is not valid Jinja: {error}") from error
-        if self.template is not None:
-            within_limits(self.render, f"{override or folder}: the chat template")
 
     @classmethod
     def of(cls, model: Model) -> "ChatTemplate":
