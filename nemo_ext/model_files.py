@@ -4,22 +4,19 @@ Names say nothing: a training made anew writes other weights into the same folde
 read once by each task that serves or trains it, beside the server that loads it.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from nemo_ext.file_records import fingerprint
+from nemo_ext.hub_folder import CONFIG, GENERATION_CONFIG, weight_map
 from nemo_ext.model import Model, chat_template_path
 
-CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 WEIGHTS = ("*.safetensors", "*.index.json", "pytorch_model*.bin", "consolidated*", "*.gguf", "*.engine")
 TEXT = (
     "tokenizer*", "special_tokens_map*", "added_tokens*", "vocab*", "merges*", "chat_template*", "*.jinja", "*.model",
     "*.tiktoken",
 )  # fmt: skip
 """Names of what turns messages into tokens."""
-GENERATION = "generation_config.json"
-"""Where servers take end tokens and defaults of sampling from."""
 
 
 def folder_of(model: Model) -> Path | None:
@@ -34,11 +31,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: the index of the weights names a file outside the folder, which nothing would vouch for.
     """
-    index = folder / INDEX
-    if index.is_file():
-        for name in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-            if Path(name).name != name:
-                raise ValueError(f"{index} names {name!r}: weights lie in the model's own folder. Copy the file there")
+    weight_map(folder)
     return _matching(folder, (CONFIG, *WEIGHTS))
 
 
@@ -52,7 +45,7 @@ def text_files(model: Model) -> list[Path]:
 def companion_files(model: Model) -> list[Path]:
     """All but the weights: what an exported model takes over."""
     folder = folder_of(model)
-    return [*text_files(model), *([] if folder is None else _matching(folder, (GENERATION,)))]
+    return [*text_files(model), *([] if folder is None else _matching(folder, (GENERATION_CONFIG,)))]
 
 
 def model_files(model: Model) -> list[Path]:

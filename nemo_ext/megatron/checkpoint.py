@@ -38,7 +38,12 @@ from nemo_ext.megatron.shape import ModelShape
 from nemo_ext.megatron.specs import unwrap
 
 logger = logging.getLogger(__name__)
-ORIGINS = {"model": "start model", "train": "training set", "validation": "validation set"}
+ORIGINS = {
+    "model": "start model",
+    "train": "training set",
+    "validation": "validation set",
+    "chat_template": "chat template",
+}
 
 
 @dataclass

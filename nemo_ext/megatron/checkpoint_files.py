@@ -13,7 +13,7 @@ exported; a training does not go on from it, as nothing says what it was trained
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,18 @@ def write_record(folder: Path, trained_on: Mapping[str, str], known: Mapping[str
         for name in names
     }
     write_json_atomic(folder / RECORD, {"trained_on": dict(trained_on), "files": files})
+
+
+def require_template(folders: Iterable[Path], template_hash: str) -> None:
+    """Raises ValueError for a checkpoint that was trained with another chat template than the exported model is to have:
+    it would be asked in another form than it learned, and stop at another token."""
+    for folder in folders:
+        trained = read_record(folder)["trained_on"].get("chat_template", template_hash)
+        if trained != template_hash:
+            raise ValueError(
+                f"{folder} was trained with the chat template {trained}, and model.chat_template (or the model's own) is "
+                f"{template_hash}: give the stage the model settings that prepare_sft had"
+            )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

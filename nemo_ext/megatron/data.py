@@ -24,6 +24,8 @@ from nemo_ext.file_records import fingerprint
 from nemo_ext.files import atomic_open, write_json_atomic
 
 DATA = "data.json"
+CHAT_TEMPLATE = "chat_template_hash"
+"""Its key for the template that the samples were rendered with."""
 SAMPLES = ("tokens.bin", "loss_mask.bin", "offsets.npy")
 SCANNED = 1 << 24  # tokens at a time
 

@@ -24,7 +24,7 @@ from megatron.core.distributed import DistributedDataParallel
 
 from nemo_ext.megatron.batches import Batches
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
-from nemo_ext.megatron.data import PackedData
+from nemo_ext.megatron.data import CHAT_TEMPLATE, PackedData
 from nemo_ext.megatron.guard import Guard, badness
 from nemo_ext.megatron.hf import RandomSource, SafetensorsSource, load_weights, local_folder
 from nemo_ext.megatron.mcore import update_if
@@ -86,10 +86,12 @@ def train(
 def trained_on(
     settings: TrainSettings, hf_folder: Path, data: PackedData, validation: PackedData | None
 ) -> dict[str, str]:
-    """What a training rests on besides its settings, by content: {"model", "train"} and, of one that has it,
-    "validation". Reads all of it."""
+    """What a training rests on besides its settings, by content: {"model", "train"} and, of one that has them,
+    "validation" and "chat_template". Reads all of it."""
     weights = weight_files(hf_folder) if settings.init == "hf" else [hf_folder / "config.json"]
     found = {"model": fingerprint(weights), "train": data.fingerprint()}
+    template = data.facts.get(CHAT_TEMPLATE)
+    found |= {"chat_template": template} if template else {}
     return found | ({"validation": validation.fingerprint()} if validation else {})
 
 

@@ -31,13 +31,15 @@ class Config(Stage):
 def run(cfg: Config) -> Facts:
     from nemo_ext.chat import ChatTokenizer
     from nemo_ext.megatron.average import average_to_hf
-    from nemo_ext.megatron.checkpoint_files import RECORD
+    from nemo_ext.megatron.checkpoint_files import RECORD, require_template
     from nemo_ext.megatron.hf import local_folder
     from nemo_ext.megatron.layout import select_steps
     from nemo_ext.model_files import companion_files, folder_fingerprint
 
     out = Path(cfg.output_dir)
     sources = select_steps(Path(cfg.checkpoints) / "checkpoints", sorted(cfg.steps))
+    tokenizer = ChatTokenizer(cfg.model)
+    require_template(sources, tokenizer.template_hash)
     progress = Progress(out, "MB")
     source = local_folder(cfg.model.hf_path)
     folder = average_to_hf(
@@ -46,7 +48,7 @@ def run(cfg: Config) -> Facts:
         out / "average",
         cfg.dtype,
         chat_template_path(cfg.model),
-        ChatTokenizer(cfg.model).answer_end,
+        tokenizer.answer_end,
         on_bytes=lambda done, total: progress.update(done // 10**6, total // 10**6),
     )
     return Facts(

@@ -37,7 +37,7 @@ class Config(Stage):
 def run(cfg: Config) -> Facts:
     from nemo_ext.chat import ChatTokenizer
     from nemo_ext.evaluation.model_names import checkpoint_name
-    from nemo_ext.megatron.checkpoint_files import RECORD
+    from nemo_ext.megatron.checkpoint_files import RECORD, require_template
     from nemo_ext.megatron.export import export_hf
     from nemo_ext.megatron.hf import local_folder
     from nemo_ext.megatron.layout import complete_steps, step_folder
@@ -50,11 +50,12 @@ def run(cfg: Config) -> Facts:
         raise ValueError(f"stages.{cfg.name}: {root} has no finished checkpoint")
     sources = {checkpoint_name(number): step_folder(root, step) for number, step in enumerate(steps, start=1)}
     hf_source, template = local_folder(cfg.model.hf_path), chat_template_path(cfg.model)
-    answer_end = ChatTokenizer(cfg.model).answer_end
+    tokenizer = ChatTokenizer(cfg.model)
+    require_template(sources.values(), tokenizer.template_hash)
     progress = Progress(out, "MB")
     for number, (name, source) in enumerate(sources.items()):
         on_bytes = _reporter(progress, name, number, len(sources))
-        export_hf(source, hf_source, out / name, cfg.dtype, template, answer_end, on_bytes=on_bytes)
+        export_hf(source, hf_source, out / name, cfg.dtype, template, tokenizer.answer_end, on_bytes=on_bytes)
     return Facts(
         inputs=[source / RECORD for source in sources.values()],
         inputs_came_meanwhile=True,  # with wait_minutes; a checkpoint's record is never written over

@@ -171,12 +171,12 @@ class SampleWriter:
 
     def write(self) -> None:
         from nemo_ext.files import write_text_atomic
-        from nemo_ext.megatron.data import PackedDataWriter
+        from nemo_ext.megatron.data import CHAT_TEMPLATE, PackedDataWriter
         from nemo_ext.megatron.mask_audit import audit
         from nemo_ext.progress import Progress
 
         progress = Progress(self.folder, "rows")
-        facts = {"chat_template_hash": self.tokenizer.template_hash, "model": self.cfg.model.name}
+        facts = {CHAT_TEMPLATE: self.tokenizer.template_hash, "model": self.cfg.model.name}
         names = ["train", "validation"] if self.cfg.validation_fraction else ["train"]
         if (self.folder / "validation").is_dir():  # of an earlier run, which may have held some out
             shutil.rmtree(self.folder / "validation")
