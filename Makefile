@@ -1,5 +1,6 @@
 # make quickstart   install, then the whole pipeline at tiny scale
 # make test         the whole suite          make check   format, lint, types, structure
+# make test-bare    the part that uses optional tools, without them
 # make soak         what the suite shows, again and longer
 # make bench [ONLY=name]   what is in tests/bench, appended to bench.jsonl
 PYTHON ?= python3.11
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 ONLY ?=
 CHECKED ?= # what make check has run just before, as in CI
 
-.PHONY: install quickstart test test-long test-launchers test-short soak check format bench clean
+.PHONY: install quickstart test test-long test-launchers test-short test-bare soak check format bench clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +37,12 @@ test-launchers: install
 
 test-short: install
 	$(BIN)/python -m pytest tests $(foreach folder,$(LONG) $(LAUNCHERS) $(CHECKED),--ignore=$(folder))
+
+# what needs bubblewrap, Chromium, Slurm, ssh or shellcheck, as where there are none
+BARE := tests/nemo_ext/sandbox tests/nemo_ext/explorer tests/containers tests/slurm tests/launchers/test_sbatch_bash.py tests/launchers/test_submit_host.py
+
+test-bare: install
+	$(BIN)/python -m tests.bare_path $(BARE)
 
 soak: install
 	$(BIN)/python -m pytest -m soak tests
