@@ -8,7 +8,6 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from nemo_ext.sandbox import memory
 from nemo_ext.sandbox.config import SandboxConfig
 from nemo_ext.sandbox.forks import ForkServer
 from nemo_ext.sandbox.session import DIED, OUTPUT_LIMIT, TIMEOUT, Result, Session
@@ -43,6 +42,8 @@ class Sessions:
         """Blocks so far by how they ended."""
         self.alive = 0
         self.running: set[Session] = set()
+        self._going: set[Session] = set()
+        """Those that had not stopped yet, without a block, when they were last looked at."""
         self._entries: dict[str, _Entry] = {}
         self._slots = asyncio.Semaphore(self.parallel)
 
@@ -131,25 +132,47 @@ class Sessions:
         return "\n".join(line for line in (LOST_TEXT if state == LOST else "", text) if line)
 
     async def watch(self) -> None:
-        """Forever: end blocks whose processes hold too much memory, and sessions that nobody uses."""
+        """Forever: end sessions whose processes hold too much memory or run on without a block, and those nobody uses."""
         pause = WATCH_S
         while True:
             await asyncio.sleep(pause)
             started = time.perf_counter()
-            self._check_memory()
+            self._check_processes()
             self._expire()
             pause = max(WATCH_S, (time.perf_counter() - started) / MAX_WATCH_SHARE)
 
-    def _check_memory(self) -> None:
-        running = {session.pid: session for session in self.running}
-        if running:
-            for pid in memory.over(running, self.config.memory_mb << 20):
-                running[pid].exceeded_memory()
+    def _check_processes(self) -> None:
+        processes = self.forks.processes
+        sessions = {session.pid: session for session in self.forks.sessions.values()}
+        if not sessions or processes is None:
+            return
+        with suppress(OSError):  # the fork server has ended; who needs it next starts another
+            children = processes.children()
+            for pid in processes.over(sessions, self.config.memory_mb << 20, children):
+                self._end_for_memory(sessions[pid])
+            idle = [session for session in sessions.values() if session.processes and session not in self.running]
+            going = {session for session in idle if not processes.stopped(session.pid)}
+            for session in idle:
+                if children.get(session.pid) or session in going & self._going:
+                    log.warning("a session went on after its block had ended; ending it")
+                    session.kill()
+            self._going = going
+
+    def _end_for_memory(self, session: Session) -> None:
+        if session in self.running:
+            session.exceeded_memory()
+        else:
+            log.warning("a session holds more than %d MB without a block; ending it", self.config.memory_mb)
+            session.kill()
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self.config.idle_s
         for name, entry in list(self._entries.items()):
-            if entry.last_used < oldest and not entry.lock.locked():
+            if entry.lock.locked():
+                continue
+            if entry.session is not None and not entry.session.alive:
+                self._end(entry)
+            if entry.last_used < oldest:
                 log.info("session %s was idle for %g s; ending it", name, self.config.idle_s)
                 if entry.session is None:
                     del self._entries[name]
