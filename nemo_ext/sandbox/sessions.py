@@ -73,8 +73,12 @@ class Sessions:
         await self._start(entry)
         if not history:
             return LOST if entry.was_lost else NEW
+        left_s = self.config.max_timeout_s  # for all of them: a request holds its place no longer than two blocks may
         for code in history:
-            if (await self._run(entry, code, timeout_s)).lost:
+            result = await self._run(entry, code, min(timeout_s, left_s))
+            left_s -= result.seconds
+            if result.lost or left_s <= 0:
+                self._end(entry)
                 await self._start(entry)
                 return LOST
         return RESTORED

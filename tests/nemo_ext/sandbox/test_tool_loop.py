@@ -215,7 +215,7 @@ def test_what_a_tool_loop_cannot_do_is_refused(any_sandbox: Service) -> None:
     with pytest.raises(ValueError, match="one sample per request"):
         trace(any_sandbox, ScriptedModel([]), replace(request(), more_keys=("other",)))
     with pytest.raises(ValueError, match="no sandbox"):
-        ToolLoop([], ToolLoopConfig())
+        ToolLoop([], ToolLoopConfig(), "")
 
 
 def test_sessions_end_with_their_traces(start: Callable[..., Service]) -> None:
@@ -223,7 +223,7 @@ def test_sessions_end_with_their_traces(start: Callable[..., Service]) -> None:
     script = ["<llm-code>\n1\n</llm-code>", "."]
 
     async def run() -> None:
-        async with ToolLoop([service.url], ToolLoopConfig()) as loop:
+        async with ToolLoop([service.url], ToolLoopConfig(), service.token) as loop:
             await asyncio.gather(*(loop(request(), ScriptedModel(script)) for _ in range(20)))
 
     asyncio.run(run())
@@ -237,7 +237,7 @@ def test_a_cancelled_trace_leaves_no_processes(start: Callable[..., Service]) ->
     idle = len(service.descendants)
 
     async def run(model: Send, until: Callable[[], object]) -> None:
-        async with ToolLoop([service.url], ToolLoopConfig()) as loop:
+        async with ToolLoop([service.url], ToolLoopConfig(), service.token) as loop:
             task = asyncio.create_task(loop(request(), model))
             while not until():
                 await asyncio.sleep(0.02)
@@ -282,7 +282,7 @@ def test_a_trace_moves_to_another_sandbox(start: Callable[..., Service], any_san
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
 
     async def run() -> list[Completion]:
-        async with ToolLoop([nobody, any_sandbox.url], ToolLoopConfig(patience_s=20)) as loop:
+        async with ToolLoop([nobody, any_sandbox.url], ToolLoopConfig(patience_s=20), any_sandbox.token) as loop:
             models = [ScriptedModel(["<llm-code>\n6 * 7\n</llm-code>", "."]) for _ in range(6)]
             return await asyncio.gather(*(loop(request(), model) for model in models))
 
@@ -293,7 +293,7 @@ def test_a_full_sandbox_is_waited_for(start: Callable[..., Service]) -> None:
     service = start(max_sessions=2)
 
     async def run() -> list[Completion]:
-        async with ToolLoop([service.url], ToolLoopConfig()) as loop:
+        async with ToolLoop([service.url], ToolLoopConfig(), service.token) as loop:
             models = [ScriptedModel(["<llm-code>\n6 * 7\n</llm-code>", "."]) for _ in range(8)]
             return await asyncio.gather(*(loop(request(), model) for model in models))
 
@@ -302,7 +302,8 @@ def test_a_full_sandbox_is_waited_for(start: Callable[..., Service]) -> None:
 
 def test_no_sandbox_stops_the_run_with_a_reason(any_sandbox: Service) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = Service(any_sandbox.process, f"http://127.0.0.1:{closed.getsockname()[1]}", any_sandbox.log)
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        nobody = Service(any_sandbox.process, url, any_sandbox.log, any_sandbox.token)
     with pytest.raises(SandboxDown, match=r"has not run a block for 0.3 s: ClientConnectorError.*Look at its log"):
         trace(nobody, ScriptedModel(["<llm-code>\n1\n</llm-code>"]), patience_s=0.3)
 
