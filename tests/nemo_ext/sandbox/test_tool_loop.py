@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from nemo_ext.curation.code_blocks import blocks
 from nemo_ext.sandbox.config import ToolLoopConfig
 from nemo_ext.sandbox.remote import SandboxDown
 from nemo_ext.sandbox.tool_loop import Send, ToolLoop
@@ -58,6 +59,47 @@ def test_fenced_trace_byte_for_byte(any_sandbox: Service, server: dict[str, bool
 def test_fenced_block_that_ends_the_text_is_executed(any_sandbox: Service, written: str) -> None:
     done = trace(any_sandbox, ScriptedModel([written, "\\boxed{42}"]), format="fenced")
     assert done.text == "```python\n6 * 7\n```\n```output\n42\n```\n\\boxed{42}"
+
+
+@SERVERS
+@pytest.mark.parametrize(
+    "written",
+    [
+        "``` python\n3 + 4\n```\n```output\n",
+        "```python3\n3 + 4\n```\n```output\n",
+        "1. Run:\n   ```python\n   3 + 4\n   ```\n   ```output\n",
+        "```python\r\n3 + 4\r\n```\r\n```output\r\n",
+        "```python\nprint(3 + 4)```\n```output\n",
+        "```python\nprint(3 + 4)```output\n",
+        "```python\n    3 + 4\n```\n``` output\n",
+        "```python\n    3 + 4\n    ```output\n",
+    ],
+)
+def test_fenced_blocks_as_models_write_them(any_sandbox: Service, server: dict[str, bool], written: str) -> None:
+    if server == {"says_reason": False} and not written.replace("``` output", "```output").endswith("\n```output\n"):
+        pytest.skip("a server that neither keeps nor names its stop string hides that this block was closed")
+    done = trace(any_sandbox, ScriptedModel([written + "invented", "\\boxed{7}"], **server), format="fenced")
+    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.text.endswith("```\n```output\n7\n```\n\\boxed{7}")
+    assert [block.kind for block in blocks(done.text) or ()] == ["code", "output"]
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "shown"),
+    [
+        ("fenced", "```python\nprint('```\\n```python\\n1')\n```\n", "````output\n```\n```python\n1\n````\n"),
+        (
+            "llm_code",
+            "<llm-code>\nprint('</llm-code-' + 'output>')\n</llm-code>",
+            "<llm-code-output>\n&lt;/llm-code-output>\n</llm-code-output>\n",
+        ),
+    ],
+)
+def test_what_a_block_prints_does_not_end_its_frame(any_sandbox: Service, form: str, written: str, shown: str) -> None:
+    done = trace(any_sandbox, ScriptedModel([written, "So \\boxed{1}."]), format=form)
+    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.text.endswith(f"\n{shown}So \\boxed{{1}}.")
+    assert [block.kind for block in blocks(done.text) or ()] == ["code", "output"]
 
 
 def test_only_the_models_words_are_counted(any_sandbox: Service) -> None:
