@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from nemo_ext.sandbox.sessions import Full, Sessions
 MAX_BODY_BYTES = 4 << 20
 MAX_NAME_CHARS = 200
 JSON = "application/json"
+LOOK_AFTER_S = 0.5
 
 
 Outcome = tuple[Result, str, str]
@@ -129,23 +129,29 @@ class Api:
 
 async def _while_connected(request: Request, call: Coroutine[Any, Any, Outcome]) -> Outcome | None:
     """What `call` returns; None where the client left before that, which cancels it: its session is gone then."""
-    task, left = asyncio.create_task(call), asyncio.create_task(_left(request))
+    caller = asyncio.current_task()
+    assert caller is not None, "called from a request"
+    leaving: list[asyncio.Task[None]] = []  # begun late: most blocks are done before anybody could leave
+    timer = asyncio.get_running_loop().call_later(
+        LOOK_AFTER_S, lambda: leaving.append(asyncio.create_task(_left(request, caller)))
+    )
     try:
-        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
+        return await call
+    except asyncio.CancelledError:
+        if not (leaving and leaving[0].done()):  # it is the service that stops
+            raise
+        caller.uncancel()
+        return None
     finally:
-        for one in (task, left):
-            one.cancel()
-        with suppress(asyncio.CancelledError):
-            await left
-        if not task.done():
-            with suppress(asyncio.CancelledError, Full, OSError):
-                await task
+        timer.cancel()
+        for task in leaving:
+            task.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _left(request: Request, caller: "asyncio.Task[Any]") -> None:
     while (await request.receive())["type"] != "http.disconnect":
         continue
+    caller.cancel()
 
 
 async def _read(request: Request) -> bytes | None:

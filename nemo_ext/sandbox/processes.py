@@ -53,7 +53,8 @@ class Processes:
         return any(self._descends(int(name), root) for name in unknown)
 
     def one_thread(self, root: int) -> bool:
-        return self._stat(f"{root}/stat")[NUM_THREADS] == b"1"
+        """By the links of its folder of threads: itself, its parent, one each."""
+        return os.stat(f"{root}/task", dir_fd=self._proc).st_nlink == 3
 
     def stopped(self, root: int) -> bool:
         """Whether none of its threads can run before a signal lets it go on."""

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 NEW, KEPT, RESTORED, LOST = "new", "kept", "restored", "lost"
 LOST_TEXT = "The Python session was restarted: names from earlier blocks are gone."
 WATCH_S = 0.1
+IDLE_EVERY = 10  # looks, until one also at what sessions without a block hold and whether they have stopped
 MAX_WATCH_SHARE = 0.1  # of one core, for looking at memory
 
 
@@ -42,6 +44,7 @@ class Sessions:
         """Blocks so far by how they ended."""
         self.alive = 0
         self.running: set[Session] = set()
+        self._looks = 0
         self._going: set[Session] = set()
         """Those that had not stopped yet, without a block, when they were last looked at."""
         self._entries: dict[str, _Entry] = {}
@@ -152,15 +155,22 @@ class Sessions:
             return
         with suppress(OSError):  # the fork server has ended; who needs it next starts another
             children = processes.children()
-            for pid in processes.over(sessions, self.config.memory_mb << 20, children):
+            self._looks += 1
+            thorough = self._looks % IDLE_EVERY == 0
+            watched = [pid for pid, session in sessions.items() if thorough or session in self.running]
+            for pid in processes.over(watched, self.config.memory_mb << 20, children):
                 self._end_for_memory(sessions[pid])
             idle = [session for session in sessions.values() if session.processes and session not in self.running]
-            going = {session for session in idle if not processes.stopped(session.pid)}
-            for session in idle:
-                if children.get(session.pid) or session in going & self._going:
-                    log.warning("a session went on after its block had ended; ending it")
-                    session.kill()
-            self._going = going
+            self._end_going([session for session in idle if children.get(session.pid)])
+            if thorough:
+                going = {session for session in idle if not processes.stopped(session.pid)}
+                self._end_going(going & self._going)
+                self._going = going
+
+    def _end_going(self, sessions: Iterable[Session]) -> None:
+        for session in sessions:
+            log.warning("a session went on after its block had ended; ending it")
+            session.kill()
 
     def _end_for_memory(self, session: Session) -> None:
         if session in self.running:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 import uuid
 
@@ -43,9 +44,15 @@ def test_a_forged_reply_sets_no_process_free(sandbox: Service, block: str) -> No
     assert sandbox.execute("6 * 7", session)["output"] == "42\n"
 
 
-def test_a_second_reply_does_not_end_the_next_block(sandbox: Service) -> None:
-    reply = sandbox.execute(f"import os\nn = {FORGED}\nn = {FORGED}")
-    assert (reply["class"], reply["lost"]) == ("died", True)
+def test_a_second_reply_that_waits_is_seen() -> None:
+    """It would end the next block before that has begun."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    session = Session(ours, -1, 1, None, {})
+    with ours, theirs:
+        assert session._silent()
+        theirs.send(b'{"class": "ok"}')
+        assert not session._silent()
 
 
 def test_a_reply_that_breaks_the_parser_ends_the_session(sandbox: Service) -> None:
