@@ -1,7 +1,9 @@
 # The service that runs the Python that models write, on a machine of its own and nothing else on it.
 #   python containers/build.py sandbox        which takes BASE from images.yaml
-#   docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined --volume <run>:<run> <image> \
-#     <run>/answers/config.yaml --address-file <run>/answers/sandbox.json
+#   docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined --volume <run>:<run> \
+#     --env SANDBOX_TOKEN <image> <run>/answers/config.yaml --address-file <run>/answers/sandbox.json \
+#     --token-env SANDBOX_TOKEN
+# whose clients have stages.<name>.sandbox_urls and sandbox_token_env=SANDBOX_TOKEN
 ARG BASE
 FROM ${BASE}
 SHELL ["/bin/bash", "-o", "errexit", "-o", "nounset", "-o", "pipefail", "-c"]

@@ -20,6 +20,9 @@ from nemo_ext.files import write_text_atomic
 from recipes.run_stage import config_hash
 from recipes.stage import Process, Resources, deciding, main_process
 
+UNFINISHED = ("parts", "completions.jsonl", "checkpoints", "candidates")
+"""What stages go on from after a kill."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -208,17 +211,29 @@ def require_finished(stages: list[PlannedStage], selected: list[PlannedStage]) -
     by_name = {stage.name: stage for stage in stages}
     for stage in selected:
         for other in stage.after:
-            if other not in chosen and not all(
-                (task.folder / manifest.DONE).is_file() for task in by_name[other].tasks
-            ):
+            if other not in chosen and not all(manifest.finished_config(task.folder) for task in by_name[other].tasks):
                 raise ValueError(f"stage {stage.name} needs {other}, which is left out and has not finished")
+
+
+def stale(stages: list[PlannedStage], selected: list[PlannedStage]) -> list[str]:
+    """Stages that are left out and needed, and rest on files that have changed since they ran: what is made now will rest
+    on what they were."""
+    chosen, by_name = {stage.name for stage in selected}, {stage.name: stage for stage in stages}
+    needed = dict.fromkeys(other for stage in selected for other in stage.after if other not in chosen)
+    reasons = {name: _inputs_changed(by_name[name]) for name in needed}
+    return [f"{name} is left out and out of date: {reason}" for name, reason in reasons.items() if reason]
+
+
+def _inputs_changed(stage: PlannedStage) -> str | None:
+    return next((reason for task in stage.tasks if (reason := manifest.inputs_changed(task.folder))), None)
 
 
 def write_configs(stages: list[PlannedStage], redo: bool) -> None:
     """Write each task's config.yaml, the one file the job reads.
 
     Raises:
-        ValueError: the folder holds another config: names the differing keys and the ways on.
+        ValueError: the folder holds results of another config, or of nobody knows which: names the differing keys and the
+            ways on.
     """
     texts = [list(_configs(stage)) for stage in stages]
     for stage, configs in zip(stages, texts, strict=True):
@@ -228,12 +243,15 @@ def write_configs(stages: list[PlannedStage], redo: bool) -> None:
             if differing := _differences(task, text):
                 shown = "; ".join(differing[:8]) + (f"; and {len(differing) - 8} more" if len(differing) > 8 else "")
                 _refuse(task.folder, f"was made with another config: {shown}")
+            if not _is_whole(task, text) and _has_results(task):
+                _refuse(task.folder, "has results and no config.yaml, or a part of it, that says of what")
         if strangers := _other_tasks(stage):
             _refuse(stage.folder, f"has results of other tasks: {', '.join(strangers)}")
     for stage, configs in zip(stages, texts, strict=True):
         for task, text in zip(stage.tasks, configs, strict=True):
             # the next launch makes it again, and there may be thousands: not worth a wait for the disk each
-            write_text_atomic(task.config_path, text, durable=False)
+            if not task.config_path.is_file() or task.config_path.read_text() != text:
+                write_text_atomic(task.config_path, text, durable=False)
 
 
 def _configs(stage: PlannedStage) -> Iterator[str]:
@@ -273,8 +291,7 @@ def _set_aside(folder: Path) -> None:
 
 def _differences(task: Task, text: str) -> list[str]:
     """`key: old -> new` of every leaf that decides the result and differs from the config on disk."""
-    # a machine that lost its power may have left the beginning of it
-    if not task.config_path.is_file() or text.startswith(task.config_path.read_text()):
+    if not _is_whole(task, text):
         return []
     on_disk = OmegaConf.to_container(OmegaConf.load(task.config_path))
     assert isinstance(on_disk, dict), "a stage's config is a mapping"
@@ -283,6 +300,21 @@ def _differences(task: Task, text: str) -> list[str]:
     return [
         f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in keys if old.get(key) != new.get(key)
     ]
+
+
+def _is_whole(task: Task, text: str) -> bool:
+    """Whether there is a config.yaml; a machine that lost its power may have left the beginning of `text`."""
+    if not task.config_path.is_file():
+        return False
+    found = task.config_path.read_text()
+    return found == text or not text.startswith(found)
+
+
+def _has_results(task: Task) -> bool:
+    """What a run would take up, or take for its own; not so where _DONE says that it was made with this very config."""
+    if manifest.finished_config(task.folder) == task.config_hash:
+        return False
+    return any((task.folder / name).exists() for name in (manifest.DONE, *UNFINISHED))
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import overrides, plan, plugins, preflight, resolvers
+from launchers import overrides, plan, plugins, preflight, resolvers, user_config
 from launchers.display import Display
 from launchers.estimates import estimate
 from launchers.following import launcher_record
@@ -187,6 +187,8 @@ def launch(cfg: DictConfig, display: Display) -> int:
     executor.check(cluster, selected)
     plan.require_finished(stages, selected)
     with run_lock(run_dir):
+        for warning in plan.stale(stages, selected):
+            display.line(f"warning: {warning}", style="yellow")
         plan.write_configs(selected, cfg.redo)
         todo: list[plan.PlannedStage] = []
         for stage in selected:
@@ -215,6 +217,15 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def look_around() -> None:
+    """Raises ValueError for what Hydra would answer with a traceback, or not at all."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ValueError("the folder this shell is in no longer exists: cd to another one") from None
+    user_config.check(resolvers.CONF / "user")
+
+
 def main() -> int:
     plugins.register()
     resolvers.register()
@@ -223,9 +234,9 @@ def main() -> int:
         print(list_recipes())
         return 0 if len(sys.argv) == 1 else 2
     try:
-        os.getcwd()
-    except FileNotFoundError:
-        print("error: the folder this shell is in no longer exists: cd to another one", file=sys.stderr)
+        look_around()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     sys.argv[1:] = overrides.prepare(sys.argv[1:])
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 from nemo_ext.chat_template import template_hash
 from nemo_ext.hub_folder import AnswerEnd
 from nemo_ext.model import Model, chat_template_path
+from nemo_ext.template_trial import within_limits
 
 Message = dict[str, Any]
 Messages = Sequence[Message]
@@ -41,6 +42,8 @@ class ChatTokenizer:
         if template is not None:
             self.tokenizer.chat_template = template.read_text()
         self.name, self.hf_path = model.name, model.hf_path
+        if self.tokenizer.chat_template:
+            within_limits(self._render, f"model {self.name}: its chat template")
 
     def require_template(self) -> None:
         """Raises ValueError when there is none, as with most base models' tokenizers."""

@@ -18,6 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nemo_ext.model import Model, chat_template_path
+from nemo_ext.template_trial import within_limits
 
 FILES = ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -47,7 +48,7 @@ class ChatTemplate:
     override: a template file to use instead.
 
     Raises:
-        ValueError: a file that is not JSON, or a template with a syntax error.
+        ValueError: a file that is not JSON, or a template with a syntax error, or one that takes too much time or memory.
     """
 
     def __init__(self, folder: Path, override: Path | None) -> None:
@@ -64,6 +65,9 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self.source = _source(folder, override, settings)
+        if source := self.source:  # compiled there, too: Jinja works out constant expressions as it compiles
+            name = f"{override or folder}: the chat template"
+            within_limits(lambda messages: environment.from_string(source).render(messages=messages), name)
         try:
             self.template = environment.from_string(self.source) if self.source else None
         except jinja2.TemplateError as error:

@@ -54,6 +54,12 @@ def write_json_atomic(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def disk_time_ns(folder: Path) -> int:
+    """What time it is by the clock that files in `folder` get their dates from, which may be another machine's."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock.", suffix=".tmp") as file:
+        return os.fstat(file.fileno()).st_mtime_ns
+
+
 def sha256_file(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

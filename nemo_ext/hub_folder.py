@@ -18,8 +18,8 @@ CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
 PORTABLE_CLASS = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 """transformers 5's name for a plain tokenizer.json -> the one that transformers 4 and 5 both know."""
-
-
+DEFAULT_THETA = 10000.0
+"""Of rotary embeddings, where config.json names none."""
 ROPE_NUMBERS: dict[str, tuple[str, ...]] = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
@@ -66,6 +66,22 @@ def name_portable_class(folder: Path) -> None:
     name = content.get("tokenizer_class")
     if name in PORTABLE_CLASS:
         write_json_atomic(folder / TOKENIZER_CONFIG, content | {"tokenizer_class": PORTABLE_CLASS[name]})
+
+
+def portable_config(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """config.json's content with this dtype of the weights, in the spelling that transformers 4 and 5 both read.
+
+    5's own (`rope_parameters`, `dtype`) means nothing to 4, which then rotates by its default of theta 10,000 and says
+    nothing; 4's (`rope_theta`, `rope_scaling`, `torch_dtype`) is read by both.
+    """
+    kept = {name: value for name, value in config.items() if name not in ("dtype", "rope_parameters")}
+    rope = config.get("rope_parameters")
+    if rope:
+        scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+        kept["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", DEFAULT_THETA))
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        kept["rope_scaling"] = None if kind == "default" else scaling
+    return kept | {"torch_dtype": dtype}
 
 
 def weight_map(folder: Path) -> dict[str, str] | None:

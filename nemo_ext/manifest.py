@@ -1,12 +1,13 @@
 """manifest.json and _DONE: what a stage read, made and dropped, with what, and that it is whole.
 
-_DONE is written last. It holds the hash of the stage's config and of every input and output file, so that a rerun can
-tell a finished stage from one whose config or inputs have changed since.
+_DONE is written last. It holds the hash of the stage's config and of every file it read or wrote, models included, so that
+a rerun can tell a finished stage from one whose config or files have changed since. recipes/LINEAGE.md draws the graph.
 """
 
-import hashlib
+import glob
 import json
 import os
+import re
 import subprocess
 import time
 from collections import Counter
@@ -14,11 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.files import sha256_file, write_json_atomic
-from nemo_ext.rows import describe_file
+from nemo_ext.file_records import TICK_NS, describe_files, difference
+from nemo_ext.files import write_json_atomic
 
 MANIFEST, DONE = "manifest.json", "_DONE"
-FINGERPRINT_BYTES = 1 << 20
+OUTPUT_FILES, DROPPED_FILES = "output*.jsonl", "dropped*.jsonl"  # where a stage's rows lie
+SET_ASIDE = re.compile(r"\.old\d+(/|$)")
+"""In the path of results that redo=true has set aside."""
+KINDS = {"inputs": "input", "model_files": "model file", "outputs": "output", "beside": "file"}
+"""Of the files that _DONE records. `beside`: the manifest and the dropped rows, which no stage reads."""
 
 
 @dataclass(kw_only=True)
@@ -27,7 +32,15 @@ class Facts:
 
     inputs: list[Path] = field(default_factory=list)
     """Files read. A later change of their content makes the stage out of date."""
+    inputs_came_meanwhile: bool = False
+    """They were fetched, or waited for, while it ran; of other stages, an input written meanwhile was changed."""
+    listed: list[str] = field(default_factory=list)
+    """Patterns that `inputs` are the matches of: another file that matches makes the stage out of date, too."""
+    model_files: list[Path] = field(default_factory=list)
+    """The same of the models it used: weights, config, tokenizer, chat template (nemo_ext/model_files.py). `_DONE` lists
+    them; the manifest has the fingerprint in `models`, as a large model has hundreds and a stage thousands of tasks."""
     outputs: list[Path] = field(default_factory=list)
+    """Files written; one that is changed or gone is made again."""
     rows_in: int | None = None
     rows_out: int | None = None
     dropped: Counter[str] = field(default_factory=Counter)
@@ -52,18 +65,27 @@ def write(
     facts: Facts,
     seconds: float,
     image: dict[str, Any] | None = None,
+    began_ns: int | None = None,
 ) -> None:
-    """Write manifest.json, then _DONE. `image`: what nemo_ext/image_versions.py says of the container; empty outside of one.
+    """Write manifest.json, then _DONE.
+
+    Args:
+        image: what nemo_ext/image_versions.py says of the container; empty outside of one.
+        began_ns: when the stage began, by the clock of its folder's disk.
 
     Raises:
         AssertionError: rows in are not rows out plus rows dropped; a stage lost or invented some.
+        ValueError: its files do not hold the rows that were counted, or an input was changed while it ran.
     """
     if facts.rows_in is not None and facts.rows_out is not None:
         dropped = sum(facts.dropped.values())
         assert facts.rows_in == facts.rows_out + dropped, (
             f"{stage}: {facts.rows_in} rows in, {facts.rows_out} out and {dropped} dropped do not add up"
         )
-    inputs, outputs = ([describe_file(path) for path in paths] for paths in (facts.inputs, facts.outputs))
+    inputs, model_files, outputs = map(describe_files, (facts.inputs, facts.model_files, facts.outputs))
+    _check_rows(stage, facts, [each for each in outputs if Path(each["path"]).parent == folder])
+    if began_ns is not None and not facts.inputs_came_meanwhile:
+        _check_inputs(stage, folder, inputs, began_ns)
     manifest = {
         "stage": stage,
         "uses": uses,
@@ -85,7 +107,35 @@ def write(
         "figures": facts.figures,
     }
     write_json_atomic(folder / MANIFEST, manifest)
-    write_json_atomic(folder / DONE, {"config_hash": config_hash, "inputs": inputs, "outputs": outputs})
+    beside = describe_files([folder / MANIFEST, *sorted(folder.glob(DROPPED_FILES))])
+    files = {
+        "inputs": inputs,
+        "listed": facts.listed,
+        "model_files": model_files,
+        "outputs": outputs,
+        "beside": beside,
+    }
+    write_json_atomic(folder / DONE, {"config_hash": config_hash, **files})
+
+
+def _check_rows(stage: str, facts: Facts, outputs: list[dict[str, Any]]) -> None:
+    """Raises ValueError unless the files hold as many rows as were counted when they were written."""
+    counts = [each["rows"] for each in outputs if Path(each["path"]).match(OUTPUT_FILES)]
+    if facts.rows_out is not None and counts and sum(counts) != facts.rows_out:
+        raise ValueError(
+            f"{stage}: {facts.rows_out} rows were written, and its files hold {sum(counts)}: something else has changed "
+            "them. Run it again with redo=true"
+        )
+
+
+def _check_inputs(stage: str, folder: Path, inputs: list[dict[str, Any]], began_ns: int) -> None:
+    """Raises ValueError when one was written since the stage began: read as it was, it would be recorded as it is."""
+    for each in inputs:
+        if each["mtime_ns"] > began_ns + TICK_NS and folder not in Path(each["path"]).parents:
+            raise ValueError(
+                f"{stage}: {each['path']} was changed while it was read, so nothing says what came of it. Run the same "
+                "command again"
+            )
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -96,33 +146,66 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def out_of_date(folder: Path, config_hash: str) -> str | None:
-    """Why a task must run: None when `_DONE` matches its config, its inputs and its outputs.
-
-    A file whose size and modification time are as recorded is taken to be unchanged; otherwise its content decides.
-    """
-    try:
-        done = json.loads((folder / DONE).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    """Why a task must run: None when `_DONE` matches its config and every file it read or wrote."""
+    done = _done(folder)
+    if done is None:
         return "not finished"
     if done["config_hash"] != config_hash:
         return "its config changed"
-    for kind in ("inputs", "outputs"):
+    return _difference(done, tuple(KINDS)) or _new_input(done, folder)
+
+
+def inputs_changed(folder: Path) -> str | None:
+    """Which file that a finished stage read has changed since; None when all are as they were, or it has not finished."""
+    done = _done(folder)
+    return None if done is None else _difference(done, ("inputs", "model_files")) or _new_input(done, folder)
+
+
+def finished_config(folder: Path) -> str | None:
+    """The config hash of what lies there whole; None when nothing does."""
+    done = _done(folder)
+    return None if done is None else str(done["config_hash"])
+
+
+def _done(folder: Path) -> dict[str, Any] | None:
+    """None: it is not there, or does not say what a _DONE says, and so vouches for nothing."""
+    try:
+        done = json.loads((folder / DONE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(done, dict) or not {"config_hash", "listed", *KINDS} <= done.keys():
+        return None
+    records = [done[kind] for kind in KINDS]
+    if not isinstance(done["listed"], list) or not all(isinstance(each, str) for each in done["listed"]):
+        return None
+    return done if all(isinstance(each, list) and all(map(_is_record, each)) for each in records) else None
+
+
+def _is_record(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("path"), str)
+        and {"path", "bytes", "mtime_ns", "ctime_ns", "inode", "sha256"} <= value.keys()
+    )
+
+
+def _difference(done: dict[str, Any], kinds: tuple[str, ...]) -> str | None:
+    for kind in kinds:
         for recorded in done[kind]:
-            reason = _changed(recorded)
-            if reason:
-                return f"{kind[:-1]} {recorded['path']} {reason}"
+            if reason := difference(recorded):
+                return f"{KINDS[kind]} {recorded['path']} {reason}"
     return None
 
 
-def _changed(recorded: dict[str, Any]) -> str | None:
-    path = Path(recorded["path"])
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return "is gone"
-    if (stat.st_size, stat.st_mtime_ns) == (recorded["bytes"], recorded["mtime_ns"]):
-        return None
-    return "changed" if sha256_file(path) != recorded["sha256"] else None
+def _new_input(done: dict[str, Any], folder: Path) -> str | None:
+    """What redo=true set aside, and what the stage itself wrote, is no input."""
+    known = {each["path"] for each in done["inputs"]}
+    for pattern in done["listed"]:
+        for found in sorted(set(glob.glob(pattern)) - known):
+            path = Path(found)
+            if path.is_file() and folder not in path.parents and not SET_ASIDE.search(found):
+                return f"input {path} is new"
+    return None
 
 
 def code_version() -> str:
@@ -141,25 +224,3 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return commit.stdout.strip()
-
-
-def model_fingerprint(folder: str | Path) -> str:
-    """Identifies a local HF folder: config, tokenizer, and of each weight file its name, size, first and last MiB.
-
-    Hashing all of a 405B model would read 800 GB for every stage. A hub id that is not a folder identifies itself.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        return str(folder)
-    digest = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json"):
-        if (path / name).is_file():
-            digest.update((path / name).read_bytes())
-    for weights in sorted(path.glob("*.safetensors")):
-        size = weights.stat().st_size
-        digest.update(f"{weights.name}:{size}".encode())
-        with weights.open("rb") as handle:
-            digest.update(handle.read(FINGERPRINT_BYTES))
-            handle.seek(max(0, size - FINGERPRINT_BYTES))
-            digest.update(handle.read())
-    return digest.hexdigest()[:16]

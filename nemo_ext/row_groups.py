@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.exact_json import dumps as json_bytes
+from nemo_ext.file_records import stamp
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.row_batches import Batch, batches, parts
 from nemo_ext.row_map import run_batches, scan_rows, worker_count
@@ -39,14 +40,14 @@ def grouped(files: Sequence[Path], folder: Path, workers: int | None = None) -> 
         yield list(files)
         return
     place = folder / FOLDER
-    identity = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    identity = [[str(path), *stamp(path)] for path in files]
     if not _complete(place, identity):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         _spread(files, place, workers)
         for bucket in sorted(place.glob("*.jsonl")):
             _sort(bucket)
-        write_json_atomic(place / COMPLETE, identity)
+        write_json_atomic(place / COMPLETE, {"files": identity, "buckets": _stamps(place)})
     yield sorted(place.glob("*.jsonl"))
     shutil.rmtree(place)
 
@@ -66,10 +67,16 @@ def is_grouped(files: Sequence[Path], workers: int | None = None) -> bool:
 
 
 def _complete(place: Path, identity: list[Any]) -> bool:
+    """Whether the buckets are of these files, and as they were written."""
     try:
-        return bool(json.loads((place / COMPLETE).read_text()) == identity)
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads((place / COMPLETE).read_text())
+    except (FileNotFoundError, ValueError):
         return False
+    return bool(found == {"files": identity, "buckets": _stamps(place)})
+
+
+def _stamps(place: Path) -> list[Any]:
+    return [[path.name, *stamp(path)] for path in sorted(place.glob("*.jsonl"))]
 
 
 def _hasher() -> Any:

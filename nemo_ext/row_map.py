@@ -39,6 +39,7 @@ def map_rows(
     shard: int = 0,
     shards: int = 1,
     part_bytes: int = PART_BYTES,
+    rests_on: str = "",
 ) -> Mapped:
     """Pass every row through a function of its own in each worker process.
 
@@ -47,6 +48,8 @@ def map_rows(
         workers: processes; None: the cores there are, and this process alone where the input is small.
         group_by: neighbouring rows that agree on these keys reach the function in one batch.
         shard, shards: of the input's parts, those with index % shards == shard.
+        rests_on: stands for what the function depends on besides the rows and the stage's config: with another, parts of
+            an earlier run are made again.
 
     Raises:
         ValueError: a broken line in a stage's own file; more shards than parts. What the function raises comes through.
@@ -55,7 +58,7 @@ def map_rows(
     cut = parts(files, part_bytes, key)
     if shards > max(1, len(cut)):
         raise ValueError(f"shards={shards}, but the input has {len(cut)} parts of {part_bytes >> 20} MiB: set no more")
-    writer = PartWriter(folder, cut, shard, shards)
+    writer = PartWriter(folder, cut, shard, shards, rests_on)
     source = (batch for index in writer.open for batch in batches(cut[index], index, key))
     pieces = run_batches(partial(_row_mapper, make), source, worker_count(workers, files))
     return writer.write(pieces)

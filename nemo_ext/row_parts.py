@@ -1,7 +1,8 @@
 """The files that a pass over rows writes: a part of the input after another, so that a killed pass goes on.
 
 output.jsonl and dropped.jsonl, or, of more input than one part holds, output_00000.jsonl, ...; parts/<n>.json says of each
-part that it is whole, parts/plan.json of what input.
+part that it is whole, and what its two files hold, parts/plan.json of what input. A file that is gone or holds something
+else is made again.
 """
 
 import json
@@ -16,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from nemo_ext.file_records import difference, record, stamp
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.manifest import Facts
 from nemo_ext.progress import Progress
@@ -65,20 +67,26 @@ def joined(texts: list[bytes]) -> bytes:
 
 
 class PartWriter:
-    """Writes the pieces of each part, and remembers which parts are whole."""
+    """Writes the pieces of each part, and remembers which parts are whole.
 
-    def __init__(self, folder: Path, cut: list[Part], shard: int, shards: int) -> None:
+    `rests_on` stands for all that the result depends on besides these parts and the stage's config, such as a tokenizer:
+    parts that were made with another are made again.
+    """
+
+    def __init__(self, folder: Path, cut: list[Part], shard: int, shards: int, rests_on: str = "") -> None:
         _refuse_own_output(folder, cut)
         for place in (folder, folder / PARTS):
             remove_torn(place)
         self.folder, self.cut = folder, cut
         self.mine = list(range(shard, len(cut), shards))
-        identity = [_identity(part) for part in cut]
+        identity = {"rests_on": rests_on, "parts": [_identity(part) for part in cut]}
         plan = folder / PARTS / "plan.json"
-        if not plan.is_file() or json.loads(plan.read_text()) != identity:
+        if _read(plan) != identity:
             self._clear()
             write_json_atomic(plan, identity)
-        self.open = [index for index in self.mine if not self._record(index).is_file()]
+        self.open = [index for index in self.mine if not self._is_whole(index)]
+        for index in self.open:
+            self._record(index).unlink(missing_ok=True)
         self.progress = Progress(folder, "MiB")
 
     def write(self, pieces: Iterator[tuple[Any, Piece]]) -> Mapped:
@@ -116,9 +124,18 @@ class PartWriter:
             files = stack.pop_all()
         return partial(self._finish, index, files, {"kept": kept, "dropped": reasons, "counts": counts})
 
-    def _finish(self, index: int, files: ExitStack, record: Row) -> None:
+    def _finish(self, index: int, files: ExitStack, counted: Row) -> None:
         files.close()
-        write_json_atomic(self._record(index), record)
+        counted["files"] = {kind: record(self._path(kind, index)) for kind in WRITTEN}
+        write_json_atomic(self._record(index), counted)
+
+    def _is_whole(self, index: int) -> bool:
+        """Recorded, and its files are what was recorded. A copied run folder's are, under another path."""
+        try:
+            files = json.loads(self._record(index).read_text())["files"]
+            return all(difference(files[kind], self._path(kind, index)) is None for kind in WRITTEN)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def _show(self, batch: Any, kept: int) -> None:
         before = sum(self.cut[index].end - self.cut[index].start for index in self.mine if index < batch.part)
@@ -165,6 +182,13 @@ def _refuse_own_output(folder: Path, cut: list[Part]) -> None:
             )
 
 
+def _read(plan: Path) -> Any:
+    """None: there is none, or it is damaged."""
+    try:
+        return json.loads(plan.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _identity(part: Part) -> dict[str, Any]:
-    stat = part.path.stat()
-    return asdict(part) | {"path": str(part.path), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return asdict(part) | {"path": str(part.path), "stamp": list(stamp(part.path))}

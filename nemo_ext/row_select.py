@@ -3,6 +3,7 @@
 mapped = select_rows(folder, files, codes, ("not_sampled", "not_correct"))
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -49,8 +50,9 @@ def select_rows(
         AssertionError: not one code per row.
     """
     cut = parts(files)
-    writer = PartWriter(folder, cut, 0, 1)
-    source = _with_codes(cut, set(writer.open), np.asarray(codes), notes, lengths)
+    chosen = np.ascontiguousarray(codes)
+    writer = PartWriter(folder, cut, 0, 1, hashlib.sha256(chosen.data).hexdigest())
+    source = _with_codes(cut, set(writer.open), chosen, notes, lengths)
     return writer.write(run_batches(partial(_Selector, tuple(reasons), compact), source, worker_count(workers, files)))
 
 

@@ -5,9 +5,10 @@ data_files("openmathinstruct2", "train_1M")
 data_files("data/train-*.parquet", None)
 """
 
+import glob
 from pathlib import Path
 
-from nemo_ext.rows import ROW_FILES, input_files
+from nemo_ext.rows import ROW_FILES, input_files, input_patterns
 
 HUB = "hf://"
 # in this order: a file of the split, parts of it, then both in data/, then in the folder of a configuration
@@ -31,6 +32,23 @@ def data_files(source: str, split: str | None) -> list[Path]:
             f"split={split} says which files of a folder are meant, and {source} is no folder (looked from {Path.cwd()})"
         )
     return split_files(source, Path(source), split)
+
+
+def data_patterns(source: str, split: str | None) -> list[str]:
+    """Patterns of the files that would be among `data_files`, those included that are not there yet; none of the hub's,
+    which have a revision."""
+    if source.startswith(HUB):
+        return []
+    if not split:
+        return input_patterns(source)
+    place, found = glob.escape(source), list[str]()
+    for each in split.split("+"):
+        for pattern in _PATTERNS:
+            stem = pattern.format(split=glob.escape(each.strip())).removesuffix(".*")
+            found += [f"{place}/{stem}{ending}" for ending in ROW_FILES]
+            if any(glob.glob(one) for one in found[-len(ROW_FILES) :]):
+                break
+    return found
 
 
 def split_files(what: str, folder: Path, split: str, get: str = "") -> list[Path]:

@@ -8,7 +8,7 @@ import glob
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 import orjson
 
 from nemo_ext import exact_json
-from nemo_ext.files import atomic_open, sha256_file
+from nemo_ext.files import atomic_open
 
 Row = dict[str, Any]
 
@@ -151,6 +151,21 @@ def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
         )
 
 
+def input_patterns(folder_or_file: str | Path) -> list[str]:
+    """Patterns of the files that would be among `input_files`, those included that are not there yet; none of one file."""
+    path = Path(folder_or_file)
+    if not path.exists():
+        below = [pattern for found in sorted(glob.glob(str(path))) for pattern in input_patterns(found)]
+        return [str(path), *below]
+    if not path.is_dir():
+        return []
+    place = glob.escape(str(path))
+    outputs = [f"{place}/output*.jsonl", f"{place}/*/output*.jsonl"]
+    if any(glob.glob(pattern) for pattern in outputs):
+        return outputs
+    return [*outputs, *(f"{place}/{below}*{ending}" for below in ("", "data/") for ending in ROW_FILES)]
+
+
 class RowWriter:
     """Collects a stage's rows: `keep`, `drop`; the files appear when the `with` block ends well.
 
@@ -201,25 +216,6 @@ def require_rows(count: int, stage: str, dropped: Counter[str], example: str = "
         raise ValueError(
             f"{stage}: no row is left. Dropped here: {dict(dropped) or 'nothing; the input was empty'}{last}"
         )
-
-
-def describe_files(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Path, size, row count and content hash of each file, as manifests record them."""
-    return [describe_file(path) for path in paths]
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    facts: dict[str, Any] = {
-        "path": str(path),
-        "bytes": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
-        "sha256": sha256_file(path),
-    }
-    if path.suffix == ".jsonl":
-        with path.open("rb") as handle:
-            facts["rows"] = sum(1 for line in handle if line.strip())
-    return facts
 
 
 def in_shard(row_id: str, shard: int, shards: int) -> bool:

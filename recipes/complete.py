@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nemo_ext.serving import server as servers
 from recipes.served import ServedStage, address_files
@@ -123,6 +123,66 @@ class _Keep:
 
     def refusals(self) -> None:
         self.store.append(self.refused)
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """The model that a stage asks, known by what it is and not by what it is called."""
+
+    name: str
+    fingerprint: str
+    """Of its files (nemo_ext/model_files.py), a hub id, or of an external server's own choice `as served`."""
+    key: str
+    """Its part of every completion's key: of another model, or of this one served otherwise, none is used again."""
+    files: list[Path]
+    content: str
+    """Of `files`, when the stage began: 16 hex digits."""
+    served: "Abilities | None" = None
+    """The servers, where they had to be asked which model they have."""
+
+    @property
+    def hash(self) -> str:
+        """For contracts."""
+        return f"{self.name}, {self.fingerprint}" if self.served else self.fingerprint
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a stage's Facts say of it.
+
+        Raises:
+            ValueError: its files are no longer what they were when the stage began.
+        """
+        from nemo_ext.file_records import fingerprint
+
+        if fingerprint(self.files) != self.content:
+            raise ValueError(
+                f"{self.files[0].parent} was changed while model {self.name} was asked, so nothing says what answered. Run "
+                "the same command again: what this model is asked then is kept apart"
+            )
+        return {"models": {self.name: self.fingerprint}, "model_files": self.files}
+
+
+def asked_model(cfg: ServedStage, first: Callable[[], "Request | None"], samples_per_request: int = 1) -> AskedModel:
+    """Read the model's files, or ask an external server that may have any which one it has.
+
+    Args:
+        first: one of the requests to come, whatever its key; see `connect`. None: there are none.
+    """
+    from nemo_ext.file_records import fingerprint
+    from nemo_ext.files import sha256_json
+    from nemo_ext.model_files import folder_of, model_files, text_files
+
+    # of a model elsewhere, what is used here: its tokenizer counts, and its template renders tool-integrated prompts
+    files = text_files(cfg.model) if takes_any_model(cfg) else model_files(cfg.model)
+    content = fingerprint(files)
+    if takes_any_model(cfg):
+        request = first()
+        served = None if request is None else connect(cfg, request, samples_per_request)
+        name = cfg.model.name if served is None else served.endpoints[0].model
+        return AskedModel(name, "as served", sha256_json({"served": name}), files, content, served)
+    found = content if folder_of(cfg.model) else cfg.model.hf_path
+    key = {"files": content, "model": found, "server": servers.decides_texts(servers.load(cfg.server))}
+    return AskedModel(cfg.model.name, found, sha256_json(key), files, content)
 
 
 def takes_any_model(cfg: ServedStage) -> bool:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_ext import image_versions, manifest
-from nemo_ext.files import sha256_json, write_json_atomic
+from nemo_ext.files import disk_time_ns, sha256_json, write_json_atomic
 from nemo_ext.process import die_with_parent
 from recipes.stage import deciding
 
@@ -80,14 +80,14 @@ def run(path: Path) -> None:
     folder = Path(config.output_dir)
     with task_lock(folder, rank):
         image = image_versions.check(os.environ)
-        started = time.monotonic()
+        started, began_ns = time.monotonic(), disk_time_ns(folder)
         facts = module.run(config)
         if rank == 0:
             content = OmegaConf.to_container(OmegaConf.load(path))
             assert isinstance(content, dict), f"{path} is a mapping"
             digest = config_hash({str(key): value for key, value in content.items()})
             seconds = time.monotonic() - started
-            manifest.write(folder, config.name, config.uses, digest, facts, seconds, image)
+            manifest.write(folder, config.name, config.uses, digest, facts, seconds, image, began_ns)
             for scratch in facts.scratch:
                 shutil.rmtree(scratch, ignore_errors=True)
 

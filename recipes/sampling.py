@@ -90,7 +90,6 @@ class Samples:
 
     Args:
         files: JSONL or parquet; lines that cannot be read are excused in files from outside only.
-        model: its name, part of every request's key.
         chat_text: turns messages into the text the model sees, where they are to be sent as text; None: as they are.
         variant: what else a key depends on, such as the settings of a tool loop.
         special: finds the model's special tokens in a text; rows whose text has one would become another prompt.
@@ -100,14 +99,14 @@ class Samples:
         self,
         cfg: SamplingStage,
         files: list[Path],
-        model: str,
         chat_text: ChatText | None = None,
         variant: str = "",
         special: "re.Pattern[str] | None" = None,
     ) -> None:
         self.cfg = cfg
         self.files = files
-        self.model = model
+        self.model = ""
+        """What stands for the model in every request's key; set once it is known."""
         self.chat_text = chat_text
         self.variant = variant
         self.special = special

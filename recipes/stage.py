@@ -51,7 +51,7 @@ class RowStage(Stage):
     """Processes; the result does not depend on it. None: the cores there are, and one where the input is small."""
 
 
-LIMITS = {"resources", "client", "workers"}
+LIMITS = {"resources", "client", "workers", "sandbox_urls", "sandbox_token_env"}
 SERVER_LIMITS = {"urls", "api_key_env", "replicas", "concurrency", "startup_timeout_s", "metrics_interval_s"}
 
 

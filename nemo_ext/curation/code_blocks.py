@@ -8,17 +8,23 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from nemo_ext.sandbox.formats import AFTER_CODE, CODE_LANGUAGES, code_text
+
 Kind = Literal["code", "output", "other"]
 
 _MARK = re.compile(
-    r"<(?P<closes>/?)llm-code(?P<output>-output)?>|^[ \t]*+```[ \t]*+(?P<language>[^\n`]*+)$", re.MULTILINE
+    r"<(?P<closes>/?)llm-code(?P<output>-output)?>"
+    r"|^ {0,3}(?P<fence>`{3,}+)[ \t]*+(?P<language>[^\n`]*+)$"
+    rf"|{AFTER_CODE}(?P<last>`{{3,}}+)[ \t\r]*+$",
+    re.MULTILINE,
 )
-_CODE_FENCES = frozenset(("python", "py"))
+_NO_MORE_CODE = re.compile(r"\s*+\Z|(?:[ \t\r]*\n)* {0,3}`{3,}+[ \t]*output[ \t\r]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Block:
-    """`solution[start:end]` is the block with its marks; `text` what is between them, without outer white space."""
+    """`solution[start:end]` is the block with its marks; `text` what is between them, without outer white space; code
+    as the sandbox runs it (formats.code_text)."""
 
     kind: Kind
     text: str
@@ -30,7 +36,7 @@ def blocks(solution: str) -> list[Block] | None:
     """Code and output blocks in order; None when their marks do not pair up, or an output does not follow its code.
 
     <llm-code> must have its output. A ```python block may go without one in a solution that shows none at all. Other
-    fences (```json) are not code. Linear in the length of the solution.
+    fences (```json) are not code, and a longer fence holds shorter ones. Linear in the length of the solution.
     """
     if "llm-code" not in solution and "```" not in solution:
         return []
@@ -43,29 +49,48 @@ def blocks(solution: str) -> list[Block] | None:
 
 def _pairs(solution: str) -> list[Block] | None:
     found: list[Block] = []
-    opened: tuple[re.Match[str], bool, Kind] | None = None
+    opened: re.Match[str] | None = None
     for mark in _MARK.finditer(solution):
-        tag, language = mark["language"] is None, (mark["language"] or "").strip().lower()
-        if opened is not None:
-            start, opened_by_tag, kind = opened
-            if tag != opened_by_tag:
-                continue  # a fence in a string of the code, say
-            closes = bool(mark["closes"]) and (mark["output"] == start["output"]) if tag else not language
-            if not closes:
-                return None
-            found.append(Block(kind, solution[start.end() : mark.start()].strip(), start.start(), mark.end()))
-            opened = None
-        elif tag:
+        if opened is None:
+            if mark["last"] is not None:
+                continue
             if mark["closes"]:
                 return None
-            opened = (mark, True, "output" if mark["output"] else "code")
-        else:
-            opened = (mark, False, _fence_kind(language))
+            opened = mark
+        elif (mark["closes"] is None) == (opened["closes"] is None):  # else a fence in a string of the code, say
+            closes = _closes(solution, opened, mark)
+            if closes is None:
+                return None
+            if closes:
+                found.append(_block(solution, opened, mark))
+                opened = None
     return found if opened is None else None
 
 
-def _fence_kind(language: str) -> Kind:
-    return "code" if language in _CODE_FENCES else "output" if language == "output" else "other"
+def _closes(solution: str, opened: re.Match[str], mark: re.Match[str]) -> bool | None:
+    """Whether `mark` ends what `opened` began; None if it may not stand there."""
+    if mark["closes"] is not None:
+        return True if mark["closes"] and mark["output"] == opened["output"] else None
+    if len(mark["last"] or mark["fence"]) < len(opened["fence"]):
+        return False
+    if mark["last"] is not None:
+        return _kind(opened) == "code" and _NO_MORE_CODE.match(solution, mark.end()) is not None
+    words = mark["language"].split()
+    return not words if len(words) != 1 else None  # a language opens another block; several words are a text
+
+
+def _block(solution: str, opened: re.Match[str], mark: re.Match[str]) -> Block:
+    kind, text = _kind(opened), solution[opened.end() : mark.start()]
+    return Block(kind, (code_text(text) if kind == "code" else text).strip(), opened.start(), mark.end())
+
+
+def _kind(opened: re.Match[str]) -> Kind:
+    if opened["closes"] is not None:
+        return "output" if opened["output"] else "code"
+    language = opened["language"].strip().lower()
+    if language in CODE_LANGUAGES:
+        return "code" if opened["fence"] == "```" else "other"
+    return "output" if language == "output" else "other"
 
 
 def _in_order(kinds: list[Kind], tagged: bool) -> bool:

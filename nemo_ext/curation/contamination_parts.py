@@ -3,6 +3,7 @@
 <folder>/plan.json               what it was made from; written when every problem is there
 <folder>/problems_00000.jsonl    {"id": "9c1e...", "problem": "Ava has 7 pens ...", "expected_answer": "19"}
 <folder>/found_00000.jsonl       of the same line: {"hits": [...], "near": [[12, 0.83], ...]}
+<folder>/found_00000.json        its hash; those of the other files are in plan.json
 <folder>/rows.npy                of each problem, how many rows have it
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.curation.contamination import Found, Methods, Search, found_of
+from nemo_ext.file_records import difference, record
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.ordered_pool import available_cores, ordered_map
 from nemo_ext.row_map import scan_rows
@@ -49,8 +51,10 @@ class Parts:
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def collect(self, files: Sequence[Path], identity: dict[str, Any], workers: int | None) -> None:
-        """Write every distinct problem of the files, unless they were written from the same `identity` before."""
-        if self._plan().get("identity") == identity:
+        """Write every distinct problem of the files, unless they were written from the same `identity` before and are still
+        what was written."""
+        plan = self._plan()
+        if plan.get("identity") == identity and not any(map(difference, plan["files"])):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         problems = _Distinct(scan_rows(files, _problems_of, workers=workers))
@@ -61,14 +65,15 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_open(self.folder / "rows.npy") as handle:
             np.save(handle, np.array(problems.rows, dtype=np.int64))
-        write_json_atomic(self.folder / "plan.json", {"identity": identity, "parts": count})
+        written = [record(path) for path in (self.folder / "rows.npy", *map(self._problems, range(count)))]
+        write_json_atomic(self.folder / "plan.json", {"identity": identity, "parts": count, "files": written})
 
     def search(
         self, tests: list[Row], methods: Methods, workers: int | None, show: Callable[[int, int], None]
     ) -> None:
         """Find what each problem may be a copy of, in the parts where that is not done; `show(done, all)` parts."""
         total = self.count
-        waiting = [number for number in range(total) if not self._found(number).is_file()]
+        waiting = [number for number in range(total) if not self._is_whole(number)]
         make = partial(_searcher, self.folder, tests, methods)
         alone = len(waiting) <= FEW_PARTS and workers is None
         finished: Iterator[Any]
@@ -87,6 +92,16 @@ class Parts:
                 yield number, row, found_of(found)
                 number += 1
 
+    def _is_whole(self, number: int) -> bool:
+        """What was found for them is there, as it was written."""
+        try:
+            return difference(json.loads(self._record(number).read_text())) is None
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"found_{number:05d}.json"
+
     def _problems(self, number: int) -> Path:
         return self.folder / f"problems_{number:05d}.jsonl"
 
@@ -100,6 +115,7 @@ def _searcher(folder: Path, tests: list[Row], methods: Methods) -> Callable[[int
     def find(number: int) -> None:
         found = search(list(read_rows(parts._problems(number))))
         _write(parts._found(number), [each.as_row() for each in found])
+        write_json_atomic(parts._record(number), record(parts._found(number)))
 
     return find
 

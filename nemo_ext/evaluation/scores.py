@@ -68,11 +68,17 @@ def read_scores(folder: Path) -> dict[str, Any]:
 
 
 def scores_behind(folder: Path) -> dict[str, Any] | None:
+    """What `scores_file_behind` holds."""
+    found = scores_file_behind(folder)
+    return None if found is None else read_scores(found.parent)
+
+
+def scores_file_behind(folder: Path) -> Path | None:
     """The scores of the evaluation whose rows lie in `folder`: its own, or, of a stage that passed them on, such as
     judge_answers, those of where they came from. None: rows from elsewhere."""
     for _ in range(MAX_STAGES_BETWEEN):
         if (folder / SCORES).is_file():
-            return read_scores(folder)
+            return folder / SCORES
         if not (folder / manifest.MANIFEST).is_file():
             return None
         sources = {Path(each["path"]).parent for each in manifest.read(folder).get("inputs", [])}

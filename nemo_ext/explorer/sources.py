@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.manifest import DONE, MANIFEST
+from nemo_ext.manifest import DONE, MANIFEST, SET_ASIDE
 from nemo_ext.rows import ROW_FILES, parse_line
 
 SCORES = "scores.json"
 _SHARD = re.compile(r"shard_\d+")
-_SET_ASIDE = re.compile(r"\.old\d+(/|$)")
 
 
 @dataclass
@@ -123,7 +122,7 @@ def _label(group: Path, place: Path) -> str:
 def _finished(place: Path) -> list[Path]:
     """Folders of finished tasks, in the order they finished; results set aside by redo=true are not among them."""
     done = [path.parent for pattern in (DONE, f"*/{DONE}", f"*/*/{DONE}") for path in place.glob(pattern)]
-    current = [each for each in done if not _SET_ASIDE.search(str(each.relative_to(place)))]
+    current = [each for each in done if not SET_ASIDE.search(str(each.relative_to(place)))]
     return sorted(current, key=lambda each: ((each / DONE).stat().st_mtime_ns, str(each)))
 
 

@@ -1,7 +1,8 @@
 """Whole checkpoints or none: torch_dist folders of model, optimizer, schedule, random states and the log's sums.
 
     checkpoints/model.json       which model this is: hf_path and shape, for export
-    checkpoints/step_0000100/    a complete checkpoint (megatron-core dist_checkpointing; any topology can load it)
+    checkpoints/step_0000100/    a complete checkpoint (megatron-core dist_checkpointing; any topology can load it), with
+                                 checkpoint.json, what it was trained on and what its files hold
     checkpoints/latest.json      {"step": 100}
 
 A checkpoint is written under another name, synced, and renamed: a folder called step_* is complete. What a killed save
@@ -27,6 +28,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch.distributed.checkpoint.api import CheckpointException
 
 from nemo_ext.files import fsync_dir, write_json_atomic
+from nemo_ext.megatron.checkpoint_files import read_record, why_damaged, write_record
 from nemo_ext.megatron.layout import LATEST, MODEL, PARTIAL, check_space, complete_steps, expendable, step_folder
 from nemo_ext.megatron.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
 from nemo_ext.megatron.memory import checkpoint_bytes
@@ -36,6 +38,12 @@ from nemo_ext.megatron.shape import ModelShape
 from nemo_ext.megatron.specs import unwrap
 
 logger = logging.getLogger(__name__)
+ORIGINS = {
+    "model": "start model",
+    "train": "training set",
+    "validation": "validation set",
+    "chat_template": "chat template",
+}
 
 
 @dataclass
@@ -54,9 +62,16 @@ class Checkpoints:
     """The checkpoints of one run, written and read by all ranks together."""
 
     def __init__(
-        self, root: Path, settings: TrainSettings, shape: ModelShape, hf_folder: Path, parallel: Parallel
+        self,
+        root: Path,
+        settings: TrainSettings,
+        shape: ModelShape,
+        hf_folder: Path,
+        parallel: Parallel,
+        trained_on: dict[str, str],
     ) -> None:
         self.root, self.settings, self.shape, self.parallel = root, settings, shape, parallel
+        self.trained_on = trained_on
         if parallel.rank == 0:
             root.mkdir(parents=True, exist_ok=True)
             for leftover in root.glob(f"*{PARTIAL}"):
@@ -96,18 +111,25 @@ class Checkpoints:
         if self._pending is None:
             return
         self._pending.finish()
-        self._pending = None
+        hashes, self._pending = self._pending.hashes, None
         target = self.folder(self._pending_step)
-        self._on_rank_0(lambda: self._complete(target.with_name(target.name + PARTIAL), target, self._pending_step))
+        partial = target.with_name(target.name + PARTIAL)
+        self._on_rank_0(lambda: self._complete(partial, target, self._pending_step, hashes))
 
     def load_latest(self, state: TrainState) -> bool:
-        """Restore the newest complete checkpoint into `state`; False when there is none."""
+        """Restore the newest complete checkpoint into `state`; False when there is none.
+
+        Raises:
+            ValueError: it was trained on something else, saved with another kind of optimizer, or is damaged.
+        """
         steps = complete_steps(self.root)
         newest: list[Any] = [steps[-1] if steps else None]
         dist.broadcast_object_list(newest, src=0)  # a shared disk may show ranks different listings
         if newest[0] is None:
             return False
         folder = self.folder(newest[0])
+        self._check_origin(folder)
+        self._check_files(folder)
         allocate_adam_state(state.optimizer)
         try:
             saved = dist_checkpointing.load_common_state_dict(str(folder))
@@ -125,6 +147,29 @@ class Checkpoints:
         if self.parallel.rank == 0:
             logger.info("resuming after step %d from %s", state.step, folder)
         return True
+
+    def _check_origin(self, folder: Path) -> None:
+        """A checkpoint trained on other rows, or from another model, would be certified as trained on these."""
+        before = read_record(folder)["trained_on"]
+        names = sorted(before.keys() | self.trained_on.keys())
+        unlike = [name for name in names if before.get(name) != self.trained_on.get(name)]
+        if unlike:
+            told = ", ".join(
+                f"{ORIGINS.get(name, name)} ({before.get(name, 'none')}, now {self.trained_on.get(name, 'none')})"
+                for name in unlike
+            )
+            raise ValueError(
+                f"{folder} was trained on another {told}. Put back what it was trained on to go on from it, or set this "
+                "training aside and begin anew: redo=true with only=[<its stage>]"
+            )
+
+    def _check_files(self, folder: Path) -> None:
+        """Each rank hashes its share of the files, which takes as long as loading them."""
+        here = self.parallel
+        found: list[str | None] = [None] * here.world_size
+        dist.all_gather_object(found, why_damaged(folder, here.rank, here.world_size))
+        if why := next(filter(None, found), None):
+            raise _damaged(folder, why)
 
     def _check_optimizer(self, folder: Path, saved: dict[str, Any]) -> None:
         before = saved["use_distributed_optimizer"]
@@ -166,7 +211,8 @@ class Checkpoints:
             shutil.rmtree(partial)
         partial.mkdir()
 
-    def _complete(self, partial: Path, target: Path, step: int) -> None:
+    def _complete(self, partial: Path, target: Path, step: int, hashes: dict[str, str]) -> None:
+        write_record(partial, self.trained_on, hashes)
         for path in partial.iterdir():
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
@@ -193,6 +239,13 @@ class Checkpoints:
             raise error[0]
 
 
+def _damaged(folder: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{folder} cannot be read ({why}): its files are damaged or missing. Restore them, or set it aside to go on from "
+        "the checkpoint before it"
+    )
+
+
 def unreadable(folder: Path, error: BaseException) -> str:
     """Why a checkpoint could not be loaded, and how to go on."""
     if "_extra_state" in str(error):  # what Transformer Engine's layers keep beside their weights, and no others
@@ -200,10 +253,7 @@ def unreadable(folder: Path, error: BaseException) -> str:
             f"{folder} was saved with other layers: Transformer Engine's look for an _extra_state that it does not have. "
             "Go on with layers=local, or export it with export_hf and start a new run from the exported model"
         )
-    return (
-        f"{folder} cannot be read ({type(error).__name__}: {str(error).strip().splitlines()[-1]}): its files are damaged "
-        "or missing. Restore them, or set it aside to go on from the checkpoint before it"
-    )
+    return str(_damaged(folder, f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
 
 
 def _random_states() -> dict[str, Any]:

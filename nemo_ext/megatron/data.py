@@ -20,9 +20,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from nemo_ext.file_records import fingerprint
 from nemo_ext.files import atomic_open, write_json_atomic
 
 DATA = "data.json"
+CHAT_TEMPLATE = "chat_template_hash"
+"""Its key for the template that the samples were rendered with."""
+SAMPLES = ("tokens.bin", "loss_mask.bin", "offsets.npy")
 SCANNED = 1 << 24  # tokens at a time
 
 
@@ -115,6 +119,15 @@ class PackedData:
     @property
     def num_tokens(self) -> int:
         return int(self.offsets[-1])
+
+    @property
+    def files(self) -> list[Path]:
+        """What a training on it rests on."""
+        return [self.folder / name for name in (*SAMPLES, DATA)]
+
+    def fingerprint(self) -> str:
+        """Of the samples; reads all of them."""
+        return fingerprint(self.folder / name for name in SAMPLES)
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [L] (uint32) and loss mask [L] (uint8) of one sample."""

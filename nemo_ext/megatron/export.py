@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from nemo_ext.files import fsync_dir, write_json_atomic, write_text_atomic
-from nemo_ext.hub_folder import AnswerEnd, name_portable_class, write_answer_end
+from nemo_ext.hub_folder import AnswerEnd, name_portable_class, portable_config, write_answer_end
+from nemo_ext.megatron.checkpoint_files import require_whole
 from nemo_ext.megatron.hf import INDEX, SINGLE
 from nemo_ext.megatron.layout import PARTIAL, check_space
 from nemo_ext.megatron.mapping import Piece, pieces
@@ -69,7 +70,7 @@ def write_hf(
     are written once. `out_dir` appears when it is complete and is replaced if it is there. Returns `out_dir`.
 
     Raises:
-        ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or a damaged one.
+        ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or one that is not what was saved.
         OSError: the disk has not enough room; nothing has been written.
     """
     if dtype not in DTYPES:
@@ -77,6 +78,8 @@ def write_hf(
     shape = ModelShape.from_hf(hf_source)
     weights = CheckpointWeights(checkpoint_dirs, shape)
     weights.warn_of_rounded()
+    for folder in checkpoint_dirs:
+        require_whole(folder)
     partial = out_dir.with_name(out_dir.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -142,10 +145,7 @@ def _shards(tensors: list[Piece], limit: int) -> Iterator[list[Piece]]:
 
 def _write_config(folder: Path, source: Path, dtype: torch.dtype) -> None:
     config = json.loads((source / "config.json").read_text())
-    name = str(dtype).removeprefix("torch.")
-    config.pop("torch_dtype", None)  # transformers 4's name for it; 5 reads both, and two could contradict
-    config["torch_dtype" if "rope_parameters" not in config else "dtype"] = name
-    write_json_atomic(folder / "config.json", config)
+    write_json_atomic(folder / "config.json", portable_config(config, str(dtype).removeprefix("torch.")))
 
 
 def _copy_companions(folder: Path, source: Path, chat_template: Path | None) -> None:

@@ -1,7 +1,7 @@
 """The names inside a run's `checkpoints` folder. Light imports only.
 
 checkpoints/model.json             {"hf_path", "shape"}: which model this is
-checkpoints/step_0000100/          a complete checkpoint
+checkpoints/step_0000100/          a complete checkpoint; its checkpoint.json says what it holds (checkpoint_files.py)
 checkpoints/latest.json            {"step": 100}
 """
 

@@ -33,6 +33,8 @@ from megatron.core.dist_checkpointing.strategies.torch import (
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 
+from nemo_ext.megatron.checkpoint_files import file_hash
+
 SHARDED_BACKEND = "torch_dist"
 BACKEND_VERSION = 1
 
@@ -90,6 +92,8 @@ class PendingSave:
         strategy = FullyParallelSaveStrategyWrapper(InProcessSave(), group)
         request = dist_checkpointing.save(content, str(folder), sharded_strategy=strategy, async_sharded_save=True)
         self._finalize = request.finalize_fns
+        self.hashes: dict[str, str] = {}
+        """File name -> hash of what this rank wrote; of all ranks together once it is finished."""
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, args=(request, _staged(request, in_background)))
         self._thread.start()
@@ -102,6 +106,8 @@ class PendingSave:
         rank, _, results = request.async_fn_args
         try:
             request.async_fn(rank, buckets, results)
+            written = [Path(bucket[0]) for bucket in buckets]
+            self.hashes = {path.name: file_hash(path) for path in written if path.is_file()}
         except BaseException as error:  # noqa: BLE001 raised again where the training loop sees it
             self._error = error
 
@@ -117,9 +123,10 @@ class PendingSave:
             OSError: some rank could not write.
         """
         self._thread.join()
-        errors: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(errors, repr(self._error) if self._error else None)
-        failed = [f"rank {rank}: {error}" for rank, error in enumerate(errors) if error]
+        ranks: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(ranks, (repr(self._error) if self._error else None, self.hashes))
+        failed = [f"rank {rank}: {error}" for rank, (error, _) in enumerate(ranks) if error]
+        self.hashes = {name: digest for _, hashes in ranks for name, digest in hashes.items()}
         if failed:
             raise OSError(f"the checkpoint was not written: {'; '.join(failed)}") from self._error
         for finalize in self._finalize:

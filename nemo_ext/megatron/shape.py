@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from nemo_ext.hub_folder import check_rope, read_json
+from nemo_ext.hub_folder import DEFAULT_THETA, check_rope, read_json
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
@@ -139,9 +139,9 @@ def _check_supported(path: Path, config: dict[str, Any]) -> None:
 
 
 def _rope(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Rope base and scaling from either config form; 10000 is transformers' default base."""
+    """Rope base and scaling from either config form."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
+    theta = rope.get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA
     kind = rope.get("rope_type") or rope.get("type") or "default"
     check_rope(path, kind, rope)
     if kind == "default":

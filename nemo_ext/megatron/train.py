@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from nemo_ext.file_records import fingerprint
 from nemo_ext.megatron import cpu
 
 cpu.enable()  # megatron.core is imported from here on
@@ -23,7 +24,7 @@ from megatron.core.distributed import DistributedDataParallel
 
 from nemo_ext.megatron.batches import Batches
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
-from nemo_ext.megatron.data import PackedData
+from nemo_ext.megatron.data import CHAT_TEMPLATE, PackedData
 from nemo_ext.megatron.guard import Guard, badness
 from nemo_ext.megatron.hf import RandomSource, SafetensorsSource, load_weights, local_folder
 from nemo_ext.megatron.mcore import update_if
@@ -43,6 +44,7 @@ from nemo_ext.megatron.specs import build_model, unwrap
 from nemo_ext.megatron.stragglers import Stragglers
 from nemo_ext.megatron.watch import Interval, Watch
 from nemo_ext.model import Model
+from nemo_ext.model_files import weight_files
 from nemo_ext.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -60,12 +62,12 @@ def train(
     """Train to `train_iters`, resuming from the newest checkpoint in `output_dir`.
 
     Returns, on every rank, {"step", "loss", "validation_loss", "best_validation_loss", "best_step", "skipped_steps",
-    "preempted", "checkpoint"}: the last values of this process's work; `preempted` asks the caller to exit with
-    EXIT_PREEMPTED and be started again.
+    "preempted", "checkpoint", "trained_on"}: the last values of this process's work; `preempted` asks the caller to exit
+    with EXIT_PREEMPTED and be started again; `trained_on` is what `trained_on` gave when it began.
 
     Raises:
         ValueError: settings that do not fit each other, the model, the data or the number of processes; or a bad step
-        (guard.BadStep).
+        (guard.BadStep); or a checkpoint that was trained on something else.
     """
     folder = local_folder(model.hf_path)
     shape = ModelShape.from_hf(folder)
@@ -79,6 +81,18 @@ def train(
             return trainer.run(progress, signals)
     finally:
         shutdown()
+
+
+def trained_on(
+    settings: TrainSettings, hf_folder: Path, data: PackedData, validation: PackedData | None
+) -> dict[str, str]:
+    """What a training rests on besides its settings, by content: {"model", "train"} and, of one that has them,
+    "validation" and "chat_template". Reads all of it."""
+    weights = weight_files(hf_folder) if settings.init == "hf" else [hf_folder / "config.json"]
+    found = {"model": fingerprint(weights), "train": data.fingerprint()}
+    template = data.facts.get(CHAT_TEMPLATE)
+    found |= {"chat_template": template} if template else {}
+    return found | ({"validation": validation.fingerprint()} if validation else {})
 
 
 def load_model(
@@ -107,6 +121,8 @@ class Trainer:
         output_dir: Path,
     ) -> None:
         self.settings, self.parallel = settings, parallel
+        origin = [trained_on(settings, hf_folder, data, validation) if parallel.rank == 0 else {}]
+        dist.broadcast_object_list(origin, src=0)
         chunks = load_model(settings, shape, hf_folder, parallel)
         self.optimizer = build_optimizer(settings, chunks)
         self.scheduler = build_scheduler(settings, self.optimizer)
@@ -123,7 +139,7 @@ class Trainer:
             build=parallel.rank == 0,
         )
         self.validation = Batches(validation, 1, length, settings.seed, shuffle=False) if validation else None
-        self.checkpoints = Checkpoints(output_dir / "checkpoints", settings, shape, hf_folder, parallel)
+        self.checkpoints = Checkpoints(output_dir / "checkpoints", settings, shape, hf_folder, parallel, origin[0])
         self.guard, self.interval = Guard(settings), Interval()
         self.last: dict[str, Any] = {"loss": None, "validation_loss": None}
         self.best: dict[str, Any] = {"best_validation_loss": None, "best_step": None}
@@ -151,7 +167,8 @@ class Trainer:
         if self.watch:
             self.watch.close()
         figures = {**self.last, **self.best, "skipped_steps": self.guard.skipped, "step": state.step}
-        return {**figures, "preempted": stop, "checkpoint": str(self.checkpoints.folder(state.step))}
+        checkpoint = str(self.checkpoints.folder(state.step))
+        return {**figures, "preempted": stop, "checkpoint": checkpoint, "trained_on": self.checkpoints.trained_on}
 
     def step(self, progress: Progress, signals: PreemptionSignals) -> bool:
         """One optimizer step. True when some rank was asked to stop: all ranks agree in the same reduction."""

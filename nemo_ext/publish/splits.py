@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nemo_ext.curation.row_keys import published_solution
+from nemo_ext.file_records import difference, record, stamp
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.publish import COLUMNS
 from nemo_ext.row_batches import Batch, Part, batches
@@ -81,19 +82,35 @@ def make_writer(
     """What writes one of `count` tasks' files into `folder`; a task whose files are whole is not done again."""
 
     def write(task: Task) -> Written:
-        stat = task.part.path.stat()
-        identity = [str(task.part), stat.st_size, stat.st_mtime_ns, dict(splits), list(more), count, COUNTERS]
-        record = folder.parent / RECORDS / f"{task.index:05d}.json"
-        if record.is_file() and (known := json.loads(record.read_text()))["identity"] == json.loads(
-            json.dumps(identity)
-        ):
+        ranks = hashlib.sha256(task.ranks).hexdigest()
+        identity = [str(task.part), *stamp(task.part.path), ranks, dict(splits), list(more), count, COUNTERS]
+        place = folder.parent / RECORDS / f"{task.index:05d}.json"
+        if (known := _whole(place, json.loads(json.dumps(identity)))) is not None:
             counters = {name: Counter(known[name]) for name in COUNTERS}
             return Written(known["kept"], digests=known["digests"], **counters)
         written = _write(task, folder, splits, count, more)
-        write_json_atomic(record, {"identity": identity, **vars(written)})
+        files = [record(path) for name in splits for path in _paths(folder, name, task.index, count).values()]
+        write_json_atomic(place, {"identity": identity, "files": files, **vars(written)})
         return written
 
     return write
+
+
+def _whole(place: Path, identity: list[Any]) -> dict[str, Any] | None:
+    """What is recorded of a task, if that was the same task and its files are what they were."""
+    try:
+        known: dict[str, Any] = json.loads(place.read_text())
+        same = known["identity"] == identity and not any(map(difference, known["files"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return known if same else None
+
+
+def _paths(folder: Path, split: str, index: int, count: int) -> dict[str, Path]:
+    return {
+        "parquet": folder / "data" / file_name(split, index, count, "parquet"),
+        "jsonl": folder / "jsonl" / file_name(split, index, count, "jsonl.zst"),
+    }
 
 
 def _write(task: Task, folder: Path, splits: Mapping[str, int | None], count: int, more: Sequence[str]) -> Written:
@@ -138,10 +155,7 @@ class _SplitFile:
     """Both files of a split for one part; they appear when the block ends well."""
 
     def __init__(self, folder: Path, split: str, index: int, count: int, more: Sequence[str]) -> None:
-        self.paths = {
-            "parquet": folder / "data" / file_name(split, index, count, "parquet"),
-            "jsonl": folder / "jsonl" / file_name(split, index, count, "jsonl.zst"),
-        }
+        self.paths = _paths(folder, split, index, count)
         self.schema = pa.schema([(name, pa.string()) for name in (*COLUMNS, *more)])
         self.more = more
         self._stack = ExitStack()

@@ -1,7 +1,6 @@
 """The finished stages of a run, as a report sees them."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ Finished = dict[str, Path]
 def stages(root: Path) -> Finished:
     """`stage` or `stage/task` -> its folder, in the order they finished; results set aside by redo=true are not part."""
     folders = [p.parent for pattern in ("*", "*/*") for p in root.glob(f"{pattern}/{manifest.DONE}")]
-    current = [f for f in folders if not re.search(r"\.old\d+(/|$)", str(f.relative_to(root)))]
+    current = [f for f in folders if not manifest.SET_ASIDE.search(str(f.relative_to(root)))]
     current.sort(key=lambda folder: (folder / manifest.DONE).stat().st_mtime_ns)
     return {str(folder.relative_to(root)): folder for folder in current}
 

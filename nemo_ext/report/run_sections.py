@@ -44,6 +44,16 @@ def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
     return notes
 
 
+def out_of_date(finished: Finished) -> list[str]:
+    """Stages whose results rest on something that is no longer there: beside newer ones they would mislead."""
+    reasons = {name: manifest.inputs_changed(folder) for name, folder in finished.items()}
+    return [
+        f"{name} was made before its inputs changed, and is shown as it was: {reason}."
+        for name, reason in reasons.items()
+        if reason
+    ]
+
+
 def _evaluated_with(told: list[dict[str, Any]]) -> dict[str, str]:
     """Prompts, hash -> name, of the evaluations of models that were trained; a teacher has its own."""
     trained = {name for each in told if each["uses"] in FROM_CHECKPOINTS for name in each["models"]}

@@ -21,7 +21,8 @@ class SandboxConfig:
     """Blocks that run at once. Others wait, uncounted, so that a time limit means the same on a busy machine.
     None: as many as there are cores."""
     max_timeout_s: float = 60.0
-    """Wall-clock time of a block when the request names none, and the most it may name."""
+    """Wall-clock time of a block when the request names none, and the most it may name; also of all blocks together that
+    are run again to restore a session."""
     memory_mb: int = 2048
     """Of a session beyond the preloaded modules: address space of each process, resident memory of all of them."""
     scratch_mb: int = 64

@@ -11,6 +11,7 @@ from typing import IO
 
 from nemo_ext.sandbox import launch
 from nemo_ext.sandbox.config import SandboxConfig
+from nemo_ext.sandbox.processes import Processes
 from nemo_ext.sandbox.session import Session
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,18 @@ PROBE = """
 import os, socket, time
 assert os.getpid() == 1, "it shares the host's processes"
 assert not os.listdir("/proc"), "it sees /proc"
-assert {name for _, name in socket.if_nameindex()} <= {"lo"}, "it has a network"
+for family, address in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+    try:
+        socket.socket(family, socket.SOCK_DGRAM).connect((address, 9))  # sends nothing, only looks for a way
+    except OSError:
+        continue
+    raise AssertionError("it has a network")
+try:
+    socket.socket(40, socket.SOCK_STREAM)  # AF_VSOCK, which leads to the host past the network namespace
+except OSError:
+    pass
+else:
+    raise AssertionError("it may open sockets of every family")
 assert not any(os.access(folder, os.W_OK) for folder in ("/", "/usr", "/dev")), "it may write outside its scratch"
 try:
     for _ in range(LIMIT):
@@ -46,6 +58,9 @@ class ForkServer:
         self._starting = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self.processes: Processes | None = None
+        self.sessions: dict[str, Session] = {}
+        """Those that are alive, by the id of their process 1."""
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  open as long as we are
 
     async def start(self) -> None:
@@ -91,11 +106,25 @@ class ForkServer:
             )
         ours.setblocking(False)
         self._channel = ours
-        answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ours, 4096), START_S)
+        answer = await asyncio.wait_for(self._answer(ours), START_S)
         if answer.startswith(b"sandbox.preload"):
             raise ValueError(answer.decode(errors="replace"))
         if answer != b"ready":
             raise OSError(self._error())
+
+    async def _answer(self, channel: socket.socket) -> bytes:
+        """Its first message; with `ready` it hands over its /proc."""
+        arrived = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(channel.fileno(), arrived.set)
+        try:
+            await arrived.wait()
+        finally:
+            loop.remove_reader(channel.fileno())
+        answer, descriptors, _, _ = socket.recv_fds(channel, 4096, 1)
+        if descriptors:
+            self.processes = Processes(descriptors[0])
+        return answer
 
     def _error(self) -> str:
         """The last line that it wrote to stderr before it ended."""
@@ -130,12 +159,14 @@ class ForkServer:
         return await self._fork()
 
     async def _fork(self) -> Session:
-        assert self._channel is not None, "called after a start"
+        assert self._channel is not None and self.processes is not None, "called after a start"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         output, writable = os.pipe()
         ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         os.set_blocking(output, False)
-        session = Session(ours, output, self.config.max_output_kb << 10)
+        processes = None if self.isolation == "none" else self.processes
+        session = Session(ours, output, self.config.max_output_kb << 10, processes, self.sessions)
         try:
             while not self._sent([theirs.fileno(), writable]):
                 await asyncio.sleep(RETRY_S)
@@ -165,6 +196,9 @@ class ForkServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+        if self.processes is not None:
+            self.processes.close()
+            self.processes = None
 
     def close(self) -> None:
         """End the fork server and all sessions."""

@@ -7,9 +7,15 @@ print(6 * 7)                           print(6 * 7)
 <llm-code-output>                      ```output
 42                                     42
 </llm-code-output>                     ```
+
+Fences are read as models write them: up to three spaces before one, python, py or python3 in any case, a space before
+that, lines that end in CR LF, a block indented as a whole, a closing fence at the end of the last line of code. A result
+stays in its frame whatever it says: "```" in it makes its own fence longer (````output), and the "<" of a mark of the
+other format is written "&lt;".
 """
 
 import re
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,32 +28,46 @@ class Format:
     stop_ends_block: bool
     """The stop string is the block's end, rather than the beginning of its output."""
     block: re.Pattern[str]
-    """A whole block, its code as group 1."""
+    """A whole block, with the group `code`."""
     opening: re.Pattern[str]
     """The beginning of a block."""
     closing: str
     """The end of a block."""
+    fence: str
+    """What grows around a result that holds it; empty: marks in a result are escaped."""
     before_output: str
     after_output: str
 
+
+CODE_LANGUAGES = ("python", "python3", "py")
+AFTER_CODE = r"(?<=[^\s`])[ \t]*+"
+"""Before a fence that closes a block at the end of its last line of code."""
+_OPENING = rf"^ {{0,3}}```[ \t]*(?:{'|'.join(CODE_LANGUAGES)})[ \t]*\r?"
+_FLAGS = re.MULTILINE | re.IGNORECASE
+_FENCES = re.compile(r"^[ \t]*(`{3,})", re.MULTILINE)
+_TAG = re.compile(r"<(?=/?llm-code(?:-output)?>)")
 
 LLM_CODE = Format(
     name="llm_code",
     stop=("</llm-code>",),
     stop_ends_block=True,
-    block=re.compile(r"<llm-code>\n?((?:(?!<llm-code>).)*?)\n?</llm-code>", re.DOTALL),
+    block=re.compile(r"<llm-code>(?:\r?\n)?(?P<code>(?:(?!<llm-code>).)*?)(?:\r?\n)?</llm-code>", re.DOTALL),
     opening=re.compile(r"<llm-code>"),
     closing="</llm-code>",
+    fence="",
     before_output="<llm-code-output>\n",
     after_output="\n</llm-code-output>\n",
 )
 FENCED = Format(
     name="fenced",
-    stop=("```output",),
+    stop=("```output", "``` output"),
     stop_ends_block=False,
-    block=re.compile(r"^```(?:python|py)[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE),
-    opening=re.compile(r"^```(?:python|py)[ \t]*$", re.MULTILINE | re.IGNORECASE),
+    block=re.compile(
+        rf"{_OPENING}\n(?P<code>.*?)(?:^ {{0,3}}```+[ \t]*\r?$|{AFTER_CODE}```+\s*\Z)", _FLAGS | re.DOTALL
+    ),
+    opening=re.compile(rf"{_OPENING}$", _FLAGS),
     closing="```",
+    fence="```",
     before_output="```output\n",
     after_output="\n```\n",
 )
@@ -71,7 +91,13 @@ def find_block(form: Format, text: str) -> Block | None:
     matches = list(form.block.finditer(text))
     if not matches or text[matches[-1].end() :].strip():
         return None
-    return Block(matches[-1].group(1), matches[-1].start(), matches[-1].end())
+    return Block(code_text(matches[-1]["code"]), matches[-1].start(), matches[-1].end())
+
+
+def code_text(written: str) -> str:
+    """What stands between two marks as Python takes it: lines that end in LF, without an indentation of the whole."""
+    code = written.replace("\r\n", "\n")
+    return textwrap.dedent(code) if code.lstrip("\n")[:1] in (" ", "\t") else code
 
 
 def is_open(form: Format, text: str) -> bool:
@@ -83,9 +109,15 @@ def is_open(form: Format, text: str) -> bool:
 
 
 def with_output(form: Format, text: str, result: str) -> str:
-    """The text, which ends with a block, and its result in the format's frame."""
-    result = result.rstrip("\n")
-    return f"{text.rstrip()}\n{form.before_output}{result}{form.after_output}"
+    """The text, which ends with a block, and its result in the format's frame, which nothing in the result ends."""
+    result, before, after = result.rstrip("\n"), form.before_output, form.after_output
+    if form.fence:
+        longest = max(map(len, _FENCES.findall(result)), default=0)
+        fence = "`" * max(len(form.fence), longest + 1)
+        before, after = (part.replace(form.fence, fence) for part in (before, after))
+    else:
+        result = _TAG.sub("&lt;", result)
+    return f"{text.rstrip()}\n{before}{result}{after}"
 
 
 def cut(text: str, max_chars: int, keep: Literal["head", "head_tail"] | str, marker: str) -> str:

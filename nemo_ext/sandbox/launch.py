@@ -57,6 +57,9 @@ def readable(config: SandboxConfig) -> list[str]:
     """What sessions may read: the system, this Python and its packages, our own few modules. Outer folders first."""
     wanted = [*SYSTEM, sys.base_prefix, sys.prefix, sys.exec_prefix, str(CODE / "nemo_ext" / "__init__.py")]
     wanted += [str(PACKAGE), *(str(Path(path).resolve()) for path in config.readable)]
+    wanted += [
+        os.path.realpath(path) for path in (sys.base_prefix, sys.prefix, sys.exec_prefix)
+    ]  # .venv may be a link
     chosen: list[str] = []
     for path in sorted({path for path in wanted if os.path.lexists(path)}):
         if not any(path.startswith(f"{outer}/") and not os.path.islink(outer) for outer in chosen):

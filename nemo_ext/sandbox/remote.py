@@ -14,6 +14,7 @@ from nemo_ext.serving.failures import ClientStopped
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 5.0
 CONNECT_S = 10.0
+JSON = {"Content-Type": "application/json"}
 
 
 class SandboxDown(ClientStopped):
@@ -71,7 +72,9 @@ class RemoteSession:
         self.started = True
         try:
             url = f"{self.urls[self.url_index]}/execute"
-            async with self.http.post(url, data=orjson.dumps(body), timeout=limit) as reply:
+            async with self.http.post(
+                url, data=orjson.dumps(body), headers=JSON, timeout=limit, allow_redirects=False
+            ) as reply:
                 content = await reply.read()
             if reply.status == 200:
                 return dict(orjson.loads(content))
@@ -79,6 +82,8 @@ class RemoteSession:
             await self._move()
             return f"{type(error).__name__}: {error}"
         text = f"HTTP {reply.status}: {content[:500].decode(errors='replace')}"
+        if reply.status == 401:
+            raise SandboxDown(f"the sandbox at {url} does not take our token, so another service may listen there now")
         if reply.status < 500 and reply.status != 429:
             raise SandboxDown(f"the sandbox at {url} refused a block, which is an error of this program: {text}")
         return text

@@ -4,11 +4,14 @@
 
 The YAML's `sandbox` mapping is a SandboxConfig.
 
+    Authorization: Bearer <what is in run/answers/sandbox.token, or in the variable that --token-env names>
     POST /execute {"session": "a", "code": "x = 2\\nx + 1", "timeout_s": 10, "history": []}
       -> {"class": "ok", "output": "3\\n", "message": "", "state": "new", "lost": false, "truncated": false,
           "seconds": 0.001}
     DELETE /sessions/a
-    GET /health -> isolation, limits, sessions, executions by class
+    GET /health -> isolation, limits, sessions, executions by class; needs no token
+
+A client that leaves before its reply ends its session.
 
 class: ok, error (an exception), syntax_error, timeout, memory, output_limit, process_limit, died.
 message: what the model should be told beyond what was printed.
@@ -20,9 +23,10 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,6 +36,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_ext.files import write_json_atomic
+from nemo_ext.sandbox import access
 from nemo_ext.sandbox.app import Api
 from nemo_ext.sandbox.config import SandboxConfig
 from nemo_ext.sandbox.forks import ForkServer
@@ -62,7 +67,7 @@ def read_config(path: Path) -> SandboxConfig:
     return sandbox
 
 
-async def serve(config: SandboxConfig, listener: socket.socket, address_file: Path, host: str) -> None:
+async def serve(config: SandboxConfig, listener: socket.socket, address_file: Path, host: str, token: str) -> None:
     """Until SIGTERM or SIGINT. Raises ValueError when nothing here isolates."""
     forks = ForkServer(config)
     sessions = Sessions(config, forks)
@@ -76,7 +81,7 @@ async def serve(config: SandboxConfig, listener: socket.socket, address_file: Pa
             sessions.parallel,
             asdict(config),
         )
-        await _serve_http(Api(sessions), listener, address_file, host)
+        await _serve_http(Api(sessions, token), listener, address_file, host)
     finally:
         sessions.close()
 
@@ -112,19 +117,32 @@ async def _announce(web: uvicorn.Server, port: int, address_file: Path, host: st
     log.info("listening on %s", address["url"])
 
 
+def _allow_descriptors() -> None:
+    """As many as may be: a session takes three, and those in flight count against the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a stage's config.yaml")
     parser.add_argument("--address-file", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 when clients are on other nodes")
+    parser.add_argument("--token-env", help="NAME of the variable that holds the token; default: a new one, in a file")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s sandbox %(levelname)s %(message)s")
     parent.exit_with_parent()
+    _allow_descriptors()
     try:
         config = read_config(args.config)
-        with published(args.address_file), ports.bind(args.host, args.port) as listener:
-            uvloop.run(serve(config, listener, args.address_file, args.host))
+        given = args.token_env and access.from_environment(args.token_env, "--token-env")
+        with (
+            nullcontext(given) if given else access.published(args.address_file) as token,
+            published(args.address_file),
+            ports.bind(args.host, args.port) as listener,
+        ):
+            uvloop.run(serve(config, listener, args.address_file, args.host, token))
     except ValueError as error:
         write_json_atomic(args.address_file, {"error": str(error)})
         raise SystemExit(str(error)) from error

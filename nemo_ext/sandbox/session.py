@@ -6,17 +6,21 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from nemo_ext.sandbox import memory
 from nemo_ext.sandbox.inside.repl import CLASSES, MEMORY
 from nemo_ext.sandbox.output import Output
+from nemo_ext.sandbox.processes import Processes, pid_of
 
 TIMEOUT, OUTPUT_LIMIT, DIED = "timeout", "output_limit", "died"
 READ_BYTES = 1 << 16
 START_S = 60.0
+STOP_S = 5.0
+POLL_S = 0.001
+CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,23 @@ class Result:
 
 
 class Session:
-    """Stopped (SIGSTOP) between blocks, so that a thread that a block left behind uses no time."""
+    """Stopped (SIGSTOP) between blocks, so that a thread that a block left behind uses no time.
 
-    def __init__(self, channel: socket.socket, output_fd: int, max_output_bytes: int) -> None:
+    `processes` is None without isolation, where a session's processes cannot be told from the host's. A session that is
+    alive is in `alive_sessions`, by its id in `processes`.
+    """
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        output_fd: int,
+        max_output_bytes: int,
+        processes: Processes | None,
+        alive_sessions: "dict[str, Session]",
+    ) -> None:
         self.channel = channel
+        self.processes = processes
+        self.alive_sessions = alive_sessions
         self.output_fd = output_fd
         self.max_output_bytes = max_output_bytes
         self.pid = 0
@@ -57,11 +74,28 @@ class Session:
             await asyncio.wait_for(answered.wait(), START_S)
         finally:
             loop.remove_reader(self.channel.fileno())
-        message, descriptors, _, _ = socket.recv_fds(self.channel, 4096, 1)
-        if not descriptors:
-            raise OSError(json.loads(message)["failed"] if message else "the session ended while it started")
-        self._pidfd = descriptors[0]
-        self.pid = memory.pid_of(self._pidfd)
+        message, control, _, _ = self.channel.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
+        answer = json.loads(message) if message else {"failed": "the session ended while it started"}
+        if "failed" in answer:
+            raise OSError(answer["failed"])
+        self._open(CREDENTIALS.unpack(control[0][2])[0])
+
+    def _open(self, sender: int) -> None:
+        """Remember the process with that id, which the kernel says has sent `ready` and which has run no block yet."""
+        self._pidfd = os.pidfd_open(sender)
+        self.pid = pid_of(self._pidfd)
+        with suppress(BlockingIOError):
+            self.channel.recv(1)  # only a channel whose other end has closed gives anything, namely nothing
+            raise ProcessLookupError("the session ended while it started")
+        self.alive_sessions[str(self.pid)] = self
+        asyncio.get_running_loop().add_reader(self._pidfd, self._forget)
+
+    def _forget(self) -> None:
+        """It has ended, and its id may soon be another's."""
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+        if self.alive_sessions.get(str(self.pid)) is self:
+            del self.alive_sessions[str(self.pid)]
 
     @property
     def alive(self) -> bool:
@@ -78,6 +112,8 @@ class Session:
         self._read(Output())  # a thread may have printed after the end of the block before
         try:
             ended, lost = await self._run(code, output, timeout_s)
+            if not lost and not await self._stands_still():
+                ended, lost = DIED, True
         except BaseException:
             self.kill()
             raise
@@ -85,8 +121,6 @@ class Session:
             self._read(output)
         if lost:
             self.kill()
-        else:
-            self._signal(signal.SIGSTOP)
         return Result(ended, lost, *output.text(), time.monotonic() - started)
 
     async def _run(self, code: str, output: Output, timeout_s: float) -> tuple[str, bool]:
@@ -106,6 +140,41 @@ class Session:
         finally:
             self._stop_reading()
 
+    async def _stands_still(self) -> bool:
+        """Stop it, and say whether its reply may be believed: every other process has ended, and it replied once.
+        Process 1 sees to that before it replies; a reply that a block forged comes earlier.
+
+        From the signal on its only thread starts no process: the kernel checks for signals before it makes one. Of
+        several threads only one knows of the signal at first, so these are waited for, and looked at again: a process
+        that woke them and ended in between has left them running. One that wakes itself is for Sessions.watch.
+        """
+        self._signal(signal.SIGSTOP)
+        if self.processes is None:
+            return True
+        try:
+            alone = self.processes.one_thread(self.pid)
+            if not (alone or await self._stopped(self.processes)):
+                return False
+            left = self.processes.left_behind(self.pid, self.alive_sessions)
+            return not left and (alone or self.processes.stopped(self.pid)) and self._silent()
+        except OSError:  # it was killed, or the fork server was
+            return False
+
+    async def _stopped(self, processes: Processes) -> bool:
+        deadline = time.monotonic() + STOP_S
+        while not processes.stopped(self.pid):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    def _silent(self) -> bool:
+        try:
+            self.channel.recv(1)
+        except BlockingIOError:
+            return True
+        return False
+
     def _stop_reading(self) -> None:
         if self.channel.fileno() >= 0:
             loop = asyncio.get_running_loop()
@@ -118,11 +187,12 @@ class Session:
 
     def _reply(self) -> None:
         """What arrives may be forged by the block, which can so lie about its own end and no more."""
+        asyncio.get_running_loop().remove_reader(self.channel.fileno())  # a second one is not to be overlooked
         try:
             ended = json.loads(self.channel.recv(4096))["class"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except Exception:  # noqa: BLE001  a block that forges one may make the parser fail in any way
             ended = DIED
-        if ended in CLASSES:
+        if isinstance(ended, str) and ended in CLASSES:
             self._end(ended, lost=False)
         else:
             self._end(DIED, lost=True)
@@ -154,6 +224,7 @@ class Session:
             self.channel.close()
             os.close(self.output_fd)
             self.output_fd = -1  # the number may soon be another session's
+        self._forget()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None

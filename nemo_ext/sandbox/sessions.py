@@ -5,10 +5,10 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from nemo_ext.sandbox import memory
 from nemo_ext.sandbox.config import SandboxConfig
 from nemo_ext.sandbox.forks import ForkServer
 from nemo_ext.sandbox.session import DIED, OUTPUT_LIMIT, TIMEOUT, Result, Session
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 NEW, KEPT, RESTORED, LOST = "new", "kept", "restored", "lost"
 LOST_TEXT = "The Python session was restarted: names from earlier blocks are gone."
 WATCH_S = 0.1
+IDLE_EVERY = 10  # looks, until one also at what sessions without a block hold and whether they have stopped
 MAX_WATCH_SHARE = 0.1  # of one core, for looking at memory
 
 
@@ -43,6 +44,9 @@ class Sessions:
         """Blocks so far by how they ended."""
         self.alive = 0
         self.running: set[Session] = set()
+        self._looks = 0
+        self._going: set[Session] = set()
+        """Those that had not stopped yet, without a block, when they were last looked at."""
         self._entries: dict[str, _Entry] = {}
         self._slots = asyncio.Semaphore(self.parallel)
 
@@ -72,8 +76,12 @@ class Sessions:
         await self._start(entry)
         if not history:
             return LOST if entry.was_lost else NEW
+        left_s = self.config.max_timeout_s  # for all of them: a request holds its place no longer than two blocks may
         for code in history:
-            if (await self._run(entry, code, timeout_s)).lost:
+            result = await self._run(entry, code, min(timeout_s, left_s))
+            left_s -= result.seconds
+            if result.lost or left_s <= 0:
+                self._end(entry)
                 await self._start(entry)
                 return LOST
         return RESTORED
@@ -131,25 +139,54 @@ class Sessions:
         return "\n".join(line for line in (LOST_TEXT if state == LOST else "", text) if line)
 
     async def watch(self) -> None:
-        """Forever: end blocks whose processes hold too much memory, and sessions that nobody uses."""
+        """Forever: end sessions whose processes hold too much memory or run on without a block, and those nobody uses."""
         pause = WATCH_S
         while True:
             await asyncio.sleep(pause)
             started = time.perf_counter()
-            self._check_memory()
+            self._check_processes()
             self._expire()
             pause = max(WATCH_S, (time.perf_counter() - started) / MAX_WATCH_SHARE)
 
-    def _check_memory(self) -> None:
-        running = {session.pid: session for session in self.running}
-        if running:
-            for pid in memory.over(running, self.config.memory_mb << 20):
-                running[pid].exceeded_memory()
+    def _check_processes(self) -> None:
+        processes = self.forks.processes
+        sessions = {session.pid: session for session in self.forks.sessions.values()}
+        if not sessions or processes is None:
+            return
+        with suppress(OSError):  # the fork server has ended; who needs it next starts another
+            children = processes.children()
+            self._looks += 1
+            thorough = self._looks % IDLE_EVERY == 0
+            watched = [pid for pid, session in sessions.items() if thorough or session in self.running]
+            for pid in processes.over(watched, self.config.memory_mb << 20, children):
+                self._end_for_memory(sessions[pid])
+            idle = [session for session in sessions.values() if session.processes and session not in self.running]
+            self._end_going([session for session in idle if children.get(session.pid)])
+            if thorough:
+                going = {session for session in idle if not processes.stopped(session.pid)}
+                self._end_going(going & self._going)
+                self._going = going
+
+    def _end_going(self, sessions: Iterable[Session]) -> None:
+        for session in sessions:
+            log.warning("a session went on after its block had ended; ending it")
+            session.kill()
+
+    def _end_for_memory(self, session: Session) -> None:
+        if session in self.running:
+            session.exceeded_memory()
+        else:
+            log.warning("a session holds more than %d MB without a block; ending it", self.config.memory_mb)
+            session.kill()
 
     def _expire(self) -> None:
         oldest = time.monotonic() - self.config.idle_s
         for name, entry in list(self._entries.items()):
-            if entry.last_used < oldest and not entry.lock.locked():
+            if entry.lock.locked():
+                continue
+            if entry.session is not None and not entry.session.alive:
+                self._end(entry)
+            if entry.last_used < oldest:
                 log.info("session %s was idle for %g s; ending it", name, self.config.idle_s)
                 if entry.session is None:
                     del self._entries[name]

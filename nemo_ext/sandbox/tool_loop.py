@@ -1,6 +1,6 @@
 """Generation that runs code: one request becomes one trace of text written by the model and by Python in turn.
 
-    async with ToolLoop(urls, ToolLoopConfig()) as loop:
+    async with ToolLoop(urls, ToolLoopConfig(), token) as loop:
         completion = await loop(request, send)     # from many tasks at once
 
 A segment of the model ends at the end of a code block; the block runs in the trace's own session; its result is
@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 
 from nemo_ext.grading.extract import boxed
+from nemo_ext.sandbox import access
 from nemo_ext.sandbox.config import ToolLoopConfig
 from nemo_ext.sandbox.formats import FORMATS, Block, Format, cut, find_block, is_open, with_output
 from nemo_ext.sandbox.remote import Executed, RemoteSession
@@ -77,19 +78,24 @@ class _Trace:
 class ToolLoop:
     """One for all requests of a run; made outside the event loop, entered inside."""
 
-    def __init__(self, urls: list[str], config: ToolLoopConfig) -> None:
-        """Raises ValueError when there is no sandbox."""
+    def __init__(self, urls: list[str], config: ToolLoopConfig, token: str) -> None:
+        """`token`: of all of them. Raises ValueError when there is no sandbox."""
         if not urls:
             raise ValueError("no sandbox: a stage whose prompts run code needs the address of one")
         self.urls = urls
         self.config = config
+        self._token = token
         self.format = FORMATS[config.format]
         self._http: aiohttp.ClientSession | None = None
         self._deleting: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "ToolLoop":
         connector = aiohttp.TCPConnector(limit=0)
-        self._http = aiohttp.ClientSession(connector=connector, trust_env=False)  # never through a proxy
+        self._http = aiohttp.ClientSession(
+            connector=connector,
+            headers=access.header(self._token),
+            trust_env=False,  # never through a proxy
+        )
         return self
 
     async def __aexit__(

@@ -5,10 +5,9 @@ from math import gcd
 from pathlib import Path
 from typing import IO
 
-import orjson
 from omegaconf import OmegaConf
 
-from nemo_ext.serving.requests import Completion, completion_of
+from nemo_ext.serving.requests import Completion, completion_of, stored_row
 from nemo_ext.serving.store import packed
 
 log = logging.getLogger(__name__)
@@ -57,11 +56,11 @@ class EarlierCompletions:
         offset = 0
         for line in handle:
             try:
-                row = orjson.loads(line)
-                if row["error"] is None:
+                row = stored_row(line)
+                if row.get("error") is None:
                     self._index[packed(row["key"])] = number << OFFSET_BITS | offset
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                log.warning("%s: a line at byte %d cannot be read; skipped", handle.name, offset)
+            except ValueError:
+                log.warning("%s: a line at byte %d is not what was stored; skipped", handle.name, offset)
             offset += len(line)
 
     def find(self, key: str) -> Completion | None:

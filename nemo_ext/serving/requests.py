@@ -1,6 +1,7 @@
 """What is asked of a server and what comes back, independent of which server it is."""
 
 import hashlib
+import zlib
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -126,8 +127,27 @@ class Completion:
 FIELDS = {each.name for each in fields(Completion)}
 
 
+def line_of(completion: Completion) -> bytes:
+    """As it lies in completions.jsonl: its keys, and at the end the CRC-32 of all before it."""
+    content = orjson.dumps(completion)[:-1]
+    return b'%b,"crc32":%d}\n' % (content, zlib.crc32(content))
+
+
+def stored_row(line: bytes) -> dict[str, Any]:
+    """The keys of such a line.
+
+    Raises:
+        ValueError: it is none, or is not what was stored: an edited text would pass for the model's.
+    """
+    row = orjson.loads(line)
+    content = line.rpartition(b',"crc32":')[0]
+    if not isinstance(row, dict) or row.get("crc32") != zlib.crc32(content) or not isinstance(row.get("key"), str):
+        raise ValueError(f"not what was stored: {line[:80]!r}")
+    return row
+
+
 def completion_of(line: bytes) -> Completion:
-    """What a line of completions.jsonl holds; keys that are no fields of ours are left out."""
+    """What such a line holds; keys that are no fields of ours are left out."""
     row = orjson.loads(line)
     return Completion(**{name: value for name, value in row.items() if name in FIELDS})
 
@@ -135,6 +155,7 @@ def completion_of(line: bytes) -> Completion:
 def request_key(model: str, prompt: Prompt, sampling: Sampling, sample_index: int, variant: str = "") -> str:
     """32 hex digits that identify one sample: equal for equal content, whatever the order of rows or shards.
 
+    `model`: what stands for its content; by its name, a model made anew would be given the old one's completions.
     `variant`: what else decides the result, such as the settings of a tool loop.
     """
     content = {"model": model, "prompt": prompt, "sampling": sampling, "sample_index": sample_index}

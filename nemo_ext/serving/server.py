@@ -169,6 +169,14 @@ def load(mapping: Mapping[str, Any]) -> Server:
     return server
 
 
+DECIDE_TEXTS = ("kind", "model", "kv_cache_dtype", "compute_dtype")
+
+
+def decides_texts(server: Server) -> dict[str, Any]:
+    """The settings by which the same model answers otherwise, as far as a server has them; the others decide how fast."""
+    return {name: getattr(server, name) for name in DECIDE_TEXTS if hasattr(server, name)}
+
+
 def accepted_ids(model: Model) -> list[str]:
     """The ids under which a server may list this model: its name, or where it was loaded from."""
     path = model.hf_path.rstrip("/")

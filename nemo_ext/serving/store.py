@@ -1,7 +1,7 @@
 """Completions on disk, so that a run killed at any byte loses at most the requests in flight.
 
 One JSON line per completion; those of one request are appended with one write:
-    {"key": "9f...", "text": "...", "finish_reason": "stop", "num_prompt_tokens": 52, ..., "attempts": 1}
+    {"key": "9f...", "text": "...", "finish_reason": "stop", "num_prompt_tokens": 52, ..., "attempts": 1, "crc32": 77}
 """
 
 import errno
@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-import orjson
-
 from nemo_ext.files import fsync_dir
-from nemo_ext.serving.requests import Completion, completion_of
+from nemo_ext.serving.requests import Completion, completion_of, line_of, stored_row
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +37,9 @@ def _place(offset: int, length: int) -> int:
 class CompletionStore:
     """Append-only map from request key to completion; for one process at a time.
 
-    Opening truncates a last line that was cut, and skips lines that cannot be read (counted in `num_corrupt`), so
-    those requests run again. Texts stay on disk; memory holds a key and a place per completion, some 170 bytes.
+    Opening truncates a last line that was cut, and skips lines that cannot be read or were edited (counted in
+    `num_corrupt`), so those requests run again. Texts stay on disk; memory holds a key and a place per completion, some 170
+    bytes.
 
     Args:
         fsync_rows, fsync_s: rows or seconds after which the next append reaches the disk itself. A killed process
@@ -86,13 +85,15 @@ class CompletionStore:
                 self._index_line(line, offset)
                 offset += len(line)
         if self.num_corrupt:
-            log.warning("%s: skipped %d lines that cannot be read; they run again", self.path, self.num_corrupt)
+            log.warning(
+                "%s: skipped %d lines that are not what was stored; they run again", self.path, self.num_corrupt
+            )
         return offset
 
     def _index_line(self, line: bytes, offset: int) -> None:
         try:
-            self._index[packed(orjson.loads(line)["key"])] = _place(offset, len(line))
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            self._index[packed(stored_row(line)["key"])] = _place(offset, len(line))
+        except ValueError:
             self.num_corrupt += 1
 
     def __len__(self) -> int:
@@ -102,8 +103,13 @@ class CompletionStore:
         return packed(key) in self._index
 
     def get(self, key: str) -> Completion:
-        """Raises KeyError when the key has no completion."""
-        place = self._index[packed(key)]
+        """Raises ValueError when the key has no completion."""
+        place = self._index.get(packed(key))
+        if place is None:
+            raise ValueError(
+                f"{self.path} has no completion of a request (key {key}) that was not among those asked: what it was made "
+                "of was changed meanwhile. Run the same command again"
+            )
         return completion_of(os.pread(self._descriptor, place & MAX_LINE, place >> LENGTH_BITS))
 
     def append(self, completions: Sequence[Completion]) -> None:
@@ -112,7 +118,7 @@ class CompletionStore:
         Raises:
             OSError: the disk is full or gone; what was stored before stays readable and appending may be tried again.
         """
-        lines = [orjson.dumps(completion) + b"\n" for completion in completions]
+        lines = [line_of(completion) for completion in completions]
         self._write(b"".join(lines))
         for completion, line in zip(completions, lines, strict=True):
             self._index[packed(completion.key)] = _place(self._end, len(line))

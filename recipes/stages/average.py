@@ -5,7 +5,7 @@ Out: average/  safetensors, config, tokenizer, chat template; average.json says 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -30,27 +30,32 @@ class Config(Stage):
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.chat import ChatTokenizer
-    from nemo_ext.manifest import model_fingerprint
     from nemo_ext.megatron.average import average_to_hf
+    from nemo_ext.megatron.checkpoint_files import RECORD, require_template
     from nemo_ext.megatron.hf import local_folder
     from nemo_ext.megatron.layout import select_steps
+    from nemo_ext.model_files import companion_files, folder_fingerprint
 
     out = Path(cfg.output_dir)
     sources = select_steps(Path(cfg.checkpoints) / "checkpoints", sorted(cfg.steps))
+    tokenizer = ChatTokenizer(cfg.model)
+    require_template(sources, tokenizer.template_hash)
     progress = Progress(out, "MB")
+    source = local_folder(cfg.model.hf_path)
     folder = average_to_hf(
         sources,
-        local_folder(cfg.model.hf_path),
+        source,
         out / "average",
         cfg.dtype,
         chat_template_path(cfg.model),
-        ChatTokenizer(cfg.model).answer_end,
+        tokenizer.answer_end,
         on_bytes=lambda done, total: progress.update(done // 10**6, total // 10**6),
     )
     return Facts(
-        inputs=[source / "metadata.json" for source in sources],
-        outputs=sorted(folder.glob("*.safetensors")),
-        models={"average": model_fingerprint(folder)},
+        inputs=[checkpoint / RECORD for checkpoint in sources],
+        model_files=companion_files(replace(cfg.model, hf_path=str(source))),
+        outputs=sorted(folder.iterdir()),
+        models={"average": folder_fingerprint(folder)},
         figures={"checkpoints": len(cfg.steps), "precision": _precision(folder)},
     )
 

@@ -38,13 +38,14 @@ class Config(Stage):
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.evaluation.evaluation_rows import refuse_apart
-    from nemo_ext.evaluation.scores import SCORES, count_files, scores_behind, write_scores
-    from nemo_ext.rows import RowWriter, input_files, require_rows
+    from nemo_ext.evaluation.scores import SCORES, count_files, read_scores, scores_file_behind, write_scores
+    from nemo_ext.rows import RowWriter, input_files, input_patterns, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    behind = scores_behind(Path(cfg.input))
-    if behind is None:
+    scores_file = scores_file_behind(Path(cfg.input))
+    if scores_file is None:
         raise ValueError(f"{cfg.input} has no scores.json behind it; input must come from an evaluation")
+    behind = read_scores(scores_file.parent)
     totals: Counter[str] = Counter()
     chosen = []
     with RowWriter(folder) as out:
@@ -60,7 +61,8 @@ def run(cfg: Config) -> Facts:
     written = write_scores(folder, behind["model"], contract, count_files([output], cfg.workers), behind.get("step"))
     accuracies = {name: f"{100 * each['accuracy']:.1f} %" for name, each in written["benchmarks"].items()}
     return Facts(
-        inputs=files,
+        inputs=[*files, scores_file],
+        listed=input_patterns(cfg.input),
         outputs=[output, folder / SCORES],
         rows_in=out.total,  # problems: of several samples one row is made
         rows_out=out.kept,

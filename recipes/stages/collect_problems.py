@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import Row, RowWriter, content_id, input_files, read_rows, require_rows
+from nemo_ext.rows import Row, RowWriter, content_id, input_files, input_patterns, read_rows, require_rows
 from recipes.stage import Stage
 
 
@@ -42,6 +42,7 @@ def run(cfg: Config) -> Facts:
         require_rows(out.kept, cfg.name, out.dropped)
     return Facts(
         inputs=[*files, *seeds],
+        listed=[*input_patterns(cfg.input), *input_patterns(cfg.seeds)],
         outputs=[folder / "output.jsonl"],
         rows_in=out.total,
         rows_out=out.kept,

@@ -63,6 +63,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.evaluation.paired import compare_all, read_evaluation, table
     from nemo_ext.evaluation.scores import SCORES
     from nemo_ext.files import write_json_atomic, write_text_atomic
+    from nemo_ext.rows import input_files, input_patterns
 
     folders = _folders(cfg)
     check_contracts(cfg, folders)
@@ -85,7 +86,8 @@ def run(cfg: Config) -> Facts:
         for name, of in each["benchmarks"].items()
     }
     return Facts(
-        inputs=[each / SCORES for each in folders],
+        inputs=[path for each in folders for path in (each / SCORES, *input_files(each))],
+        listed=[pattern for each in folders for pattern in input_patterns(each)],
         outputs=[out / "comparison.json", out / "comparison.txt"],
         figures=figures | {f"contracts of {pair} differ": what for pair, what in unlike.items()},
     )

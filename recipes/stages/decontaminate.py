@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from nemo_ext.file_records import content_hashes, stamp
 from nemo_ext.files import atomic_open, sha256_file, write_text_atomic
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
-from nemo_ext.rows import Row, dumps, input_files, read_rows, require_rows
-from recipes.complete import COMPLETIONS, complete_all
+from nemo_ext.rows import Row, dumps, input_files, input_patterns, read_rows, require_rows
+from recipes.complete import COMPLETIONS, AskedModel, asked_model, complete_all
 from recipes.served import ServedStage, describe_server, server_processes, stop_token_ids
 from recipes.stage import Process, RowStage, main_process
 
@@ -123,12 +124,16 @@ def run(cfg: Config) -> Facts:
     parts = Parts(folder / CANDIDATES)
     parts.collect(files, _identity(files, benchmark_files, methods), cfg.workers)
     parts.search(tests, methods, cfg.workers, Progress(folder, "parts").update)
-    judged = _ask(cfg, parts, tests) if cfg.judge == "llm" else ((n, row, f.hits, 0) for n, row, f in parts.read())
+    model = _judge_model(cfg, parts, tests) if cfg.judge == "llm" else None
+    judged = _ask(cfg, model, parts, tests) if model else ((n, row, f.hits, 0) for n, row, f in parts.read())
     audit, toy = _write_found(cfg, judged, parts, tests)
     written = _write_rows(cfg, files)
     return Facts(
         inputs=[*files, *benchmark_files],
+        listed=[pattern for source in (*cfg.inputs, cfg.benchmarks) for pattern in input_patterns(source)],
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt and cfg.judge == "llm" else {},
+        models=model.facts["models"] if model else {},
+        model_files=[*(model.files if model else []), *_encoder_files(methods)],
         server=describe_server(cfg) if cfg.judge == "llm" else {},
         figures=audit.figures | toy | {"table": str(folder / AUDIT)},
         scratch=[folder / CANDIDATES],  # a copy of every problem
@@ -164,12 +169,17 @@ def _methods(cfg: Config) -> "Methods":
 
 def _identity(files: list[Path], benchmark_files: list[Path], methods: "Methods") -> dict[str, Any]:
     """What the candidates were made from: with another, those of an earlier run are of no use."""
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return {
-        "inputs": [list(each) for each in stats],
+        "inputs": [[str(file), *stamp(file)] for file in files],
         "benchmarks": [sha256_file(file) for file in benchmark_files],
         "methods": str(methods),
+        "encoder": content_hashes(_encoder_files(methods)),
     }
+
+
+def _encoder_files(methods: "Methods") -> list[Path]:
+    """None of a name: it is fetched by that name."""
+    return sorted(path for path in Path(methods.encoder).rglob("*") if path.is_file()) if methods.encoder else []
 
 
 Judged = Iterable[tuple[int, Row, list["Hit"], int]]
@@ -278,14 +288,22 @@ def _reason(row: Row, texts: dict[str, str]) -> Row:
     return kept | ({"order": says_so[0][0], "reply": says_so[0][1]} if says_so else {})
 
 
-def _ask(cfg: Config, parts: "Parts", tests: list[Row]) -> Iterator[tuple[int, Row, list["Hit"], int]]:
+def _judge_model(cfg: Config, parts: "Parts", tests: list[Row]) -> AskedModel:
+    request_of = _request_maker(cfg, "")
+    pairs = ((row["problem"], tests[index]["problem"]) for _, row, found in parts.read() for index in _asked(found))
+    return asked_model(cfg, lambda: next((request_of(*pair) for pair in pairs), None))
+
+
+def _ask(
+    cfg: Config, model: AskedModel, parts: "Parts", tests: list[Row]
+) -> Iterator[tuple[int, Row, list["Hit"], int]]:
     """Ask the served model about every candidate in both orders, then read its replies.
 
     A problem that an exact match or an n-gram has settled is not asked about.
     """
     from nemo_ext.serving.store import CompletionStore
 
-    request_of = _request_maker(cfg)
+    request_of = _request_maker(cfg, model.key)
 
     def requests() -> Iterator["Request"]:
         for _, problem, found in parts.read():
@@ -295,7 +313,7 @@ def _ask(cfg: Config, parts: "Parts", tests: list[Row]) -> Iterator[tuple[int, R
 
     total = 2 * sum(len(_asked(found)) for _, _, found in parts.read())
     with CompletionStore(Path(cfg.output_dir) / COMPLETIONS) as store:
-        complete_all(cfg, store, requests, total, "judgements")
+        complete_all(cfg, store, requests, total, "judgements", served=model.served)
         for number, problem, found in parts.read():
             hits, undecided = _judged(found, problem["problem"], tests, request_of, store)
             yield number, problem, hits, undecided
@@ -330,7 +348,7 @@ def _judged(
     return hits, undecided
 
 
-def _request_maker(cfg: Config) -> Callable[[str, str], "Request"]:
+def _request_maker(cfg: Config, model_key: str) -> Callable[[str, str], "Request"]:
     from nemo_ext.prompts import render
     from nemo_ext.serving.requests import Request, Sampling, request_key
 
@@ -340,7 +358,7 @@ def _request_maker(cfg: Config) -> Callable[[str, str], "Request"]:
 
     def request_of(first: str, second: str) -> Request:
         prompt = render(asked, {"problem": first, "other_problem": second})
-        return Request(request_key(cfg.model.name, prompt, greedy, 0), prompt, greedy)
+        return Request(request_key(model_key, prompt, greedy, 0), prompt, greedy)
 
     return request_of
 

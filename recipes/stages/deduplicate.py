@@ -51,7 +51,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.curation.dedup import Names, first_equal, read_keys
     from nemo_ext.curation.near_duplicates import near_duplicates
     from nemo_ext.row_select import select_rows
-    from nemo_ext.rows import input_files
+    from nemo_ext.rows import input_files, input_patterns
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     keyed = read_keys(files, cfg.columns, cfg.workers)
@@ -65,6 +65,7 @@ def run(cfg: Config) -> Facts:
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, notes=notes, lengths=lengths)
     return mapped.facts(
         files,
+        listed=input_patterns(cfg.input),
         figures={"problems_compared": near.compared} if near is not None else {},
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import input_files, require_rows
+from nemo_ext.rows import input_files, input_patterns, require_rows
 from nemo_ext.toy.sources import TOY, solved_file
 from recipes.stage import Stage
 
@@ -69,6 +69,7 @@ def run(cfg: Config) -> Facts:
     kept = keys.sources[codes == 0]
     return mapped.facts(
         files,
+        listed=[] if cfg.input == TOY else input_patterns(cfg.input),
         seeds={"sample": cfg.seed},
         figures={
             "problems": len(np.unique(keys.problems[codes == 0])),

@@ -10,7 +10,7 @@ Dropped: not_needed, samples that early_finish did without
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from omegaconf import MISSING
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, check_prompt, prompt_hash
 from nemo_ext.search.config import AnswerRule
-from recipes.complete import COMPLETIONS, complete_all
+from recipes.complete import COMPLETIONS, AskedModel, asked_model, complete_all
 from recipes.served import SamplingConfig, describe_server, server_processes, stop_token_ids
 from recipes.stage import Process
 from recipes.tool_use import ToolStage, sandbox_processes, tool_loop
@@ -91,14 +91,15 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.evaluation.scores import SCORES, count_files, write_scores
-    from nemo_ext.manifest import model_fingerprint
-    from nemo_ext.rows import RowWriter, input_files
+    from nemo_ext.rows import RowWriter, input_files, input_patterns
 
     folder, files = Path(cfg.output_dir), input_files(cfg.benchmarks)
     contract = _contract(cfg, files)  # before a token is paid for: it may lack something
+    model = asked_model(cfg, lambda: next(_distinct(cfg, files, ""), None), cfg.samples_per_request)
+    contract = replace(contract, model_hash=model.hash)
     tokens = {"prompt": 0, "generated": 0}
     with RowWriter(folder) as out:
-        for row in _graded(cfg, _answered(cfg, files, out)):
+        for row in _graded(cfg, _answered(cfg, files, model, out)):
             out.keep(row)
             for kind in tokens:
                 tokens[kind] += row[f"num_{kind}_tokens"]
@@ -106,30 +107,31 @@ def run(cfg: Config) -> Facts:
     scores = write_scores(folder, cfg.model.name, contract, problems, _step(cfg))
     return Facts(
         inputs=files,
+        listed=input_patterns(cfg.benchmarks),
         outputs=[folder / "output.jsonl", folder / SCORES],
         rows_in=out.total,
         rows_out=out.kept,
         dropped=out.dropped,
-        models={cfg.model.name: model_fingerprint(cfg.model.hf_path)},
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)},
         server=describe_server(cfg),
         seeds={"sampling": cfg.seed},
         tokens=tokens,
         figures={name: f"{100 * score['accuracy']:.1f} %" for name, score in scores["benchmarks"].items()},
+        **model.facts,
     )
 
 
-def _answered(cfg: Config, files: list[Path], out: "RowWriter") -> Iterator["Row"]:
+def _answered(cfg: Config, files: list[Path], model: AskedModel, out: "RowWriter") -> Iterator["Row"]:
     from nemo_ext.search.early_finish import NOT_NEEDED
     from nemo_ext.serving.store import CompletionStore
 
     total = cfg.num_samples * sum(1 for _ in _problems(cfg, files))
     with CompletionStore(Path(cfg.output_dir) / COMPLETIONS) as store:
         complete_all(
-            cfg, store, lambda: _distinct(cfg, files), total, "answers",
-            samples_per_request=cfg.samples_per_request, loop=_loop(cfg, files, store),
+            cfg, store, lambda: _distinct(cfg, files, model.key), total, "answers",
+            served=model.served, samples_per_request=cfg.samples_per_request, loop=_loop(cfg, files, model.key, store),
         )  # fmt: skip
-        for row, request in _requests(cfg, files):
+        for row, request in _requests(cfg, files, model.key):
             if cfg.early_finish and request.key not in store:
                 out.drop(row | {"seed": request.sampling.seed}, NOT_NEEDED)
                 continue
@@ -141,7 +143,7 @@ def _answered(cfg: Config, files: list[Path], out: "RowWriter") -> Iterator["Row
             yield row | {"seed": seed} | completion.answer | tools
 
 
-def _loop(cfg: Config, files: list[Path], store: "CompletionStore") -> "Loop | None":
+def _loop(cfg: Config, files: list[Path], model_key: str, store: "CompletionStore") -> "Loop | None":
     """What makes one sample of a request; None: the server alone."""
     from nemo_ext.search.answers import read_answer
     from nemo_ext.search.early_finish import EarlyFinish
@@ -151,7 +153,7 @@ def _loop(cfg: Config, files: list[Path], store: "CompletionStore") -> "Loop | N
         return inner
     problem_of: dict[str, str] = {}
     known: dict[str, list[str | None]] = {}
-    for row, request in _requests(cfg, files):
+    for row, request in _requests(cfg, files, model_key):
         if request.key in problem_of:  # a problem in two benchmarks is asked once
             continue
         problem_of[request.key] = row["problem"]
@@ -174,7 +176,9 @@ def _problems(cfg: Config, files: list[Path]) -> Iterator["Row"]:
             yield row
 
 
-def _requests(cfg: Config, files: list[Path], samples: range | None = None) -> Iterator[tuple["Row", "Request"]]:
+def _requests(
+    cfg: Config, files: list[Path], model_key: str, samples: range | None = None
+) -> Iterator[tuple["Row", "Request"]]:
     """Every sample of every problem, with its number; or those of `samples`."""
     from nemo_ext.chat_template import ChatTemplate
     from nemo_ext.prompts import render
@@ -189,11 +193,11 @@ def _requests(cfg: Config, files: list[Path], samples: range | None = None) -> I
             prompt = template.render(prompt)
         for sample in samples or range(cfg.num_samples):
             sampling = _sampling(cfg, str(row["problem"]), sample, ends)
-            key = request_key(cfg.model.name, prompt, sampling, sample, cfg.tools_variant)
+            key = request_key(model_key, prompt, sampling, sample, cfg.tools_variant)
             yield row | {"sample": sample}, Request(key, prompt, sampling, rendered)
 
 
-def _distinct(cfg: Config, files: list[Path]) -> Iterator["Request"]:
+def _distinct(cfg: Config, files: list[Path], model_key: str) -> Iterator["Request"]:
     """Those of a problem that two benchmarks have are the same ones.
 
     One after the other a problem's samples share what the server keeps of their prompt. With early_finish all problems'
@@ -202,7 +206,7 @@ def _distinct(cfg: Config, files: list[Path]) -> Iterator["Request"]:
     seen: set[str] = set()
     rounds = [range(n, n + 1) for n in range(cfg.num_samples)] if cfg.early_finish else [range(cfg.num_samples)]
     for samples in rounds:
-        for _, request in _requests(cfg, files, samples):
+        for _, request in _requests(cfg, files, model_key, samples):
             if request.key not in seen:
                 seen.add(request.key)
                 yield request
@@ -245,12 +249,11 @@ def _step(cfg: Config) -> int | None:
 
 
 def _contract(cfg: Config, files: list[Path]) -> "Contract":
-    """Everything that moves the scores besides the model."""
+    """Everything that moves the scores besides the model, which is not known yet."""
     from nemo_ext.chat_template import ChatTemplate
     from nemo_ext.evaluation.contract import Contract
     from nemo_ext.evaluation.scores import benchmark_digest
     from nemo_ext.grading.equal import grader_version
-    from nemo_ext.manifest import model_fingerprint
 
     server = describe_server(cfg)
     settings = cfg.sampling
@@ -267,7 +270,7 @@ def _contract(cfg: Config, files: list[Path]) -> "Contract":
         extractor=cfg.extractor,
         grader_version=grader_version(),
         server=f"{server['kind']} {server['version']}",
-        model_hash=model_fingerprint(cfg.model.hf_path),
+        model_hash=None,
         grader=cfg.graders[0],
         num_samples=cfg.num_samples,
         few_shot=len(cfg.prompt.few_shot),

@@ -39,7 +39,7 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.explorer.explorer import INDEX, Options, write
+    from nemo_ext.explorer.explorer import INDEX, PARTS, Options, write
 
     options = Options(
         title=cfg.title,
@@ -50,5 +50,6 @@ def run(cfg: Config) -> Facts:
     )
     folder = Path(cfg.output_dir)
     explored = write(folder, cfg.inputs, options)
+    parts = sorted(path for path in (folder / PARTS).rglob("*") if path.is_file())
     figures = {"explorer": str(folder / INDEX), **explored.figures}
-    return Facts(inputs=explored.inputs, outputs=[folder / INDEX], seeds={"rows": cfg.seed}, figures=figures)
+    return Facts(inputs=explored.inputs, outputs=[folder / INDEX, *parts], seeds={"rows": cfg.seed}, figures=figures)

@@ -4,9 +4,10 @@ In:  <checkpoints>/checkpoints/step_* of a train_sft stage
 Out: checkpoint_1/, checkpoint_2/, ... in step order: safetensors, config, tokenizer, chat template
 """
 
+import glob
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -36,10 +37,11 @@ class Config(Stage):
 def run(cfg: Config) -> Facts:
     from nemo_ext.chat import ChatTokenizer
     from nemo_ext.evaluation.model_names import checkpoint_name
-    from nemo_ext.manifest import model_fingerprint
+    from nemo_ext.megatron.checkpoint_files import RECORD, require_template
     from nemo_ext.megatron.export import export_hf
     from nemo_ext.megatron.hf import local_folder
     from nemo_ext.megatron.layout import complete_steps, step_folder
+    from nemo_ext.model_files import companion_files, folder_fingerprint
 
     root, out = Path(cfg.checkpoints) / "checkpoints", Path(cfg.output_dir)
     _wait_for(cfg, root)
@@ -48,15 +50,19 @@ def run(cfg: Config) -> Facts:
         raise ValueError(f"stages.{cfg.name}: {root} has no finished checkpoint")
     sources = {checkpoint_name(number): step_folder(root, step) for number, step in enumerate(steps, start=1)}
     hf_source, template = local_folder(cfg.model.hf_path), chat_template_path(cfg.model)
-    answer_end = ChatTokenizer(cfg.model).answer_end
+    tokenizer = ChatTokenizer(cfg.model)
+    require_template(sources.values(), tokenizer.template_hash)
     progress = Progress(out, "MB")
     for number, (name, source) in enumerate(sources.items()):
         on_bytes = _reporter(progress, name, number, len(sources))
-        export_hf(source, hf_source, out / name, cfg.dtype, template, answer_end, on_bytes=on_bytes)
+        export_hf(source, hf_source, out / name, cfg.dtype, template, tokenizer.answer_end, on_bytes=on_bytes)
     return Facts(
-        inputs=[source / "metadata.json" for source in sources.values()],
-        outputs=sorted(path for name in sources for path in (out / name).glob("*.safetensors")),
-        models={name: model_fingerprint(out / name) for name in sources},
+        inputs=[source / RECORD for source in sources.values()],
+        inputs_came_meanwhile=True,  # with wait_minutes; a checkpoint's record is never written over
+        listed=[] if cfg.steps else [f"{glob.escape(str(root))}/step_*/{RECORD}"],
+        model_files=companion_files(replace(cfg.model, hf_path=str(hf_source))),
+        outputs=sorted(path for name in sources for path in (out / name).iterdir()),
+        models={name: folder_fingerprint(out / name) for name in sources},
         figures={"models": len(sources)},
     )
 

@@ -66,19 +66,24 @@ def steps_of(cfg: Config) -> "list[Step]":
 def run(cfg: Config) -> Facts:
     from nemo_ext.curation.filters import require_columns
     from nemo_ext.curation.token_limits import serialised_tokenizer
+    from nemo_ext.files import sha256_json
+    from nemo_ext.model_files import text_files
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, require_rows
+    from nemo_ext.rows import input_files, input_patterns, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     steps = steps_of(cfg)
     require_columns(first_rows(files, LOOKED_AT), steps)
-    tokenizer = serialised_tokenizer(cfg.model) if any(counts_tokens(step) for step in steps) else None
+    counts = any(counts_tokens(step) for step in steps)
+    tokenizer, tokenizer_files = (serialised_tokenizer(cfg.model), text_files(cfg.model)) if counts else (None, [])
     if cfg.preview:
         return look(cfg, files, steps, context(tokenizer))
     make = partial(make_filter, tuple(steps), tokenizer)
-    mapped = map_rows(folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards)
+    mapped = map_rows(
+        folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards, rests_on=sha256_json(tokenizer)
+    )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return mapped.facts(files)
+    return mapped.facts(files, listed=input_patterns(cfg.input), model_files=tokenizer_files)
 
 
 def first_rows(files: list[Path], num: int) -> "list[Row]":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import prompt_hash
-from recipes.complete import COMPLETIONS, Outcome, complete_all, connect, takes_any_model
+from recipes.complete import COMPLETIONS, Outcome, asked_model, complete_all, takes_any_model
 from recipes.sampling import Samples, SamplingStage, check_prompts
 from recipes.served import describe_server, server_processes
 from recipes.stage import Process
@@ -49,8 +49,7 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.manifest import model_fingerprint
-    from nemo_ext.row_sources import data_files
+    from nemo_ext.row_sources import HUB, data_files, data_patterns
     from nemo_ext.rows import RowWriter, require_rows
     from nemo_ext.serving.spending import Spending
     from nemo_ext.serving.store import CompletionStore
@@ -58,14 +57,12 @@ def run(cfg: Config) -> Facts:
     folder, files = Path(cfg.output_dir), data_files(cfg.input, cfg.split)
     samples, loop = _with_tools(cfg, files) if cfg.use_tools else (_samples(cfg, files), None)
     total = samples.count()
+    model = asked_model(cfg, lambda: next(samples.requests(), None), cfg.samples_per_request)
+    samples.model = model.key
     with CompletionStore(folder / COMPLETIONS) as store:
-        served = None
-        if takes_any_model(cfg):  # its name is part of every completion's key
-            served = connect(cfg, next(samples.requests(), None), cfg.samples_per_request)
-            samples.model = served.endpoints[0].model
         outcome = complete_all(
             cfg, store, samples.requests, total, "completions",
-            served=served, samples_per_request=1 if loop else cfg.samples_per_request, may_drop=True, loop=loop,
+            served=model.served, samples_per_request=1 if loop else cfg.samples_per_request, may_drop=True, loop=loop,
         )  # fmt: skip
         spending, error = Spending(), ""
         with RowWriter(folder) as out:
@@ -80,16 +77,18 @@ def run(cfg: Config) -> Facts:
             require_rows(out.kept, cfg.name, out.dropped, error)
     return Facts(
         inputs=files,
+        listed=data_patterns(cfg.input, cfg.split),
+        inputs_came_meanwhile=cfg.input.startswith(HUB),
         outputs=[folder / "output.jsonl"],
         rows_in=out.total,
         rows_out=out.kept,
         dropped=out.dropped,
-        models={samples.model: "as served" if takes_any_model(cfg) else model_fingerprint(cfg.model.hf_path)},
         prompts={each.prompt.name: prompt_hash(each.prompt) for each in cfg.by_source.values()},
         server=describe_server(cfg) | outcome.notes,
         seeds={"sampling": cfg.seed},
         tokens=spending.tokens,
         figures=spending.figures(cfg.client) | outcome.figures,
+        **model.facts,
     )
 
 
@@ -107,7 +106,7 @@ def _samples(cfg: Config, files: list[Path], chat_text: "ChatText | None" = None
 
     # which ones another's server has is not known
     special = None if takes_any_model(cfg) else special_tokens.finder(special_tokens.of_checkpoint(cfg.model.hf_path))
-    return Samples(cfg, files, cfg.model.name, chat_text, variant, special)
+    return Samples(cfg, files, chat_text, variant, special)
 
 
 def _answer(completion: "Completion") -> dict[str, Any]:

@@ -58,7 +58,7 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Facts:
     from nemo_ext.grading.equal import grader_version
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, require_rows
+    from nemo_ext.rows import input_files, input_patterns, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     make = partial(make_grader, cfg.extractor, (cfg.grader, *cfg.also), cfg.timeout_s)
@@ -67,6 +67,7 @@ def run(cfg: Config) -> Facts:
     figures = {name: mapped.counts.get(name, 0) for name in ("correct", "different", "undecided", "no_answer")}
     return mapped.facts(
         files,
+        listed=input_patterns(cfg.input),
         figures=figures | mapped.figures | {"grader": grader_version()},
     )
 

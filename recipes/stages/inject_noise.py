@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import Row, input_files, require_rows
+from nemo_ext.rows import Row, input_files, input_patterns, require_rows
 from recipes.stage import Stage
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def run(cfg: Config) -> Facts:
     shutil.rmtree(folder / SELECTED)
     return Facts(
         inputs=files,
+        listed=input_patterns(cfg.input),
         outputs=[folder / "output.jsonl"],
         rows_in=mapped.total,
         rows_out=mapped.kept,

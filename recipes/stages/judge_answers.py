@@ -15,7 +15,7 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
-from recipes.complete import COMPLETIONS, complete_all, connect, takes_any_model
+from recipes.complete import COMPLETIONS, asked_model, complete_all
 from recipes.served import ServedStage, describe_server, server_processes, stop_token_ids
 from recipes.stage import Process
 
@@ -54,30 +54,29 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.manifest import model_fingerprint
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, require_rows
+    from nemo_ext.rows import input_files, input_patterns, require_rows
     from nemo_ext.serving.store import CompletionStore
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     first = next(asked_rows(cfg, files), None)
-    model = cfg.model.name
-    if first is not None and takes_any_model(cfg):  # its name is part of every completion's key
-        model = connect(cfg, request_maker(cfg, model)(first, ORDERS[0])).endpoints[0].model
-    request_of = request_maker(cfg, model)
+    model = asked_model(cfg, lambda: None if first is None else request_maker(cfg, "")(first, ORDERS[0]))
+    request_of = request_maker(cfg, model.key)
     total = sum(len(ORDERS) for _ in asked_rows(cfg, files))
     with CompletionStore(folder / COMPLETIONS) as store:
         outcome = complete_all(
-            cfg, store, lambda: requests(cfg, files, request_of), total, "judgements", may_drop=True
-        )
-        mapped = map_rows(folder, files, lambda: judge_of(cfg, store, request_of), workers=1)
+            cfg, store, lambda: requests(cfg, files, request_of), total, "judgements",
+            served=model.served, may_drop=True,
+        )  # fmt: skip
+        mapped = map_rows(folder, files, lambda: judge_of(cfg, store, request_of), workers=1, rests_on=model.key)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         files,
-        models={model: "as served" if takes_any_model(cfg) else model_fingerprint(cfg.model.hf_path)},
+        listed=input_patterns(cfg.input),
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)},
         server=describe_server(cfg) | outcome.notes,
         figures=mapped.figures | outcome.figures,
+        **model.facts,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import input_files, require_rows
+from nemo_ext.rows import input_files, input_patterns, require_rows
 from recipes.stage import Stage
 
 POOLS = ("first", "second")
@@ -69,6 +69,7 @@ def run(cfg: Config) -> Facts:
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         [*files["first"], *files["second"]],
+        listed=[pattern for name in POOLS for pattern in input_patterns(getattr(cfg, name))],
         seeds={"sample": cfg.seed},
         figures={"problems": len(np.unique(own.problems[codes == 0]))},
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from nemo_ext.columns import BadRow
 from nemo_ext.evaluation.benchmark import UNDERSTOOD, Benchmark, check_settings, content_hash, problem_of
-from nemo_ext.evaluation.benchmark_files import benchmark_files, read_benchmark
+from nemo_ext.evaluation.benchmark_files import HUB, benchmark_files, read_benchmark
 from nemo_ext.manifest import Facts
 from nemo_ext.rows import Row, RowWriter, require_rows
 from nemo_ext.toy.sources import TOY, benchmark
@@ -48,6 +48,7 @@ def run(cfg: Config) -> Facts:
         require_rows(out.kept, cfg.name, out.dropped)
     return Facts(
         inputs=list(dict.fromkeys(files)),
+        inputs_came_meanwhile=any(settings.path.startswith(HUB) for settings in cfg.benchmarks.values()),
         outputs=[folder / "output.jsonl"],
         rows_in=out.total,
         rows_out=out.kept,

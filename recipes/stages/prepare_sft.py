@@ -97,6 +97,8 @@ def check(cfg: Config) -> None:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.chat import ChatTokenizer
+    from nemo_ext.model_files import text_files
+    from nemo_ext.row_sources import HUB, data_patterns
     from nemo_ext.rows import require_rows
 
     tokenizer = ChatTokenizer(cfg.model)
@@ -108,7 +110,10 @@ def run(cfg: Config) -> Facts:
     require_rows(writer.rows.kept, cfg.name, writer.rows.dropped, writer.example)
     return Facts(
         inputs=files,
-        outputs=[folder / "output.jsonl", *sorted(folder.glob("*/tokens.bin")), *sorted(folder.glob("*/offsets.npy"))],
+        listed=[] if cfg.input == TOY else data_patterns(cfg.input, cfg.split),
+        inputs_came_meanwhile=cfg.input.startswith(HUB),
+        model_files=text_files(cfg.model),
+        outputs=[folder / "output.jsonl", folder / "audit.txt", *_token_files(folder)],
         rows_in=writer.rows.total,
         rows_out=writer.rows.kept,
         dropped=writer.rows.dropped,
@@ -124,6 +129,12 @@ def run(cfg: Config) -> Facts:
             "layouts": dict(writer.layouts),
         },
     )
+
+
+def _token_files(folder: Path) -> list[Path]:
+    from nemo_ext.megatron.data import DATA, SAMPLES
+
+    return sorted(path for name in (*SAMPLES, DATA) for path in folder.glob(f"*/{name}"))
 
 
 def _require_template(cfg: Config, writer: "SampleWriter") -> None:
@@ -160,12 +171,12 @@ class SampleWriter:
 
     def write(self) -> None:
         from nemo_ext.files import write_text_atomic
-        from nemo_ext.megatron.data import PackedDataWriter
+        from nemo_ext.megatron.data import CHAT_TEMPLATE, PackedDataWriter
         from nemo_ext.megatron.mask_audit import audit
         from nemo_ext.progress import Progress
 
         progress = Progress(self.folder, "rows")
-        facts = {"chat_template_hash": self.tokenizer.template_hash, "model": self.cfg.model.name}
+        facts = {CHAT_TEMPLATE: self.tokenizer.template_hash, "model": self.cfg.model.name}
         names = ["train", "validation"] if self.cfg.validation_fraction else ["train"]
         if (self.folder / "validation").is_dir():  # of an earlier run, which may have held some out
             shutil.rmtree(self.folder / "validation")

@@ -17,7 +17,7 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.publish import COLUMNS
-from nemo_ext.rows import input_files, require_rows
+from nemo_ext.rows import input_files, input_patterns, require_rows
 from recipes.stage import Stage
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def run(cfg: Config) -> Facts:
     write_card(dataset / "README.md", _card(cfg, written, keys, ranks, splits), *upstream(files))
     return Facts(
         inputs=files,
+        listed=input_patterns(cfg.input),
         outputs=[dataset / "README.md", *sorted(dataset.glob("*/*"))],
         rows_in=written.kept + sum(written.dropped.values()),
         rows_out=written.kept,

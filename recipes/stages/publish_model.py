@@ -14,6 +14,7 @@ from omegaconf import MISSING
 from nemo_ext import manifest
 from nemo_ext.files import sha256_file, write_json_atomic
 from nemo_ext.manifest import Facts
+from nemo_ext.model_files import folder_fingerprint
 from recipes.stage import Stage
 
 PROVENANCE = "provenance.json"
@@ -49,7 +50,7 @@ def run(cfg: Config) -> Facts:
     }
     write_json_atomic(target / PROVENANCE, provenance)
     return Facts(
-        inputs=files,
-        outputs=[target / path.name for path in files],
-        models={target.name: manifest.model_fingerprint(target)},
+        inputs=[*files, Path(cfg.train) / manifest.MANIFEST, Path(cfg.corpus) / manifest.MANIFEST],
+        outputs=[*(target / path.name for path in files), target / PROVENANCE],
+        models={target.name: folder_fingerprint(target)},
     )

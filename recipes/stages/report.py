@@ -4,6 +4,7 @@ In:  every finished stage of the run folder
 Out: <run>/report.html
 """
 
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.report.render import render
 
     root = Path(cfg.run_dir)
-    finished = run_folder.stages(root)
+    finished = {name: folder for name, folder in run_folder.stages(root).items() if folder != Path(cfg.output_dir)}
     found = run_folder.scores(finished)
     sections = {
         "title": cfg.title,
@@ -86,6 +87,7 @@ def run(cfg: Config) -> Facts:
             *score_sections.contract_notes(found),
             *score_sections.early_finish_notes(found),
             *run_sections.warnings(finished, found),
+            *run_sections.out_of_date(finished),
         ],
         "summary": None
         if cfg.ablation
@@ -109,7 +111,8 @@ def run(cfg: Config) -> Facts:
     out = root / "report.html"
     render(sections, out)
     inputs = [folder / manifest.MANIFEST for folder in finished.values()]
-    return Facts(inputs=inputs, outputs=[out], figures={"report": str(out)})
+    listed = [f"{glob.escape(str(root))}/{below}/{manifest.MANIFEST}" for below in ("*", "*/*")]
+    return Facts(inputs=inputs, listed=listed, outputs=[out], figures={"report": str(out)})
 
 
 def ablation(

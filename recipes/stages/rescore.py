@@ -61,19 +61,21 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.evaluation.scores import SCORES, count_files, scores_behind, write_scores
+    from nemo_ext.evaluation.scores import SCORES, count_files, read_scores, scores_file_behind, write_scores
+    from nemo_ext.files import sha256_json
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import require_rows
+    from nemo_ext.rows import input_patterns, require_rows
 
     folder, files, source = Path(cfg.output_dir), one_evaluation(cfg), _source(cfg)
-    earlier = scores_behind(source)
+    scores_file = scores_file_behind(source)
+    earlier = None if scores_file is None else read_scores(scores_file.parent)
     extractor = cfg.extractor or (earlier["contract"]["extractor"] if earlier else "default")
-    make = partial(
-        make_regrader, tuple(cfg.graders), cfg.decides, extractor, cfg.timeout_s, _judge(source), cfg.benchmark
-    )
+    judge = _judge(source)
+    make = partial(make_regrader, tuple(cfg.graders), cfg.decides, extractor, cfg.timeout_s, judge, cfg.benchmark)
     with grouped(files, folder, cfg.workers) as ordered:
-        mapped = map_rows(folder, ordered, make, workers=cfg.workers, group_by=GROUP)
+        rests_on = sha256_json([extractor, judge])
+        mapped = map_rows(folder, ordered, make, workers=cfg.workers, group_by=GROUP, rests_on=rests_on)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     problems = count_files(mapped.outputs, cfg.workers)
     model = cfg.model or (earlier["model"] if earlier else source.name)
@@ -81,7 +83,9 @@ def run(cfg: Config) -> Facts:
     scores = write_scores(folder, model, contract, problems, earlier.get("step") if earlier else None)
     accuracies = {name: f"{100 * score['accuracy']:.1f} %" for name, score in scores["benchmarks"].items()}
     figures = accuracies | agreement_in_words(problems)
-    return mapped.facts(files, outputs=[*mapped.outputs, folder / SCORES], figures=figures)
+    inputs = [*files, *([] if scores_file is None else [scores_file])]
+    outputs = [*mapped.outputs, folder / SCORES]
+    return mapped.facts(inputs, listed=input_patterns(cfg.input), outputs=outputs, figures=figures)
 
 
 def _source(cfg: Config) -> Path:

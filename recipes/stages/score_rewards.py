@@ -17,7 +17,7 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, required_keys
-from recipes.complete import COMPLETIONS, complete_all, connect, takes_any_model
+from recipes.complete import COMPLETIONS, asked_model, complete_all, connect
 from recipes.served import ServedStage, describe_server, server_processes
 from recipes.stage import Process
 
@@ -67,25 +67,22 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.manifest import model_fingerprint
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, require_rows
+    from nemo_ext.rows import input_files, input_patterns, require_rows
     from nemo_ext.serving.store import CompletionStore
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    asking = Asking(cfg, cfg.model.name)
-    served = None
-    if takes_any_model(cfg):  # its name is part of every completion's key
-        first = next((asking.request(row) for row in asked_rows(files)), None)
-        served = None if first is None else connect(cfg, first)
-        asking.model = asking.model if served is None else served.endpoints[0].model
+    asking = Asking(cfg)
+    model = asked_model(cfg, lambda: next((asking.request(row) for row in asked_rows(files)), None))
+    asking.model, asking.key = model.name, model.key
     with CompletionStore(folder / COMPLETIONS) as store:
-        served = try_first(asking, files, store, served)
+        served = try_first(asking, files, store, model.served)
         total = count_distinct(asking, files)
         outcome = complete_all(
             cfg, store, lambda: requests(asking, files), total, "solutions", served=served, may_drop=True
         )
-        mapped = map_rows(folder, files, lambda: scorer(asking, store), workers=1)
+        rests_on = f"{model.key} {model.content}"
+        mapped = map_rows(folder, files, lambda: scorer(asking, store), workers=1, rests_on=rests_on)
     if mapped.figures.get("no_score") and not mapped.figures.get("scored"):
         raise no_scores(
             asking,
@@ -95,9 +92,10 @@ def run(cfg: Config) -> Facts:
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         files,
-        models={asking.model: "as served" if takes_any_model(cfg) else model_fingerprint(cfg.model.hf_path)},
+        listed=input_patterns(cfg.input),
         server=describe_server(cfg) | outcome.notes,
         figures=mapped.figures | outcome.figures,
+        **model.facts,
     )
 
 
@@ -177,13 +175,14 @@ def no_scores(asking: "Asking", what: str, how: str) -> ValueError:
 
 
 class Asking:
-    """A row's request, and what its reply is worth. `model`: its name, part of every request's key."""
+    """A row's request, and what its reply is worth. `model`: its name; `key`: what stands for it in every request's key."""
 
-    def __init__(self, cfg: Config, model: str) -> None:
+    def __init__(self, cfg: Config) -> None:
         from nemo_ext.chat_template import ChatTemplate
 
         self.cfg = cfg
-        self.model = model
+        self.model = cfg.model.name
+        self.key = ""
         named = required_keys(cfg.prompt) if cfg.protocol == "likelihood" and cfg.prompt is not None else {"problem"}
         self._columns = [*sorted(named), "generation"]
         self._template = ChatTemplate.of(cfg.model) if cfg.protocol == "likelihood" else None
@@ -200,10 +199,10 @@ class Asking:
         sampling, protocol = Sampling(0.0, 1.0, 0, 1, (), None), self.cfg.protocol
         if protocol == "likelihood":
             text = self._context(row) + row["generation"]
-            key = request_key(self.model, text, sampling, 0, protocol)
+            key = request_key(self.key, text, sampling, 0, protocol)
             return Request(key, text, sampling, rendered=True, returns="logprobs")
         turns = [{"role": "user", "content": row["problem"]}, {"role": "assistant", "content": row["generation"]}]
-        key = request_key(self.model, turns, sampling, 0, protocol)
+        key = request_key(self.key, turns, sampling, 0, protocol)
         return Request(key, turns, sampling, returns="pooling" if protocol == "pooling" else "text")
 
     def worth(self, row: "Row", reply: str) -> float | None:

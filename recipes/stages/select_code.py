@@ -44,7 +44,7 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Facts:
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, require_rows
+    from nemo_ext.rows import input_files, input_patterns, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     with grouped(files, folder, cfg.workers) as adjacent:
@@ -53,7 +53,7 @@ def run(cfg: Config) -> Facts:
             folder, adjacent, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return mapped.facts(files)
+    return mapped.facts(files, listed=input_patterns(cfg.input))
 
 
 def make_selection(mode: str, total: int | None) -> "RowFunction":

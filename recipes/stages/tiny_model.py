@@ -7,6 +7,7 @@ Out: hf/config.json, hf/tokenizer.json, hf/generation_config.json
 As with published base models, its files have no chat template and name one end token, the end of text.
 """
 
+import glob
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ class Config(Stage):
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.rows import input_files
+    from nemo_ext.rows import input_files, input_patterns
 
     files = [file for folder in cfg.inputs for file in input_files(folder)]
     extra = [file for text in cfg.texts for file in sorted(Path(text).glob("*.yaml"))]
@@ -52,7 +53,9 @@ def run(cfg: Config) -> Facts:
     folder.mkdir(parents=True, exist_ok=True)
     _write_tokenizer(cfg, _texts(files, extra), folder)
     _write_config(cfg, folder)
-    return Facts(inputs=[*files, *extra], outputs=sorted(folder.iterdir()))
+    listed = [pattern for source in cfg.inputs for pattern in input_patterns(source)]
+    listed += [f"{glob.escape(text)}/*.yaml" for text in cfg.texts]
+    return Facts(inputs=[*files, *extra], listed=listed, outputs=sorted(folder.iterdir()))
 
 
 def _texts(files: list[Path], extra: list[Path]) -> Iterator[str]:

@@ -7,6 +7,7 @@ Stopped by SIGTERM or SIGUSR1 it saves and exits with code 85; started again it 
 step whose loss or gradient norm is not finite stops it, naming the samples (on_bad_step).
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +57,11 @@ def host_gib(cfg: Config) -> float | None:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.manifest import model_fingerprint
+    from nemo_ext.megatron.checkpoint_files import RECORD
     from nemo_ext.megatron.data import PackedData
-    from nemo_ext.megatron.train import train
+    from nemo_ext.megatron.hf import local_folder
+    from nemo_ext.megatron.train import train, trained_on
+    from nemo_ext.model_files import weight_files
     from nemo_ext.progress import Progress
 
     source, folder = Path(cfg.data), Path(cfg.output_dir)
@@ -67,10 +70,17 @@ def run(cfg: Config) -> Facts:
     result = train(cfg, cfg.model, data, held_out, folder, Progress(folder, "steps"))
     if result["preempted"]:
         raise SystemExit(EXIT_PREEMPTED)
+    start = local_folder(cfg.model.hf_path)
+    if int(os.environ.get("RANK", "0")) == 0 and trained_on(cfg, start, data, held_out) != result["trained_on"]:
+        raise ValueError(
+            f"stages.{cfg.name}: {cfg.data} or {start} was changed while it was trained on, so nothing says what the model "
+            f"learned. Put it back and run again, or begin anew: only=[{cfg.name}] redo=true"
+        )
     return Facts(
-        inputs=sorted(source.glob("*/tokens.bin")),
-        outputs=[folder / "metrics.jsonl"],
-        models={cfg.model.name: model_fingerprint(cfg.model.hf_path)},
+        inputs=[*data.files, *(held_out.files if held_out else [])],
+        model_files=weight_files(start),
+        outputs=[folder / "metrics.jsonl", *sorted(folder.glob(f"checkpoints/step_*/{RECORD}"))],
+        models={cfg.model.name: result["trained_on"]["model"]},
         seeds={"train": cfg.seed},
         tokens={"epoch": data.num_tokens},
         figures={key: result[key] for key in FIGURES},

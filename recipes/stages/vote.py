@@ -58,7 +58,7 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Facts:
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, require_rows
+    from nemo_ext.rows import input_files, input_patterns, require_rows
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     make = partial(make_voter, cfg.mode, cfg.extractor, cfg.weight_by, cfg.min_votes, cfg.min_share)
@@ -67,7 +67,7 @@ def run(cfg: Config) -> Facts:
             folder, ordered, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return mapped.facts(files)
+    return mapped.facts(files, listed=input_patterns(cfg.input))
 
 
 def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int, min_share: float) -> "RowFunction":

@@ -16,6 +16,8 @@ from typing import Any
 
 import aiohttp
 
+from nemo_ext.sandbox import access
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 3.0
 PARALLEL = 50
@@ -25,7 +27,8 @@ PEER_CODE = "x = 6 * 7\nprint(x)"
 
 
 @contextlib.contextmanager
-def _service() -> Iterator[str]:
+def _service() -> Iterator[tuple[str, str]]:
+    """Its URL and its token."""
     with tempfile.TemporaryDirectory() as folder:
         config, address = Path(folder) / "config.yaml", Path(folder) / "sandbox.json"
         config.write_text("sandbox: {}\n")
@@ -35,7 +38,7 @@ def _service() -> Iterator[str]:
             while not address.exists():
                 assert process.poll() is None, "the service ended while it started"
                 time.sleep(0.05)
-            yield json.loads(address.read_text())["url"]
+            yield json.loads(address.read_text())["url"], access.read(address)
         finally:
             process.terminate()
             process.wait()
@@ -56,9 +59,9 @@ async def _rate(workers: int, one: Callable[[int, int], Awaitable[None]]) -> flo
     return sum(made) / (time.perf_counter() - start)
 
 
-async def _ours(url: str) -> dict[str, float]:
+async def _ours(url: str, token: str) -> dict[str, float]:
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with aiohttp.ClientSession(connector=connector, headers=access.header(token)) as http:
 
         async def execute(session: str) -> None:
             async with http.post(f"{url}/execute", json={"session": session, "code": CODE}) as reply:
@@ -97,8 +100,8 @@ async def _peer() -> dict[str, float]:
 
 
 def run() -> Iterator[dict[str, Any]]:
-    with _service() as url:
-        ours = asyncio.run(_ours(url))
+    with _service() as (url, token):
+        ours = asyncio.run(_ours(url, token))
     peer = asyncio.run(_peer())
     for name, value in ours.items():
         yield {

@@ -88,6 +88,7 @@ def _figures(settings: TrainSettings, shape: ModelShape, here: Any, folder: Path
     from nemo_ext.progress import Progress
 
     data = PackedData.open(folder / "data")
+    (folder / "config.json").write_text(json.dumps(asdict(shape)))  # what a training of random weights starts from
     with tempfile.TemporaryDirectory() as output, PreemptionSignals() as signals:
         trainer = Trainer(settings, shape, folder, here, data, None, Path(output))
         for _ in range(settings.train_iters):  # not trainer.run(): no checkpoint of a hundred GB

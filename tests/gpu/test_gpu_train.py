@@ -20,6 +20,10 @@ PROGRAM = ("tests.nemo_ext.megatron.programs", "train_runs")
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 needs_engine = pytest.mark.skipif(not has("transformer_engine"), reason="transformer-engine is not installed")
+needs_fp8 = pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9),
+    reason="a GPU without fp8 (before sm_89)",
+)
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU only")
 
 
@@ -72,6 +76,7 @@ def test_transformer_engines_layers_in_bf16(place: Path, on_cpu: list[float], gr
 
 
 @needs_engine
+@needs_fp8
 @pytest.mark.parametrize("recipe", ["delayed", "tensorwise"])
 def test_fp8_follows(place: Path, on_cpu: list[float], recipe: str) -> None:
     kept = {"num_layers_at_start_in_bf16": 1} if recipe == "tensorwise" else {}

@@ -21,6 +21,43 @@ def finish(task: plan.Task) -> None:
     manifest.write(task.folder, task.stage, "x", task.config_hash, manifest.Facts(), 0.0)
 
 
+@pytest.mark.parametrize("left", ["", "uses: gen"])
+def test_results_without_a_whole_config_are_not_taken_for_others(tmp_path: Path, left: str) -> None:
+    task, other = (planned(tmp_path, f"sampling.temperature={heat}") for heat in (0.5, 0.6))
+    plan.write_configs([*task.values()], redo=False)
+    (first,) = task["generate"].tasks
+    first.config_path.write_text(left) if left else first.config_path.unlink()
+    plan.write_configs([*other.values()], redo=False)  # nothing was made yet
+    first.config_path.unlink()
+    finish(first)
+    plan.write_configs([*task.values()], redo=False)
+    assert first.config_path.read_text() == first.config, "_DONE says that it is of this config"
+    first.config_path.unlink()
+    with pytest.raises(ValueError, match=r"generate has results and no config\.yaml"):
+        plan.write_configs([*other.values()], redo=False)
+    (first.folder / manifest.DONE).unlink()
+    (first.folder / "completions.jsonl").touch()
+    with pytest.raises(ValueError, match="has results and no config.yaml"):
+        plan.write_configs([*task.values()], redo=False)
+
+
+def test_a_stage_left_out_that_is_out_of_date_is_named(tmp_path: Path) -> None:
+    stages = resolve_recipe("sft_full", "+scale=tiny", run_dir=tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    for name in ("average", "export", "prepare_benchmarks"):
+        (task,) = stages[name].tasks
+        facts = manifest.Facts(inputs=[rows] if name == "average" else [])
+        task.folder.mkdir()
+        manifest.write(task.folder, name, "x", task.config_hash, facts, 0.0)
+    selected = plan.select([*stages.values()], ["evaluate"], None)
+    assert plan.stale([*stages.values()], selected) == []
+    rows.write_text("{}\n{}\n")
+    (warning,) = plan.stale([*stages.values()], selected)
+    assert warning == f"average is left out and out of date: input {rows} changed"
+    assert plan.stale([*stages.values()], plan.select([*stages.values()], ["average", "evaluate"], None)) == []
+
+
 def test_variants_are_tasks_with_a_folder_and_their_own_keys(tmp_path: Path) -> None:
     stage = resolve_recipe("sft_full", "+scale=tiny", run_dir=tmp_path)["evaluate"]
     assert [task.name for task in stage.tasks] == ["evaluate/base", "evaluate/average"]

@@ -17,7 +17,7 @@ from launchers.plan import PlannedStage, Task
 from launchers.slurm import client as slurm_client
 from launchers.slurm import job_arrays, sbatch
 from launchers.slurm import preflight as preflight_slurm
-from nemo_ext.files import write_json_atomic
+from nemo_ext import manifest
 from nemo_ext.model import Model
 from recipes.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, main_process
@@ -192,9 +192,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def finish(task: Task) -> None:
-    done = {"config_hash": task.config_hash, "inputs": [], "outputs": []}
-    write_json_atomic(task.folder / "_DONE", done)
-    write_json_atomic(task.folder / "manifest.json", {"rows_out": 1, "dropped": {}, "figures": {}})
+    task.folder.mkdir(parents=True, exist_ok=True)
+    manifest.write(task.folder, task.stage, "x", task.config_hash, manifest.Facts(rows_out=1), 1.0)
 
 
 def test_submit_chains_jobs_and_records_them(cluster: Cluster, tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from nemo_ext.chat import ChatTokenizer
-from nemo_ext.hub_folder import AnswerEnd, end_token_ids, name_portable_class, weight_files, write_answer_end
+from nemo_ext.hub_folder import (
+    AnswerEnd,
+    end_token_ids,
+    name_portable_class,
+    portable_config,
+    weight_files,
+    write_answer_end,
+)
 from nemo_ext.megatron.shape import ModelShape
 from nemo_ext.model import Model
 from nemo_ext.serving.embedded.checkpoint import read_config
@@ -122,3 +129,30 @@ def test_a_config_that_is_no_json_is_named(base: Path, read_it) -> None:
 def test_two_models_of_one_folder_have_their_own_ends(base: Path) -> None:
     plain, chat = (ChatTokenizer(replace(model(base), chat_template=name)) for name in (None, "llama3.jinja"))
     assert plain.end_ids == {TEXT} and chat.end_ids == {TURN, TEXT}
+
+
+SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({"rope_parameters": {"rope_theta": 5e5, **SCALED}}, {"rope_theta": 5e5, "rope_scaling": SCALED}),
+        (
+            {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}, "dtype": "float32"},
+            {"rope_theta": 5e5, "rope_scaling": None},
+        ),
+        # what transformers 4 makes of 5's: its own default beside what it does not know
+        (
+            {"rope_parameters": {"rope_theta": 5e5, **SCALED}, "rope_theta": 1e4, "rope_scaling": None},
+            {"rope_theta": 5e5, "rope_scaling": SCALED},
+        ),
+        ({"rope_theta": 1e6, "rope_scaling": SCALED}, {"rope_theta": 1e6, "rope_scaling": SCALED}),
+    ],
+)
+def test_a_config_is_written_as_transformers_4_and_5_read_it(given: dict, written: dict) -> None:
+    assert portable_config({"model_type": "llama", **given}, "bfloat16") == {
+        "model_type": "llama",
+        "torch_dtype": "bfloat16",
+        **written,
+    }

@@ -65,6 +65,15 @@ def test_buckets_of_a_killed_run_are_taken_up(tmp_path: Path) -> None:
         pass
     with grouped(files, folder) as again:
         assert {path: path.stat().st_mtime_ns for path in again} == written
+    try:
+        with grouped(files, folder) as spoilt:
+            before = spoilt[0].read_bytes()
+            spoilt[0].write_bytes(before.replace(b"p1", b"p2"))
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    with grouped(files, folder) as mended:
+        assert mended[0].read_bytes() == before
     (folder / "grouped").mkdir()
     (folder / "grouped" / "00000.jsonl").write_text(json.dumps({"id": 9, "problem": "half written"}) + "\n")
     with grouped(files, folder) as anew:

@@ -183,6 +183,66 @@ def test_another_input_starts_anew(tmp_path: Path) -> None:
     assert [path.name for path in sorted((tmp_path / "out").glob("*.jsonl"))] == ["dropped.jsonl", "output.jsonl"]
 
 
+def spoil(path: Path, how: str) -> None:
+    before = path.stat()
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        path.write_bytes(path.read_bytes().replace(b'"n":1', b'"n":7'))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "empty", "edited"])
+@pytest.mark.parametrize("kind", ["output", "dropped"])
+def test_a_file_that_is_not_what_was_written_is_made_again(tmp_path: Path, kind: str, how: str) -> None:
+    file = write(tmp_path / "in.jsonl", numbered(200, padding=100))
+    whole = map_rows(tmp_path / "out", [file], make_odd_out, part_bytes=8000)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.jsonl")}
+    inodes = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("*.jsonl")}
+    assert len(whole.outputs) > 2
+    spoil(tmp_path / "out" / f"{kind}_00001.jsonl", how)
+    again = map_rows(tmp_path / "out", [file], make_odd_out, part_bytes=8000)
+    assert again == whole
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.jsonl")}
+    kept = {name for name in files if (tmp_path / "out" / name).stat().st_ino == inodes[name]}
+    assert {f"{each}_0000{part}.jsonl" for each in ("output", "dropped") for part in (0, 2)} <= kept, "not the others"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"kept": 1}', '{"files": {"output": {}}}'])
+def test_a_record_that_says_nothing_is_none(tmp_path: Path, text: str) -> None:
+    file = write(tmp_path / "in.jsonl", numbered(20))
+    whole = map_rows(tmp_path / "out", [file], make_odd_out)
+    for name in ("00000.json", "plan.json"):
+        (tmp_path / "out" / "parts" / name).write_text(text)
+        assert map_rows(tmp_path / "out", [file], make_odd_out) == whole
+
+
+def test_what_it_rests_on_besides_the_rows_starts_it_anew(tmp_path: Path) -> None:
+    file = write(tmp_path / "in.jsonl", numbered(20))
+    map_rows(tmp_path / "out", [file], make_odd_out, rests_on="one judge")
+    map_rows(tmp_path / "out", [file], make_sizes_of_batches, rests_on="one judge")
+    assert "double" in read(tmp_path / "out", "output")[0], "nothing was left to do"
+    map_rows(tmp_path / "out", [file], make_sizes_of_batches, rests_on="another")
+    assert read(tmp_path / "out", "output")[0] == {"n": 0, "size": 20}
+
+
+def make_sizes_of_batches() -> Any:
+    return lambda rows, counts: [({"n": row["n"], "size": len(rows)}, None) for row in rows]
+
+
+def test_another_choice_among_the_same_rows_is_carried_out(tmp_path: Path) -> None:
+    file = write(tmp_path / "in.jsonl", numbered(4))
+    for codes in ([0, 1, 1, 0], [1, 0, 0, 1]):
+        select_rows(tmp_path / "out", [file], np.array(codes), ("no",))
+        assert [row["n"] for row in read(tmp_path / "out", "output")] == [
+            n for n, code in enumerate(codes) if not code
+        ]
+
+
 def test_groups_are_never_cut(tmp_path: Path) -> None:
     rows = [{"id": f"g{n // 7}", "problem": "p", "pad": "x" * 900} for n in range(8000)]
     file = write(tmp_path / "in.jsonl", rows)

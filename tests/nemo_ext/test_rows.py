@@ -127,14 +127,6 @@ def test_ids_depend_on_every_part() -> None:
     assert rows.content_id("x") == "2d711642b726b044"
 
 
-def test_described_files(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("{}\n\n{}")
-    (tmp_path / "b.bin").write_bytes(b"abc")
-    first, second = rows.describe_files([tmp_path / "a.jsonl", tmp_path / "b.bin"])
-    assert (first["rows"], first["bytes"]) == (2, 6) and "rows" not in second
-    assert second["sha256"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
 def test_no_row_left_says_where_and_why() -> None:
     rows.require_rows(1, "filter", Counter())
     with pytest.raises(ValueError, match=r"filter: no row is left.*'incorrect': 3"):

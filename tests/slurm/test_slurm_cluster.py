@@ -17,7 +17,7 @@ from launchers.display import Display
 from launchers.executors import slurm
 from launchers.following import run_status
 from launchers.plan import PlannedStage, Task
-from nemo_ext.files import write_json_atomic
+from nemo_ext import manifest
 from nemo_ext.model import Model
 from recipes.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, Stage
@@ -156,7 +156,8 @@ def test_an_array_runs_the_tasks_that_are_not_done(cluster: Path) -> None:
         {"uses": "toy", "name": "solve", "output_dir": str(run / "solve" / f"shard_{i}"), "shard": i} for i in range(3)
     ]
     tasks = [Task("solve", f"shard_{i}", content, module) for i, content in enumerate(contents)]
-    write_json_atomic(tasks[1].folder / "_DONE", {"config_hash": tasks[1].config_hash, "inputs": [], "outputs": []})
+    tasks[1].folder.mkdir(parents=True)
+    manifest.write(tasks[1].folder, "solve", "toy", tasks[1].config_hash, manifest.Facts(), 1.0)
     slurm.check(CONFIG, [PlannedStage("solve", "toy", [], Resources(), tasks)])
     slurm.submit(CONFIG, [PlannedStage("solve", "toy", [], Resources(), tasks)], Display())
     assert ended(run)["solve"]["JobState"] == "COMPLETED", logs(run)

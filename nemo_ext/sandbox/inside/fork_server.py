@@ -4,7 +4,9 @@
 
 A message on the channel carries two file descriptors, a session's own channel and its output. On a session's channel
 (SOCK_SEQPACKET, so one packet is one message) the service sends `x` + code and gets back {"class": "..."}; the first
-packet a session sends is {"class": "ready"} with a pidfd of itself, or {"failed": "..."}. The channel's end is ours.
+packet a session sends is {"class": "ready"}, or {"failed": "..."}. The channel's end is ours. A session passes on no
+descriptor: the kernel limits those in flight per user, and all sessions are one. Our first message, `ready`, carries our
+/proc.
 """
 
 import gc
@@ -46,7 +48,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # sessions share these objects' pages; a collection would copy them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    channel.send(b"ready")
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    socket.send_fds(channel, [b"ready"], [proc])
+    os.close(proc)
     _serve(channel, settings)
 
 
@@ -77,9 +81,7 @@ def _session(channel_fd: int, output: int, settings: dict[str, Any]) -> NoReturn
     try:
         _isolate(settings)
         repl = Repl(OUTPUT_FD)
-        pidfd = os.pidfd_open(os.getpid())
-        socket.send_fds(channel, [b'{"class": "ready"}'], [pidfd])
-        os.close(pidfd)
+        channel.send(b'{"class": "ready"}')
     except OSError as error:
         channel.send(json.dumps({"failed": str(error)}).encode())
         os._exit(1)

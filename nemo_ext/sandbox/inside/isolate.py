@@ -21,6 +21,8 @@ CAPABILITY_VERSION_3 = 0x20080522
 NOBODY = 65534
 SESSION_UID = 1000
 MIB = 1 << 20
+MAX_OPEN_FILES = 64
+"""Per process. Each may be a socket whose unread bytes no limit counts: 208 KB by the kernel's default."""
 PLACE_FOR_ROOT = "/sys"
 """Exists everywhere and is never shown, so the new root can be put together on it, in our mount namespace only."""
 
@@ -129,9 +131,17 @@ def enter_session(scratch_mb: int, readable: list[str]) -> None:
         mount("none", target, "tmpfs", MS_NOSUID | MS_NODEV, f"size={scratch_mb}m,nr_inodes=4096,mode=0700")
     for path, descriptor in held.items():
         _show_again(path, descriptor)
+    for device in (path for path in readable if path.startswith("/dev/")):
+        _keep_as_it_is(device)
     _try_write("/proc/self/oom_score_adj", "1000")  # when memory runs out, a session goes before the service
     _try_write("/proc/sys/user/max_user_namespaces", "0")
     mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
+
+
+def _keep_as_it_is(device: str) -> None:
+    """A device on a read-only mount is read and written as before, but its times and its mode do not change."""
+    kept = os.statvfs(device).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("none", device, "", MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
 
 
 def _show_again(path: str, descriptor: int) -> None:
@@ -171,7 +181,7 @@ def set_limits(address_space: int, file_size: int, processes: int | None) -> Non
     limits = {
         resource.RLIMIT_AS: address_space,
         resource.RLIMIT_FSIZE: file_size,
-        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
     }

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from nemo_ext.hub_folder import check_rope, read_json, weight_files, weight_map
+from nemo_ext.hub_folder import DEFAULT_THETA, check_rope, read_json, weight_files, weight_map
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -66,7 +66,7 @@ def _rope_parameters(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """One dict from either spelling: rope_parameters (transformers 5) or rope_theta with rope_scaling (older)."""
     rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
     rope.setdefault("rope_type", rope.pop("type", "default"))
-    rope.setdefault("rope_theta", raw.get("rope_theta", 10000.0))
+    rope.setdefault("rope_theta", raw.get("rope_theta", DEFAULT_THETA))
     check_rope(path, rope["rope_type"], rope)
     return rope
 

@@ -50,6 +50,10 @@ def test_blocks(form) -> None:
         ("Use ``` in a line and `x`.", False),
         ("```\nplain\n```", False),
         ("  ```py\n  x\n  ```\n", False),
+        ("``` python3\r\nx\r\n```\r\n```output\r\n1\r\n```\r\n", False),
+        ("```python\nprint(1)```\n```output\n1\n```\n", False),
+        ("```python\nprint(1)```\nand words", True),
+        ("```python\nx\n```\n````output\n```\n```python\n````\n", False),
     ],
 )
 def test_broken_code(solution: str, broken: bool) -> None:

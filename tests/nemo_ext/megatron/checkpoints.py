@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
+from nemo_ext.megatron.checkpoint_files import write_record
 from nemo_ext.megatron.mapping import LAYER_PREFIX, layer_sizes, outer_sizes
 from nemo_ext.megatron.shape import ModelShape
 
@@ -51,6 +52,7 @@ def write_boxes(folder: Path, tensors: Mapping[str, Iterable[tuple[Box, torch.Te
         file.close()
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist", "sharded_backend_version": 1}))
+    write_record(folder, {})
     return folder
 
 

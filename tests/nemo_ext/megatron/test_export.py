@@ -122,7 +122,7 @@ def test_companions_and_the_chat_template(trained: dict[str, dict[str, Any]], tm
     assert json.loads((out / "generation_config.json").read_text()) == {"eos_token_id": 3}
     assert json.loads((out / "tokenizer_config.json").read_text()) == {"model_max_length": 5}
     assert (out / "chat_template.jinja").read_text() == "{{ messages }}"
-    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
 def test_mistakes_are_refused(trained: dict[str, dict[str, Any]], tied: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A checkpoint goes on at any other topology, survives a kill while the next one is written, and refuses damage."""
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_a_kill_during_a_save_leaves_the_one_before(workspace: Path, deep: Path,
     assert not list(checkpoints.glob(f"*{PARTIAL}"))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
 def test_a_damaged_checkpoint_is_refused_by_name(
     workspace: Path, deep: Path, data: Path, damage: str, tmp_path: Path
 ) -> None:
@@ -103,11 +104,40 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     shard = next(step_folder(tmp_path / "checkpoints", 1).glob("*.distcp"))
     if damage == "missing":
         shard.unlink()
+    elif damage == "flipped":  # one bit of a weight, which loads without a word
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
     else:
         shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     processes = start_ranks(1, *PROGRAM, {"cases": [case(tmp_path, deep, data, train_iters=2)]})
     with pytest.raises(AssertionError, match="step_0000001.*set it aside"):
         join_ranks(processes)
+
+
+@pytest.mark.parametrize(("changed", "named"), [("data", "training set"), ("hf", "start model")])
+def test_a_checkpoint_of_something_else_is_refused(
+    workspace: Path, deep: Path, data: Path, tmp_path: Path, changed: str, named: str
+) -> None:
+    """Going on would certify the old weights as trained on the new rows, or from the new model."""
+    places = {"data": tmp_path / "data", "hf": tmp_path / "hf"}
+    shutil.copytree(data, places["data"])
+    shutil.copytree(deep, places["hf"])
+    one, two = (case(tmp_path / "out", places["hf"], places["data"], train_iters=n) for n in (1, 2))
+    run_ranks(1, *PROGRAM, {"cases": [one]})
+    place = places[changed] / ("loss_mask.bin" if changed == "data" else "model.safetensors")
+    content = bytearray(place.read_bytes())
+    content[-1] ^= 1
+    place.write_bytes(content)
+    processes = start_ranks(1, *PROGRAM, {"cases": [two]})
+    with pytest.raises(
+        AssertionError, match=rf"step_0000001 was trained on another {named} \(\w+, now \w+\).*redo=true"
+    ):
+        join_ranks(processes)
+    content[-1] ^= 1
+    place.write_bytes(content)
+    (again,) = run_ranks(1, *PROGRAM, {"cases": [two]})[0]
+    assert [line["step"] for line in again["lines"] if "loss" in line] == [1, 2], "put back, it goes on"
 
 
 def test_another_optimizer_is_refused(deep: Path, data: Path, tmp_path: Path) -> None:

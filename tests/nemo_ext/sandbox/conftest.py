@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 
+from nemo_ext.sandbox import access
 from nemo_ext.sandbox.config import SandboxConfig
 from nemo_ext.sandbox.forks import ForkServer
 from nemo_ext.sandbox.sessions import Sessions
@@ -68,10 +69,12 @@ class Service:
     process: "subprocess.Popen[bytes]"
     url: str
     log: Path
+    token: str
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
-        request = urllib.request.Request(self.url + path, data=body, method=method)
+        headers = {"Content-Type": "application/json", **access.header(self.token)}
+        request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
         try:
             with _DIRECT.open(request, timeout=100) as reply:
                 return reply.status, json.loads(reply.read())
@@ -106,7 +109,7 @@ def start_service(folder: Path, *arguments: str, env: dict[str, str] | None = No
         )
     wait_until(lambda: address.exists() or process.poll() is not None)
     assert process.poll() is None, log.read_text()
-    return Service(process, json.loads(address.read_text())["url"], log)
+    return Service(process, json.loads(address.read_text())["url"], log, access.read(address))
 
 
 def stop(service: Service) -> None:

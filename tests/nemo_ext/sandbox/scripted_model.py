@@ -19,7 +19,7 @@ def request(prompt: str = PROMPT, **sampling: object) -> Request:
 
 def trace(sandbox: Service, model: Send, asked: Request | None = None, **config: Any) -> Completion:
     async def run() -> Completion:
-        async with ToolLoop([sandbox.url], ToolLoopConfig(**config)) as loop:
+        async with ToolLoop([sandbox.url], ToolLoopConfig(**config), sandbox.token) as loop:
             return await loop(asked or request(), model)
 
     return asyncio.run(run())

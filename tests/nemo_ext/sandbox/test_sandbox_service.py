@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from nemo_ext.sandbox import access
 from nemo_ext.sandbox.config import SandboxConfig, ToolLoopConfig
 from nemo_ext.serving.address import wait_for
 from tests.conftest import ROOT
@@ -49,7 +50,8 @@ def test_sessions_end_with_a_service_that_is_killed(start: Callable[..., Service
 def test_a_running_block_is_answered_when_the_service_stops(start: Callable[..., Service]) -> None:
     service = start()
     body = json.dumps({"session": "a", "code": "import time\ntime.sleep(60)"}).encode()
-    argv = ["curl", "-s", "--noproxy", "*", "-d", "@-", f"{service.url}/execute"]
+    argv = ["curl", "-s", "--noproxy", "*", "-d", "@-", "-H", f"Authorization: Bearer {service.token}"]
+    argv += ["-H", "Content-Type: application/json", f"{service.url}/execute"]
     if shutil.which("curl") is None:
         pytest.skip("no curl")
     client = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -203,7 +205,7 @@ def test_unisolated_on_demand_still_limits_time_and_memory(tmp_path: Path, no_na
         )
     try:
         wait_until(lambda: address.exists() or process.poll() is not None)
-        service = Service(process, json.loads(address.read_text())["url"], log)
+        service = Service(process, json.loads(address.read_text())["url"], log, access.read(address))
         assert service.health["isolation"] == "none"
         assert "WARNING isolation: none" in log.read_text()
         assert service.execute("x = 1", "a")["class"] == "ok"

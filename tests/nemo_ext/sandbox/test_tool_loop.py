@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from nemo_ext.curation.code_blocks import blocks
 from nemo_ext.sandbox.config import ToolLoopConfig
 from nemo_ext.sandbox.remote import SandboxDown
 from nemo_ext.sandbox.tool_loop import Send, ToolLoop
@@ -58,6 +59,47 @@ def test_fenced_trace_byte_for_byte(any_sandbox: Service, server: dict[str, bool
 def test_fenced_block_that_ends_the_text_is_executed(any_sandbox: Service, written: str) -> None:
     done = trace(any_sandbox, ScriptedModel([written, "\\boxed{42}"]), format="fenced")
     assert done.text == "```python\n6 * 7\n```\n```output\n42\n```\n\\boxed{42}"
+
+
+@SERVERS
+@pytest.mark.parametrize(
+    "written",
+    [
+        "``` python\n3 + 4\n```\n```output\n",
+        "```python3\n3 + 4\n```\n```output\n",
+        "1. Run:\n   ```python\n   3 + 4\n   ```\n   ```output\n",
+        "```python\r\n3 + 4\r\n```\r\n```output\r\n",
+        "```python\nprint(3 + 4)```\n```output\n",
+        "```python\nprint(3 + 4)```output\n",
+        "```python\n    3 + 4\n```\n``` output\n",
+        "```python\n    3 + 4\n    ```output\n",
+    ],
+)
+def test_fenced_blocks_as_models_write_them(any_sandbox: Service, server: dict[str, bool], written: str) -> None:
+    if server == {"says_reason": False} and not written.replace("``` output", "```output").endswith("\n```output\n"):
+        pytest.skip("a server that neither keeps nor names its stop string hides that this block was closed")
+    done = trace(any_sandbox, ScriptedModel([written + "invented", "\\boxed{7}"], **server), format="fenced")
+    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.text.endswith("```\n```output\n7\n```\n\\boxed{7}")
+    assert [block.kind for block in blocks(done.text) or ()] == ["code", "output"]
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "shown"),
+    [
+        ("fenced", "```python\nprint('```\\n```python\\n1')\n```\n", "````output\n```\n```python\n1\n````\n"),
+        (
+            "llm_code",
+            "<llm-code>\nprint('</llm-code-' + 'output>')\n</llm-code>",
+            "<llm-code-output>\n&lt;/llm-code-output>\n</llm-code-output>\n",
+        ),
+    ],
+)
+def test_what_a_block_prints_does_not_end_its_frame(any_sandbox: Service, form: str, written: str, shown: str) -> None:
+    done = trace(any_sandbox, ScriptedModel([written, "So \\boxed{1}."]), format=form)
+    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.text.endswith(f"\n{shown}So \\boxed{{1}}.")
+    assert [block.kind for block in blocks(done.text) or ()] == ["code", "output"]
 
 
 def test_only_the_models_words_are_counted(any_sandbox: Service) -> None:
@@ -215,7 +257,7 @@ def test_what_a_tool_loop_cannot_do_is_refused(any_sandbox: Service) -> None:
     with pytest.raises(ValueError, match="one sample per request"):
         trace(any_sandbox, ScriptedModel([]), replace(request(), more_keys=("other",)))
     with pytest.raises(ValueError, match="no sandbox"):
-        ToolLoop([], ToolLoopConfig())
+        ToolLoop([], ToolLoopConfig(), "")
 
 
 def test_sessions_end_with_their_traces(start: Callable[..., Service]) -> None:
@@ -223,7 +265,7 @@ def test_sessions_end_with_their_traces(start: Callable[..., Service]) -> None:
     script = ["<llm-code>\n1\n</llm-code>", "."]
 
     async def run() -> None:
-        async with ToolLoop([service.url], ToolLoopConfig()) as loop:
+        async with ToolLoop([service.url], ToolLoopConfig(), service.token) as loop:
             await asyncio.gather(*(loop(request(), ScriptedModel(script)) for _ in range(20)))
 
     asyncio.run(run())
@@ -237,7 +279,7 @@ def test_a_cancelled_trace_leaves_no_processes(start: Callable[..., Service]) ->
     idle = len(service.descendants)
 
     async def run(model: Send, until: Callable[[], object]) -> None:
-        async with ToolLoop([service.url], ToolLoopConfig()) as loop:
+        async with ToolLoop([service.url], ToolLoopConfig(), service.token) as loop:
             task = asyncio.create_task(loop(request(), model))
             while not until():
                 await asyncio.sleep(0.02)
@@ -282,7 +324,7 @@ def test_a_trace_moves_to_another_sandbox(start: Callable[..., Service], any_san
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
 
     async def run() -> list[Completion]:
-        async with ToolLoop([nobody, any_sandbox.url], ToolLoopConfig(patience_s=20)) as loop:
+        async with ToolLoop([nobody, any_sandbox.url], ToolLoopConfig(patience_s=20), any_sandbox.token) as loop:
             models = [ScriptedModel(["<llm-code>\n6 * 7\n</llm-code>", "."]) for _ in range(6)]
             return await asyncio.gather(*(loop(request(), model) for model in models))
 
@@ -293,7 +335,7 @@ def test_a_full_sandbox_is_waited_for(start: Callable[..., Service]) -> None:
     service = start(max_sessions=2)
 
     async def run() -> list[Completion]:
-        async with ToolLoop([service.url], ToolLoopConfig()) as loop:
+        async with ToolLoop([service.url], ToolLoopConfig(), service.token) as loop:
             models = [ScriptedModel(["<llm-code>\n6 * 7\n</llm-code>", "."]) for _ in range(8)]
             return await asyncio.gather(*(loop(request(), model) for model in models))
 
@@ -302,7 +344,8 @@ def test_a_full_sandbox_is_waited_for(start: Callable[..., Service]) -> None:
 
 def test_no_sandbox_stops_the_run_with_a_reason(any_sandbox: Service) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = Service(any_sandbox.process, f"http://127.0.0.1:{closed.getsockname()[1]}", any_sandbox.log)
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        nobody = Service(any_sandbox.process, url, any_sandbox.log, any_sandbox.token)
     with pytest.raises(SandboxDown, match=r"has not run a block for 0.3 s: ClientConnectorError.*Look at its log"):
         trace(nobody, ScriptedModel(["<llm-code>\n1\n</llm-code>"]), patience_s=0.3)
 

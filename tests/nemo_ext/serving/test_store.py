@@ -1,6 +1,7 @@
 """The completion store: nothing lost, nothing doubled, whatever the file went through."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -38,7 +39,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert store.get("a") == _completion("a")
         store.append([_completion("a", "again")])
         assert store.get("a").text == "again"
-        with pytest.raises(KeyError):
+        with pytest.raises(ValueError, match="was changed meanwhile"):
             store.get("c")
     with CompletionStore(path) as store:
         assert (len(store), store.get("a").text) == (2, "again")
@@ -73,6 +74,20 @@ def test_corrupt_lines_in_the_middle_are_counted_and_skipped(tmp_path: Path, gar
         assert store.num_corrupt == 1
         assert [store.get(f"k{i}").text for i in range(4)] == [f"text {i}" for i in range(4)]
     assert garbage in path.read_bytes()
+
+
+@settings(deadline=None)
+@given(st.text(), st.text())
+def test_an_edited_text_is_asked_for_again(tmp_path_factory: pytest.TempPathFactory, text: str, other: str) -> None:
+    path = tmp_path_factory.mktemp("edited") / "store.jsonl"
+    with CompletionStore(path) as store:
+        store.append([_completion("a", text), _completion("b", "kept")])
+    first, second = path.read_bytes().splitlines(keepends=True)
+    rows = [json.loads(first) | {"text": other}, json.loads(first) | {"key": "c"}]
+    edited = [json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for row in rows]
+    path.write_bytes(b"".join([*edited, second]))
+    with CompletionStore(path) as store:
+        assert ("a" in store) == (text == other) and "c" not in store and store.get("b").text == "kept"
 
 
 def test_two_writers_are_refused(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def make_checkpoint(
     vocab_size: int = 400,
     context_length: int = 512,
     seed: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Save model, tokenizer and chat template under `folder` and return it."""
     tokenizer = make_tokenizer(vocab_size)
@@ -96,6 +97,6 @@ def make_checkpoint(
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):  # ones would hide a norm applied in the wrong place
                 parameter.uniform_(0.5, 1.5)
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -273,8 +273,9 @@ def _finished(path: Path) -> dict[str, bytes]:
     }
 
 
-def test_killed_while_it_retrieves(rows, keys, tmp_path: Path) -> None:
-    """The rerun keeps the parts that were whole, and its result is that of a run nobody killed."""
+def test_killed_while_it_retrieves(rows, keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rerun keeps the parts that are whole, makes one that was edited again, and its result is that of a run nobody
+    killed."""
     tests = rows(benchmark_of(*MANY[::9]))
     settings = {"inputs": [rows(rows_of(*MANY))], "benchmarks": tests, "ngrams": [10], "workers": 1, **keys}
     path = write_config(tmp_path / "killed", "decontaminate", settings | {"name": "same"})
@@ -282,12 +283,25 @@ def test_killed_while_it_retrieves(rows, keys, tmp_path: Path) -> None:
     _killed_when(path, lambda: len(found()) >= 3, hangs_at="found_00003.jsonl")
     assert len(found()) == 3 and not (path.parent / "contaminated.jsonl").exists()
     first = found()[0].read_bytes()
-    found()[0].write_bytes(b'{"hits":[],"near":[]}\n' * first.count(b"\n"))  # which shows whether it is done again
-    result = _finished(path)
+    found()[0].write_bytes(b'{"hits":[],"near":[]}\n' * first.count(b"\n"))
+    kept: dict[Path, int] = {}
+
+    class Inodes(contamination_parts.Parts):
+        def read(self) -> Any:
+            kept.update({each: each.stat().st_ino for each in found()})
+            return super().read()
+
+    before = {each: each.stat().st_ino for each in found()}
+    monkeypatch.setattr(contamination_parts, "PART_PROBLEMS", 5)  # as in SMALL_PARTS
+    monkeypatch.setattr(contamination_parts, "Parts", Inodes)
+    run_stage.run(path)
+    result = {name: (path.parent / name).read_bytes() for name in ("dropped.jsonl", "contaminated.jsonl")}
+    made_again = {each.name for each in before if kept[each] != before[each]}
+    assert "found_00000.jsonl" in made_again and "found_00001.jsonl" not in made_again
     whole = _finished(write_config(tmp_path / "whole", "decontaminate", settings | {"name": "same"}))
     assert first.count(b'"exact"') == 1 and MANY[0].encode() in whole["dropped.jsonl"], "the first part has one"
     for name in ("dropped.jsonl", "contaminated.jsonl"):
-        assert result[name] == whole[name].partition(b"\n")[2], "the rest is as of a run that nobody killed"
+        assert result[name] == whole[name], "as of a run that nobody killed"
 
 
 def test_killed_while_it_judges(rows, model, fake, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nemo_ext import manifest
+from nemo_ext.megatron.checkpoint_files import write_record
 from nemo_ext.megatron.layout import step_folder
 from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.model_files import folder_fingerprint
 from nemo_ext.progress import read_heartbeat
 from recipes import run_stage
 from tests.nemo_ext.megatron.checkpoints import cheap_values, write_model
@@ -40,7 +42,7 @@ def test_an_average_is_a_model(checkpoints: str, model: dict[str, Any], tmp_path
     keys = {"checkpoints": checkpoints, "model": {**model, "chat_template": "llama3.jinja"}, "dtype": "fp32"}
     made = ran(out, "average", steps=[100, 10], **keys)
     assert made["figures"] == {"checkpoints": 2, "precision": "main parameters in float32"}
-    assert made["models"] == {"average": manifest.model_fingerprint(out / "average")}
+    assert made["models"] == {"average": folder_fingerprint(out / "average")}
     assert [Path(entry["path"]).parent.name for entry in made["inputs"]] == ["step_0000010", "step_0000100"]
     AutoModelForCausalLM.from_pretrained(out / "average")
     assert AutoTokenizer.from_pretrained(out / "average").chat_template
@@ -64,6 +66,17 @@ def test_every_checkpoint_is_exported_in_step_order(checkpoints: str, model: dic
     beat = read_heartbeat(tmp_path / "export")
     assert beat is not None
     assert beat["done"] == beat["total"]
+
+
+@pytest.mark.parametrize(("stage", "keys"), [("average", {"steps": [10, 100]}), ("export_hf", {})])
+def test_another_chat_template_than_was_trained_is_refused(
+    checkpoints: str, model: dict[str, Any], tmp_path: Path, stage: str, keys: dict[str, Any]
+) -> None:
+    """The exported model would be asked in a form that it never saw, and told to stop at a token that it never learned."""
+    write_record(Path(checkpoints) / "checkpoints" / "step_0000100", {"chat_template": "5ab0e1"})
+    config = write_config(tmp_path / stage, stage, {"checkpoints": checkpoints, "model": model, **keys})
+    with pytest.raises(ValueError, match="step_0000100 was trained with the chat template 5ab0e1"):
+        run_stage.run(config)
 
 
 def test_steps_that_are_not_there_are_refused(checkpoints: str, model: dict[str, Any], tmp_path: Path) -> None:

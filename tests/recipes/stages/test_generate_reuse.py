@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nemo_ext.rows import in_shard
 from nemo_ext.serving.earlier import EarlierCompletions, earlier_files
-from nemo_ext.serving.requests import Completion
+from nemo_ext.serving.requests import Completion, line_of
 from tests.nemo_ext.serving.fake_server import FakeServer
 from tests.recipes.stages.conftest import Ran, external
 
@@ -98,11 +98,9 @@ def test_every_row_finds_the_shard_it_was_in(tmp_path_factory, old: int, new: in
 
 def test_errors_and_cut_lines_are_not_reused(tmp_path: Path) -> None:
     path = tmp_path / "completions.jsonl"
-    import orjson
-
     good = Completion("a1", "text", "stop", 1, 2, 0.1, None, 1, seed=4)
     bad = Completion("b2", "", None, 0, 0, 0.1, "HTTP 400: too long", 1, "400")
-    path.write_bytes(b"\n".join([orjson.dumps(good), orjson.dumps(bad), b"garbage", b'{"key": "c3", "te']))
+    path.write_bytes(line_of(good) + line_of(bad) + b'garbage\n{"key": "c3", "te')
     earlier = EarlierCompletions([path])
     assert earlier.find("a1") == good
     assert [earlier.find(key) for key in ("b2", "c3", "d4")] == [None, None, None]
