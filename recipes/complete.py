@@ -80,7 +80,7 @@ def complete_all(
     served = served or connect(cfg, first, samples_per_request)
     outcome, progress = Outcome(notes=_notes(served)), Progress(Path(cfg.output_dir), unit)
 
-    encode = _encoder(cfg, served) if first.rendered else None
+    encode = _encoder(cfg, served, first) if first.rendered else None
     keep = _Keep(store, outcome)
 
     def show(stats: "Stats") -> None:
@@ -221,22 +221,29 @@ def connect(cfg: ServedStage, first: "Request | None" = None, samples_per_reques
     return served
 
 
-def _encoder(cfg: ServedStage, served: "Abilities") -> "Encode | None":
+def _encoder(cfg: ServedStage, served: "Abilities", first: "Request") -> "Encode | None":
     """What makes token ids of rendered prompts: some servers (SGLang, llama.cpp) put a second BOS before a text that has
-    one. Not for a model that only its server knows: it may have another vocabulary.
+    one. None, for text, where the model is one that only its server knows, which may have another vocabulary.
 
     Raises:
-        ValueError: no tokenizer is here, and the server is not known to leave such a text as it is.
+        ValueError: the tokenizer is not here, and a server does not leave such a text as it is.
     """
     from tokenizers import Tokenizer
 
+    from nemo_ext.chat_template import ChatTemplate
+    from nemo_ext.serving.probe import keeps_text
+
     file = Path(cfg.model.hf_path).expanduser() / "tokenizer.json"
-    if file.is_file() and not takes_any_model(cfg):
+    ours = {endpoint.model for endpoint in served.endpoints} <= set(servers.accepted_ids(cfg.model))
+    if file.is_file() and (ours or not takes_any_model(cfg)):
         tokenizer = Tokenizer.from_file(str(file))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return lambda text: tuple(tokenizer.encode(text, add_special_tokens=False).ids)
     if all(endpoint.dialect.rendered_text for endpoint in served.endpoints):
+        return None
+    bos = ChatTemplate.of(cfg.model).special_tokens.get("bos_token", "")
+    if first.returns == "text" and cfg.client.probe and keeps_text(served.endpoints, first, bos):
         return None
     raise ValueError(
         f"stages.{cfg.name}: its prompts hold their special tokens, to which servers of kind {cfg.server['kind']} may add a "

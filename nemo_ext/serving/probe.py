@@ -72,6 +72,37 @@ def probe(
     return uvloop.run(_all(endpoints, config, expected, _Trial.of(like, n, seed) if config.probe else None))
 
 
+def keeps_text(endpoints: list[Endpoint], request: Request, bos: str) -> bool:
+    """Whether every server leaves a rendered text as it is: it then counts the tokens that it counts of the text without
+    its BOS, where the server puts that itself. False as well where one does not count.
+
+    Raises:
+        ServersDown: one did not answer.
+        Refused: one refuses the request.
+    """
+    return uvloop.run(_keeps_text(endpoints, request, bos))
+
+
+async def _keeps_text(endpoints: list[Endpoint], request: Request, bos: str) -> bool:
+    assert isinstance(request.prompt, str), "only a text is rendered"
+    sampling = replace(request.sampling, max_tokens=1, seed=None)
+    rendered = replace(request, sampling=sampling, rendered=True)
+    bare = replace(rendered, prompt=request.prompt.removeprefix(bos), rendered=False)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    for endpoint in endpoints:
+        proxied = endpoint.url.startswith("https://")
+        async with aiohttp.ClientSession(headers=headers_for(endpoint), timeout=timeout, trust_env=proxied) as session:
+            server = _Server(session, endpoint)
+            try:
+                replies = [await server.reply(each) for each in (rendered, bare)]
+            except (aiohttp.ClientError, OSError) as error:
+                raise ServersDown(_described(endpoint, error)) from error
+        counts = {reply.num_prompt_tokens if reply else None for reply in replies}
+        if len(counts) > 1 or None in counts:
+            return False
+    return True
+
+
 async def _all(
     endpoints: list[Endpoint], config: ClientConfig, expected: Collection[str], trial: "_Trial | None"
 ) -> Abilities:
@@ -165,7 +196,7 @@ class _Server:
         return Abilities([self.endpoint], window if isinstance(window, int) else None, honours_n, honours_seed)
 
     async def _try(self, trial: _Trial) -> tuple[bool | None, bool | None]:
-        first = await self._reply(trial.request)
+        first = await self.reply(trial.request)
         assert first is not None, "a refusal of a plain request is raised"
         if first.num_generated_tokens is None:
             log.warning("%s does not count the tokens of its completions (`usage`)", self.endpoint.url)
@@ -173,16 +204,16 @@ class _Server:
         if trial.n:
             honours_n = await self._honours_n(trial.request)
         if trial.seed:
-            second = await self._reply(trial.request)
+            second = await self.reply(trial.request)
             honours_seed = second is not None and self.endpoint.dialect.seed and first.choices == second.choices
         return honours_n, honours_seed
 
     async def _honours_n(self, request: Request) -> bool:
         """Not if it answers with one sample, or counts the tokens of one alone, as llama.cpp."""
-        both = await self._reply(replace(request, more_keys=("1",)))
+        both = await self.reply(replace(request, more_keys=("1",)))
         return both is not None and (both.num_generated_tokens is not None or not both.counts)
 
-    async def _reply(self, request: Request) -> Reply | None:
+    async def reply(self, request: Request) -> Reply | None:
         """None: it refuses, or ignores, the request for several samples.
 
         Raises:

@@ -15,7 +15,7 @@ from nemo_ext.serving.client import complete
 from nemo_ext.serving.client_config import ClientConfig
 from nemo_ext.serving.failures import Refused, ServerBusy
 from nemo_ext.serving.http import Mask
-from nemo_ext.serving.probe import probe
+from nemo_ext.serving.probe import keeps_text, probe
 from nemo_ext.serving.reply import UnusableReply, read_reply
 from nemo_ext.serving.requests import Completion, Request, Sampling
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
@@ -262,3 +262,16 @@ def test_rendered_prompts_go_as_token_ids(fake: Fake) -> None:
     assert server.bodies[1]["prompt"] == "<bos>hi"
     scored = json.loads(Request("c", "t", SAMPLING, True, returns="logprobs").body("m", Dialect()))
     assert (scored["logprobs"], scored["add_special_tokens"]) == (1, False)
+
+
+@pytest.mark.parametrize(("honours", "keeps"), [(True, True), (False, False)])
+def test_a_server_that_puts_a_second_bos_is_found_out(fake: Fake, honours: bool, keeps: bool) -> None:
+    async def behave(request: web.Request, number: int) -> web.StreamResponse:
+        body = await request.json()
+        adds = body.get("add_special_tokens", True) or not honours
+        tokens = body["prompt"].count("<bos>") + len(body["prompt"].replace("<bos>", "").split()) + adds
+        choices = [{"text": "x", "finish_reason": "length"}]
+        return web.json_response({"choices": choices, "usage": {"prompt_tokens": tokens, "completion_tokens": 1}})
+
+    request = Request("k", "<bos>one two", SAMPLING, rendered=True)
+    assert keeps_text([fake(behave).endpoint], request, "<bos>") is keeps
