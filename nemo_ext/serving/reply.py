@@ -4,8 +4,7 @@ Servers differ a little from OpenAI's format. What is certain is taken: a conten
 without an index, which are then in order, and token counts that are left out, which are then unknown.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,15 +28,13 @@ class UnusableReply(ValueError):
         self.final = final
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     text: str
     finish_reason: str
     stop_reason: str | int | None = None
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     choices: list[Choice]
     """In the order of their index."""
     num_prompt_tokens: int | None
@@ -147,7 +144,9 @@ def _text(content: Any) -> str:
 
 
 def _ended(reason: Any) -> str:
-    known = ENDS.get(str(reason).lower())
+    known = ENDS.get(reason) if isinstance(reason, str) else None
+    if known is None and isinstance(reason, str):
+        known = ENDS.get(reason.lower())
     if known is None:
         filtered = reason == FILTERED
         what = (
