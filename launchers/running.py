@@ -18,6 +18,7 @@ from typing import IO
 
 import psutil
 
+from launchers.following import log_files
 from launchers.plan import PlannedStage, Task
 from nemo_ext.files import write_json_atomic
 from nemo_ext.megatron.preemption import EXIT_PREEMPTED
@@ -205,5 +206,7 @@ def _free_port() -> int:
 
 
 def _tail(path: Path, lines: int = 12) -> str:
-    text = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
-    return f"Last lines of {path}:\n  " + "\n  ".join(text)
+    text = log_files.tail(path, lines) if path.exists() else []
+    earlier = [line for line in log_files.errors(path, lines // 2) if line not in text] if text else []
+    telling = f"Errors in {path}:\n  " + "\n  ".join(earlier) + "\n" if earlier else ""
+    return f"{telling}Last lines of {path}:\n  " + "\n  ".join(text)

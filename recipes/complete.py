@@ -11,7 +11,7 @@ from nemo_ext.serving import server as servers
 from recipes.served import ServedStage, address_files
 
 if TYPE_CHECKING:
-    from nemo_ext.serving.client import Loop, Stats
+    from nemo_ext.serving.client import Encode, Loop, Stats
     from nemo_ext.serving.probe import Abilities
     from nemo_ext.serving.requests import Completion, Request
     from nemo_ext.serving.store import CompletionStore
@@ -80,6 +80,7 @@ def complete_all(
     served = served or connect(cfg, first, samples_per_request)
     outcome, progress = Outcome(notes=_notes(served)), Progress(Path(cfg.output_dir), unit)
 
+    encode = _encoder(cfg, served, first) if first.rendered else None
     keep = _Keep(store, outcome)
 
     def show(stats: "Stats") -> None:
@@ -89,7 +90,7 @@ def complete_all(
     fitting = _fitting(cfg, store, chain([first], waiting), served)
     window = 2 * sum(endpoint.concurrency for endpoint in served.endpoints)
     ordered = longest_last_first(grouped(fitting, 1 if served.honours_n is False else samples_per_request), window)
-    outcome.stats = complete(ordered, served.endpoints, cfg.client, keep, show, loop)
+    outcome.stats = complete(ordered, served.endpoints, cfg.client, keep, show, loop, encode)
     keep.refusals()
     given_up = len(outcome.given_up)
     if given_up > (cfg.client.max_given_up * total if may_drop else 0):
@@ -209,14 +210,47 @@ def connect(cfg: ServedStage, first: "Request | None" = None, samples_per_reques
         else wait_for(address_files(cfg), server.startup_timeout_s)
     )
     endpoints = [replace(endpoint, concurrency=server.concurrency) for endpoint in endpoints]
+    rendered = getattr(servers.module_of(server.kind), "RENDERED_TEXT", False)
     expected = [] if takes_any_model(cfg) else servers.accepted_ids(cfg.model)
-    chat = first is not None and not isinstance(first.prompt, str)
+    endpoints = [replace(each, dialect=replace(each.dialect, rendered_text=rendered)) for each in endpoints]
     seed = first is not None and first.sampling.seed is not None and first.sampling.temperature > 0
-    served = probe(endpoints, cfg.client, expected, chat=chat, n=samples_per_request > 1, seed=seed)
+    served = probe(endpoints, cfg.client, expected, first, n=samples_per_request > 1, seed=seed)
     for ignored, effect in (("n", "each sample is a request of its own"), ("seed", "a rerun will sample other texts")):
         if getattr(served, f"honours_{ignored}") is False:
             log.warning("%s: the server ignores `%s`: %s", cfg.name, ignored, effect)
     return served
+
+
+def _encoder(cfg: ServedStage, served: "Abilities", first: "Request") -> "Encode | None":
+    """What makes token ids of rendered prompts: some servers (SGLang, llama.cpp) put a second BOS before a text that has
+    one. None, for text, where the model is one that only its server knows, which may have another vocabulary.
+
+    Raises:
+        ValueError: the tokenizer is not here, and a server does not leave such a text as it is.
+    """
+    from tokenizers import Tokenizer
+
+    from nemo_ext.chat_template import ChatTemplate
+    from nemo_ext.serving.probe import keeps_text
+
+    file = Path(cfg.model.hf_path).expanduser() / "tokenizer.json"
+    ours = {endpoint.model for endpoint in served.endpoints} <= set(servers.accepted_ids(cfg.model))
+    if file.is_file() and (ours or not takes_any_model(cfg)):
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return lambda text: tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+    if all(endpoint.dialect.rendered_text for endpoint in served.endpoints):
+        return None
+    bos = ChatTemplate.of(cfg.model).special_tokens.get("bos_token", "")
+    if first.returns == "text" and cfg.client.probe and keeps_text(served.endpoints, first, bos):
+        return None
+    raise ValueError(
+        f"stages.{cfg.name}: its prompts hold their special tokens, to which servers of kind {cfg.server['kind']} may add a "
+        f"second BOS; they go as token ids where model {cfg.model.name}'s tokenizer.json is at hand and the server's model "
+        f"is known to be it. Give the model's folder as hf_path (it is {cfg.model.hf_path}) and the model's name, or the "
+        "id the server lists it by, as its name"
+    )
 
 
 def _notes(served: "Abilities") -> dict[str, object]:

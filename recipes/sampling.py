@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from nemo_ext import special_tokens
 from nemo_ext.columns import BadRow, check_columns, renamed
 from nemo_ext.prompts import Prompt, check_prompt, required_keys
-from recipes.served import SamplingConfig
+from recipes.served import SamplingConfig, stop_token_ids
 from recipes.tool_use import ToolStage
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class _Way:
     num_samples: int
     keys: tuple[str, ...]
     """Of the row, that the prompt needs."""
+    stop_token_ids: tuple[int, ...]
 
     def lacking(self, row: "Row") -> str | None:
         return next((key for key in self.keys if row.get(key) is None), None)
@@ -110,7 +111,7 @@ class Samples:
         self.variant = variant
         self.special = special
         self._said: set[str] = set()  # the columns that were taken as the problem
-        self._ways = {name: _way(each.prompt, each.num_samples) for name, each in cfg.by_source.items()}
+        self._ways = {name: _way(cfg, each) for name, each in cfg.by_source.items()}
 
     def count(self) -> int:
         """How many there are.
@@ -148,7 +149,7 @@ class Samples:
             if self.chat_text is not None and not isinstance(prompt, str):
                 prompt = self.chat_text(prompt)
             for index in range(way.num_samples):
-                sampling = self._sampling(way.prompt, row["id"], index)
+                sampling = self._sampling(way, row["id"], index)
                 key = request_key(self.model, prompt, sampling, index, self.variant)
                 yield row | {"sample_index": index}, Request(key, prompt, sampling, rendered)
 
@@ -216,7 +217,7 @@ class Samples:
             )
         return way
 
-    def _sampling(self, prompt: Prompt, row_id: str, index: int) -> "Sampling":
+    def _sampling(self, way: _Way, row_id: str, index: int) -> "Sampling":
         from nemo_ext.rows import content_id
         from nemo_ext.serving.requests import Sampling
 
@@ -224,9 +225,11 @@ class Samples:
         # from the row, not from its place, so that adding rows or samples changes none of the others
         seed = int(content_id(str(self.cfg.seed), str(row_id), str(index))[:8], 16) >> 1
         return Sampling(
-            settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, tuple(prompt.stop), seed
-        )
+            settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, tuple(way.prompt.stop), seed,
+            way.stop_token_ids,
+        )  # fmt: skip
 
 
-def _way(prompt: Prompt, num_samples: int) -> _Way:
-    return _Way(prompt, num_samples, tuple(sorted(required_keys(prompt))))
+def _way(cfg: SamplingStage, each: PerSource) -> _Way:
+    keys = tuple(sorted(required_keys(each.prompt)))
+    return _Way(each.prompt, each.num_samples, keys, stop_token_ids(cfg, each.prompt))

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from nemo_ext.model import Model
+from nemo_ext.prompts import Prompt
 from nemo_ext.serving import server as servers
 from nemo_ext.serving.address import served_path
 from nemo_ext.serving.client_config import ClientConfig
@@ -37,6 +38,18 @@ class ServedStage(Stage):
     """Take what earlier runs of this stage have paid for, with redo=true set aside as <stage>.old1, where it is the same
     model, prompt, sampling and sample."""
     client: ClientConfig = field(default_factory=ClientConfig)
+
+
+def stop_token_ids(cfg: ServedStage, prompt: Prompt) -> tuple[int, ...]:
+    """What ends an answer to a chat, sent to servers that take it: the model's files may name another token alone."""
+    from nemo_ext.answer_end import answer_end_ids
+
+    kind = str(cfg.server["kind"])
+    if prompt.template != "chat":
+        return ()
+    if kind == "external":
+        return tuple(cfg.server.get("stop_token_ids") or ())
+    return answer_end_ids(cfg.model) if getattr(servers.module_of(kind), "STOP_TOKEN_IDS", False) else ()
 
 
 def server_processes(cfg: ServedStage, config_path: str) -> list[Process]:

@@ -50,6 +50,10 @@ class _Trace:
     started: float = field(default_factory=time.monotonic)
 
     def count(self, segment: Completion, first: bool) -> None:
+        assert segment.num_prompt_tokens is not None, (
+            "the client refuses servers that do not count, where there is a loop"
+        )
+        assert segment.num_generated_tokens is not None, "as above"
         if first:
             self.prompt_tokens = segment.num_prompt_tokens
         self.generated_tokens += segment.num_generated_tokens

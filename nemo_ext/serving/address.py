@@ -19,6 +19,17 @@ LAST_WORDS_S = 15.0
 
 
 @dataclass(frozen=True)
+class Dialect:
+    """What a server takes of a request, where servers differ."""
+
+    seed: bool = True
+    max_tokens_key: str = "max_tokens"
+    """max_completion_tokens for those that refuse the older name."""
+    rendered_text: bool = False
+    """It adds no special token to a text sent with add_special_tokens=false; of others that is not known."""
+
+
+@dataclass(frozen=True)
 class Endpoint:
     url: str
     """http(s)://host:port, without /v1."""
@@ -28,6 +39,7 @@ class Endpoint:
     """NAME of the environment variable with the key."""
     concurrency: int = CONCURRENCY
     """Requests open there at once, at most."""
+    dialect: Dialect = Dialect()
 
 
 def served_path(address_file: Path) -> Path:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -20,7 +21,7 @@ from omegaconf import OmegaConf
 
 from nemo_ext.files import write_text_atomic
 from nemo_ext.model import Model
-from nemo_ext.serving import parent, ports
+from nemo_ext.serving import group_guard, parent, ports
 from nemo_ext.serving.server import GpuServer, Place, accepted_ids
 from nemo_ext.serving.tasks import Ports, Step, read_ports, write_ports
 
@@ -79,11 +80,22 @@ def run(
                 announce(
                     Serving(chosen.port, _model_id(model, host, chosen.port), _version(module, host, chosen.port))
                 )
-                return processes.wait()
-            code = processes.wait()
+                return _failed_unless_asked(processes)
+            code = _failed_unless_asked(processes)
         if processes.stopping or not ports.in_use(host, chosen.port):
             return code
         log.warning("port %d was taken before the server bound it; starting again on another", chosen.port)
+    return code
+
+
+def _failed_unless_asked(processes: "_Processes") -> int:
+    """The exit code once it has ended; 1 where it says 0 and nobody asked it to end, as vLLM whose engine died."""
+    code = processes.wait()
+    if code == 0 and not processes.stopping:
+        log.error(
+            "the server ended by itself; it reports no failure (code 0), and the lines with ERROR above say more"
+        )
+        return 1
     return code
 
 
@@ -124,6 +136,7 @@ class _Processes:
                 f"server.kind={server.kind}: no {argv[0]} on PATH here; run the stage in an image that has it "
                 "(resources.image, containers/images.yaml)"
             ) from error
+        self._guard = _start_guard(self.leader.pid)
         self.stopping = False
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._stop)
@@ -133,7 +146,16 @@ class _Processes:
 
     def __exit__(self, *raised: object) -> None:
         self._signal(signal.SIGKILL)
+        self._release_guard()
         self.leader.wait()
+
+    def _release_guard(self) -> None:
+        """Before the leader is reaped: from then on its id may be another group's."""
+        if self._guard.stdin is not None and not self._guard.stdin.closed:
+            with suppress(BrokenPipeError):
+                self._guard.stdin.write(b".")
+                self._guard.stdin.close()
+        self._guard.wait()
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self._signal(signum)
@@ -156,8 +178,14 @@ class _Processes:
         """The leader's exit code as a shell reports it: 128 + signal for one that a signal ended."""
         os.waitid(os.P_PID, self.leader.pid, os.WEXITED | os.WNOWAIT)
         self._signal(signal.SIGKILL)
+        self._release_guard()
         code = self.leader.wait()
         return 128 - code if code < 0 else code
+
+
+def _start_guard(group: int) -> "subprocess.Popen[bytes]":
+    argv = [sys.executable, "-S", group_guard.__file__, str(group)]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
 
 
 def _wait_ready(processes: _Processes, path: str, host: str, port: int, timeout_s: float) -> bool:

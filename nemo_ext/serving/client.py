@@ -6,29 +6,33 @@
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.attempt import attempt
 from nemo_ext.serving.client_config import ClientConfig
 from nemo_ext.serving.content import OK, content_class
-from nemo_ext.serving.failures import Failure, TooManyFailures
+from nemo_ext.serving.failures import Failure, Refused, TooManyFailures, check_patience
 from nemo_ext.serving.hedge import first_answer
 from nemo_ext.serving.pool import Pool
 from nemo_ext.serving.replica import Replica
 from nemo_ext.serving.requests import Completion, Request
 from nemo_ext.serving.stop_signals import run_until_signal
 
+log = logging.getLogger(__name__)
+
 TICK_S = 1.0
 MAX_BACKOFF_S = 30.0
 OnResult = Callable[[list[Completion]], None]
 Send = Callable[[Request], Awaitable[Completion]]
+Encode = Callable[[str], tuple[int, ...]]
 
 
 class Loop(AbstractAsyncContextManager[Any], Protocol):
@@ -49,6 +53,8 @@ class Stats:
     """Kept, but empty, cut at their limit (length), or repeating themselves (repetition)."""
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    uncounted: int = 0
+    """Completions whose tokens the server does not count."""
     in_flight: int = 0
     up: int = 0
     """Servers that take requests."""
@@ -62,21 +68,23 @@ def complete(
     on_result: OnResult,
     on_tick: Callable[[Stats], None] | None = None,
     loop: Loop | None = None,
+    encode: Encode | None = None,
 ) -> Stats:
     """Run every request and return the totals. Blocks; runs its own event loop.
 
     `on_result` gets the completions of each request as they arrive, in no order; `on_tick` the totals about once a
-    second and at the end. What either raises stops the run. `loop` makes a whole trace of each request.
+    second and at the end. What either raises stops the run. `loop` makes a whole trace of each request;
+    `encode` the token ids that are sent for prompts that are rendered.
 
     Raises:
         ValueError: no endpoints, or an api_key_env that is not set.
-        ServersDown, TooManyFailures: the run cannot go on.
+        ServersDown, TooManyFailures, Refused, ServerBusy: the run cannot go on.
         KeyboardInterrupt, SystemExit: SIGINT, SIGTERM, unless the caller has handlers of its own, which then run;
             Interrupted if those return.
     """
     if not endpoints:
         raise ValueError("no endpoints: a server must be running or its URL given before there can be requests")
-    run = _Run(iter(requests), endpoints, config, on_result, on_tick, loop)
+    run = _Run(iter(requests), endpoints, config, on_result, on_tick, loop, encode)
     run_until_signal(run.all())
     return run.stats
 
@@ -90,6 +98,7 @@ class _Run:
         on_result: OnResult,
         on_tick: Callable[[Stats], None] | None,
         loop: Loop | None,
+        encode: Encode | None,
     ) -> None:
         self.requests = requests
         self.endpoints = endpoints
@@ -97,6 +106,7 @@ class _Run:
         self.on_result = on_result
         self.on_tick = on_tick
         self.loop = loop
+        self.encode = encode
         self.stats = Stats()
         self.started = time.monotonic()
         self.failed_in_a_row: list[str] = []
@@ -176,34 +186,57 @@ class _Run:
     def _count(self, completion: Completion) -> None:
         stats = self.stats
         stats.done += 1
-        stats.generated_tokens += completion.num_generated_tokens
+        if completion.num_generated_tokens is None:
+            self._say_uncounted(completion)
+        stats.generated_tokens += completion.num_generated_tokens or 0
         if completion.choice == 0:
-            stats.prompt_tokens += completion.num_prompt_tokens
+            stats.prompt_tokens += completion.num_prompt_tokens or 0
         if completion.error is not None:
             stats.errors += 1
         elif completion.attempts and (flaw := content_class(completion.text, completion.finish_reason)) != OK:
             stats.flawed[flaw] += 1
+
+    def _say_uncounted(self, completion: Completion) -> None:
+        self.stats.uncounted += 1
+        if self.stats.uncounted == 1:
+            log.warning("%s does not count the tokens of its completions, so they are left open", completion.replica)
 
     async def _trace(self, request: Request) -> list[Completion]:
         if self.loop is None:
             return await self._complete(request)
 
         async def send(segment: Request) -> Completion:
-            return (await self._complete(segment))[0]
+            completion = (await self._complete(segment))[0]
+            if completion.error is None and None in (completion.num_prompt_tokens, completion.num_generated_tokens):
+                raise Refused(
+                    f"{completion.replica} does not count tokens (`usage` in its replies), and what runs code or goes on "
+                    "from its own text needs the counts to end at its limit. Use another server for it",
+                    "bad_reply",
+                )
+            return completion
 
         return [await self.loop(request, send)]
 
     async def _complete(self, request: Request) -> list[Completion]:
-        """Attempts until one succeeds, the request is refused, or none are left."""
+        """Attempts until one succeeds, the request is refused, or none are left.
+
+        Raises:
+            Refused: it is not this request's fault.
+            ServerBusy: patience_s is not enough for what servers ask.
+        """
+        if request.rendered and self.encode is not None and isinstance(request.prompt, str):
+            request = replace(request, prompt_ids=self.encode(request.prompt))
         started = time.monotonic()
         last: Replica | None = None
-        number = 0
+        number, asked_to_wait, waited_s = 0, 0, 0.0
         while True:
             number += 1
             replica, result = await self._attempt(request, last, started, number)
             if isinstance(result, list):
                 return result
-            if not result.retry or number == self.config.max_attempts:
+            if result.fatal:
+                raise Refused(f"{replica.endpoint.url}: {result.message}", result.kind)
+            if not result.retry or number - asked_to_wait == self.config.max_attempts:
                 seconds = time.monotonic() - started
                 return [
                     Completion(key, "", None, 0, 0, seconds, result.message, number, result.kind, result.retry)
@@ -211,7 +244,14 @@ class _Run:
                 ]
             last = replica
             self.stats.retries[result.kind] += 1
-            await asyncio.sleep(self._backoff(number, result))
+            wait_s = self._backoff(number - asked_to_wait, result)
+            if result.retry_after_s > 0:
+                asked_to_wait += 1
+                waited_s += wait_s
+                check_patience(
+                    replica.endpoint.url, result.message, result.retry_after_s, waited_s, self.config.patience_s
+                )
+            await asyncio.sleep(wait_s)
 
     async def _attempt(
         self, request: Request, avoid: Replica | None, started: float, number: int
@@ -234,6 +274,7 @@ class _Run:
         return replica, await first_answer(at, replica, self.pool, self.config.hedge_after_s)
 
     def _backoff(self, number: int, failure: Failure) -> float:
-        """Doubling, with jitter so that requests that failed together do not come back together."""
-        wait = min(self.config.backoff_s * 2 ** (number - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.5)
-        return max(wait, min(failure.retry_after_s, MAX_BACKOFF_S))
+        """Doubling, with jitter so that requests that failed together do not come back together; at least what was
+        asked for."""
+        wait = min(self.config.backoff_s * 2 ** (max(number, 1) - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.5)
+        return max(wait, failure.retry_after_s)

@@ -14,6 +14,9 @@ class ClientConfig:
     rerun tries them again."""
     backoff_s: float = 0.5
     """Mean wait before the second attempt; doubles each time, up to 30 s. Also between looks at a server that is out."""
+    patience_s: float = 3600.0
+    """How long a request waits, all waits together, because servers ask for it (Retry-After), which uses up no
+    attempts. When one asks for more, the run stops."""
     max_permanent_in_a_row: int = 50
     """So many refused requests with no success between them stop the run: the prompts or the model name are wrong."""
     all_down_s: float = 120.0

@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them does, even by SIGKILL."""
+"""Processes that end when the one that started them does, even by SIGKILL; of what they start, see group_guard.py."""
 
 import ctypes
 import os

@@ -11,11 +11,12 @@ from typing import Any
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.client_config import ClientConfig
 from nemo_ext.serving.failures import Failure, ServersDown
-from nemo_ext.serving.replica import Replica, headers_for
+from nemo_ext.serving.replica import Replica
 
 log = logging.getLogger(__name__)
 
 MAX_RECENT_ERRORS = 8
+WORTH_SAYING_S = 10.0
 MISSES = 3  # health checks in a row that a busy server may miss
 
 
@@ -28,8 +29,7 @@ class Pool:
 
     def __init__(self, endpoints: list[Endpoint], config: ClientConfig) -> None:
         self.config = config
-        headers = [headers_for(endpoint) for endpoint in endpoints]
-        self.replicas = [Replica(endpoint, head, config) for endpoint, head in zip(endpoints, headers, strict=True)]
+        self.replicas = [Replica(endpoint, config) for endpoint in endpoints]
         self.recent_errors: list[str] = []
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._down: ServersDown | None = None
@@ -82,6 +82,7 @@ class Pool:
 
     def answered(self, replica: Replica) -> None:
         replica.last_reply = time.monotonic()
+        replica.told_to_wait = False
         replica.num_answered += 1
         before = int(replica.concurrency.limit)
         replica.concurrency.succeeded()
@@ -91,6 +92,11 @@ class Pool:
     def failed(self, replica: Replica, failure: Failure, sent: float) -> None:
         """Remember the error; take a suspect replica out until it is healthy again."""
         self._note(replica, failure.message)
+        if failure.retry_after_s >= WORTH_SAYING_S and not replica.told_to_wait:
+            replica.told_to_wait = True
+            log.warning(
+                "%s asks to be left alone for %.0f s: %s", replica.endpoint.url, failure.retry_after_s, failure.message
+            )
         if failure.overload:
             replica.concurrency.overloaded(sent)
         if failure.suspect:

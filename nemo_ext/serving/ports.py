@@ -45,8 +45,9 @@ def _bound(host: str, port: int, reuse: bool) -> socket.socket:
 
 
 def free_ports(host: str, port: int, count: int) -> list[int]:
-    """`port`, or another if that is 0 or in use, and `count - 1` more."""
-    probes = [bind(host, port if index == 0 else 0, reuse=False) for index in range(count)]
+    """`port`, or another if that is 0 or in use, and `count - 1` more. The connections of a server that crashed there
+    a moment ago may linger: the servers that are started here take such a port."""
+    probes = [bind(host, port, reuse=True), *(bind(host, 0, reuse=False) for _ in range(count - 1))]
     try:
         return [int(probe.getsockname()[1]) for probe in probes]
     finally:

@@ -1,6 +1,5 @@
 """One server of a run: its connections, how much is open there, and whether it may be used."""
 
-import os
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ from yarl import URL
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.client_config import ClientConfig
 from nemo_ext.serving.concurrency import Concurrency
+from nemo_ext.serving.http import MAX_ABOUT, Mask, ask, headers_for, key_of
 
 CONNECT_TIMEOUT_S = 30.0
 HEALTH_TIMEOUT_S = 10.0
@@ -20,7 +20,8 @@ TRIAL_TIMEOUT_S = 120.0
 class Replica:
     """`in_flight` requests are open; `up`: it takes new ones; `stalled`: it left because it accepted and never answered."""
 
-    def __init__(self, endpoint: Endpoint, headers: dict[str, str], config: ClientConfig) -> None:
+    def __init__(self, endpoint: Endpoint, config: ClientConfig) -> None:
+        """Raises ValueError when the variable named by api_key_env is not set."""
         self.endpoint = endpoint
         self.concurrency = Concurrency(endpoint.concurrency)
         self.in_flight = 0
@@ -33,7 +34,9 @@ class Replica:
         paths = ("/v1/completions", "/v1/chat/completions", "/pooling", "/v1/models", "/health")
         self.urls = {path: URL(endpoint.url + path) for path in paths}
         self._config = config
-        self._headers = headers
+        self._headers = headers_for(endpoint)
+        self.mask = Mask(key_of(endpoint))
+        self.told_to_wait = False
         self.session = self._connect()
 
     def _connect(self) -> aiohttp.ClientSession:
@@ -88,14 +91,15 @@ class Replica:
 
     async def _get(self, path: str) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
-        async with self.session.get(self.urls[path], timeout=timeout) as reply:
-            return reply.status, await reply.read()
+        status, _, body = await ask(self.session, "GET", self.urls[path], self.mask, MAX_ABOUT, timeout=timeout)
+        return status, body
 
     async def _why_no_answer(self) -> str | None:
-        body = orjson.dumps({"model": self.endpoint.model, "prompt": "1", "max_tokens": 1})
+        body = orjson.dumps({"model": self.endpoint.model, "prompt": "1", self.endpoint.dialect.max_tokens_key: 1})
         timeout = aiohttp.ClientTimeout(total=TRIAL_TIMEOUT_S)
-        async with self.session.post(self.urls["/v1/completions"], data=body, timeout=timeout) as reply:
-            return f"a trial request: HTTP {reply.status}" if reply.status >= 500 else None
+        url = self.urls["/v1/completions"]
+        status, _, _ = await ask(self.session, "POST", url, self.mask, MAX_ABOUT, data=body, timeout=timeout)
+        return f"a trial request: HTTP {status}" if status >= 500 else None
 
 
 def model_cards(body: bytes) -> dict[str, dict[str, Any]]:
@@ -108,16 +112,3 @@ def model_cards(body: bytes) -> dict[str, dict[str, Any]]:
         return {str(card["id"]): card for card in orjson.loads(body)["data"]}
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"/v1/models is no list of models: {body[:200]!r}") from error
-
-
-def headers_for(endpoint: Endpoint) -> dict[str, str]:
-    """Raises ValueError when the variable named by api_key_env is not set."""
-    headers = {"Content-Type": "application/json"}
-    if endpoint.api_key_env is not None:
-        key = os.environ.get(endpoint.api_key_env)
-        if not key:
-            raise ValueError(
-                f"the environment variable {endpoint.api_key_env} is not set; it holds {endpoint.url}'s key"
-            )
-        headers["Authorization"] = f"Bearer {key}"
-    return headers

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import orjson
 
+from nemo_ext.serving.address import Dialect
+
 Prompt = str | list[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; top_k 0 keeps all; an empty `stop` and a `seed` of None are not sent."""
+    """temperature 0 is greedy; top_k 0 keeps all; what is empty, and a `seed` of None, is not sent."""
 
     temperature: float
     top_p: float
@@ -20,6 +22,8 @@ class Sampling:
     max_tokens: int
     stop: tuple[str, ...]
     seed: int | None
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the answer besides those that the model's files name."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Request:
     sampling: Sampling
     rendered: bool = False
     """The prompt already holds every special token, BOS too: the server must add none."""
+    prompt_ids: tuple[int, ...] = ()
+    """A text prompt's token ids, sent in its place where there are any."""
     more_keys: tuple[str, ...] = ()
     """Of further samples of the same prompt, asked for in the same request (the API's `n`)."""
     returns: Literal["text", "pooling", "logprobs"] = "text"
@@ -48,28 +54,30 @@ class Request:
             return "/pooling"
         return "/v1/completions" if isinstance(self.prompt, str) else "/v1/chat/completions"
 
-    def body(self, model: str) -> bytes:
+    def body(self, model: str, dialect: Dialect) -> bytes:
         if self.returns == "pooling":
             return orjson.dumps({"model": model, "input" if isinstance(self.prompt, str) else "messages": self.prompt})
         sampling = self.sampling
         body: dict[str, Any] = {
             "model": model,
-            "prompt" if isinstance(self.prompt, str) else "messages": self.prompt,
+            "prompt" if isinstance(self.prompt, str) else "messages": self.prompt_ids or self.prompt,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
+            dialect.max_tokens_key: sampling.max_tokens,
         }
         if sampling.top_k > 0:
             body["top_k"] = sampling.top_k
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        if sampling.seed is not None:
+        if sampling.stop_token_ids:
+            body["stop_token_ids"] = list(sampling.stop_token_ids)
+        if sampling.seed is not None and dialect.seed:
             body["seed"] = sampling.seed
         if self.more_keys:
             body["n"] = len(self.keys)
-        if self.returns == "logprobs":
-            body |= {"echo": True, "logprobs": 0, "max_tokens": 1, "temperature": 0.0}
-        if self.rendered:
+        if self.returns == "logprobs":  # 1: SGLang takes 0 for none
+            body |= {"echo": True, "logprobs": 1, dialect.max_tokens_key: 1, "temperature": 0.0}
+        if self.rendered and not self.prompt_ids:
             body["add_special_tokens"] = False
         return orjson.dumps(body)
 
@@ -79,10 +87,12 @@ class Completion:
     key: str
     text: str
     finish_reason: str | None
-    """stop or length; None with an error."""
-    num_prompt_tokens: int
-    num_generated_tokens: int
-    """Of a request for several samples servers count the sum only: it is then split by the length of the texts."""
+    """stop, length, tool_calls or function_call; None with an error."""
+    num_prompt_tokens: int | None
+    """None: the server does not count."""
+    num_generated_tokens: int | None
+    """Of a request for several samples servers count the sum only: it is then split by the length of the texts. None
+    where they do not count, or those of one sample alone."""
     seconds: float
     """From the first attempt to the reply, waits included."""
     error: str | None

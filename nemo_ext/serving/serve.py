@@ -3,8 +3,8 @@
     python -m nemo_ext.serving.serve run/teacher/config.yaml --address-file run/teacher/server-0.json
 
 The YAML's `server` mapping says which server, its `model` mapping what it serves. `embedded` runs in this process; the
-others are children, which get our signals, whose exit code we return, and which die with us. A server over several nodes
-is a job step each of whose tasks runs this same command.
+others are children, which get our signals, whose exit code we return, and which die with us, their workers too
+(group_guard.py). A server over several nodes is a job step each of whose tasks runs this same command.
 
 Beside server-0.json: server-0.served.json (kind, model, version; kept), server-0.metrics.json (its load, every 30 s),
 server-0.options.yaml and server-0.ports.json (what its processes read when they start).
@@ -64,8 +64,8 @@ def announce(server: Server, address_file: Path, host: str, serving: Serving) ->
     url = f"http://{public}:{serving.port}"
     write_json_atomic(address_file, {"url": url, "host": public, "port": serving.port, **about, "pid": os.getpid()})
     log.info("serving %s on %s, %s %s", serving.model, url, server.kind, serving.version or "of unknown version")
-    if server.metrics_interval_s > 0:
-        module = module_of(server.kind)
+    module = module_of(server.kind)
+    if server.metrics_interval_s > 0 and module.METRICS:
         path = address_file.with_suffix(".metrics.json")
         get = lambda: child.fetch(host, serving.port, module.METRICS)  # noqa: E731
         server_metrics.watch(get, module.read_metrics, server.metrics_interval_s, path)

@@ -8,7 +8,10 @@ and, of a server that is a program of its own,
     environment(cfg, environ)           what that program gets of our environment
     READY                               the path that answers 200 once it serves
     VERSION                             paths that may tell its version, as JSON with `version`
-    METRICS, read_metrics(body, before) the path of its metrics, and what they say (server_metrics.py)
+    METRICS, read_metrics(body, before) the path of its metrics, and what they say (server_metrics.py); METRICS = "" and no
+                                        reader where it has none that can be asked while it is busy
+What a kind takes of a request: RENDERED_TEXT = True where it adds no special tokens to a text sent with
+add_special_tokens=false, STOP_TOKEN_IDS = True where it takes stop_token_ids; left out, it does not.
 `embedded` runs in our own process, `external` runs elsewhere: those files say how.
 Light imports only: the login node reads this.
 """

@@ -2,8 +2,7 @@
 
     load: 231 running, 12 waiting, KV cache 87 %, 3,105 tokens/s
 
-The wrapper is the only one who asks: TensorRT-LLM's /metrics is emptied by reading it. What cannot be read is left out;
-nothing here ends a server.
+What cannot be read is left out; nothing here ends a server.
 """
 
 import logging

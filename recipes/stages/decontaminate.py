@@ -26,7 +26,7 @@ from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
 from nemo_ext.rows import Row, dumps, input_files, input_patterns, read_rows, require_rows
 from recipes.complete import COMPLETIONS, AskedModel, asked_model, complete_all
-from recipes.served import ServedStage, describe_server, server_processes
+from recipes.served import ServedStage, describe_server, server_processes, stop_token_ids
 from recipes.stage import Process, RowStage, main_process
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ def _request_maker(cfg: Config, model_key: str) -> Callable[[str, str], "Request
 
     assert cfg.prompt is not None, "check() refuses an llm judge without a prompt"
     asked = cfg.prompt
-    greedy = Sampling(0.0, 1.0, 0, MAX_REPLY_TOKENS, tuple(asked.stop), None)
+    greedy = Sampling(0.0, 1.0, 0, MAX_REPLY_TOKENS, tuple(asked.stop), None, stop_token_ids(cfg, asked))
 
     def request_of(first: str, second: str) -> Request:
         prompt = render(asked, {"problem": first, "other_problem": second})

@@ -21,7 +21,7 @@ from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, check_prompt, prompt_hash
 from nemo_ext.search.config import AnswerRule
 from recipes.complete import COMPLETIONS, AskedModel, asked_model, complete_all
-from recipes.served import SamplingConfig, describe_server, server_processes
+from recipes.served import SamplingConfig, describe_server, server_processes, stop_token_ids
 from recipes.stage import Process
 from recipes.tool_use import ToolStage, sandbox_processes, tool_loop
 
@@ -185,13 +185,14 @@ def _requests(
     from nemo_ext.serving.requests import Request, request_key
 
     template = ChatTemplate.of(cfg.model) if cfg.use_tools else None  # a trace goes on from text
+    ends = stop_token_ids(cfg, cfg.prompt)
     for row in _problems(cfg, files):
         prompt = render(cfg.prompt, row)
         rendered = template is not None and not isinstance(prompt, str)
         if template is not None and not isinstance(prompt, str):
             prompt = template.render(prompt)
         for sample in samples or range(cfg.num_samples):
-            sampling = _sampling(cfg, str(row["problem"]), sample)
+            sampling = _sampling(cfg, str(row["problem"]), sample, ends)
             key = request_key(model_key, prompt, sampling, sample, cfg.tools_variant)
             yield row | {"sample": sample}, Request(key, prompt, sampling, rendered)
 
@@ -211,7 +212,7 @@ def _distinct(cfg: Config, files: list[Path], model_key: str) -> Iterator["Reque
                 yield request
 
 
-def _sampling(cfg: Config, problem: str, sample: int) -> "Sampling":
+def _sampling(cfg: Config, problem: str, sample: int, ends: tuple[int, ...]) -> "Sampling":
     from nemo_ext.rows import content_id
     from nemo_ext.serving.requests import Sampling
 
@@ -220,7 +221,7 @@ def _sampling(cfg: Config, problem: str, sample: int) -> "Sampling":
     drawn = int(content_id(str(cfg.seed), problem, str(sample))[:8], 16) >> 1
     seed = drawn if settings.temperature > 0 else 0
     return Sampling(
-        settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, tuple(cfg.prompt.stop), seed
+        settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, tuple(cfg.prompt.stop), seed, ends
     )
 
 

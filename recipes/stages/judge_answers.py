@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
 from recipes.complete import COMPLETIONS, asked_model, complete_all
-from recipes.served import ServedStage, describe_server, server_processes
+from recipes.served import ServedStage, describe_server, server_processes, stop_token_ids
 from recipes.stage import Process
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def request_maker(cfg: Config, model: str) -> "Callable[[Row, tuple[str, str]], 
     from nemo_ext.prompts import render
     from nemo_ext.serving.requests import Request, Sampling, request_key
 
-    greedy = Sampling(0.0, 1.0, 0, cfg.max_tokens, tuple(cfg.prompt.stop), None)
+    greedy = Sampling(0.0, 1.0, 0, cfg.max_tokens, tuple(cfg.prompt.stop), None, stop_token_ids(cfg, cfg.prompt))
 
     def request_of(row: "Row", order: tuple[str, str]) -> Request:
         answers = dict(zip(ORDERS[0], (str(row[key]) for key in order), strict=True))

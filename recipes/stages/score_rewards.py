@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("chat", "pooling", "likelihood")
 TRIED = 8
 """Solutions that are asked for before the others: whoever scores none of them is no reward model."""
-WRONG_SERVER = frozenset({"bad_reply", "401", "403", "404", "405"})
+WRONG_SERVER = frozenset({"bad_reply", "404", "405"})
 """Failures that no other solution would fare better with; an overloaded server or a text too long says nothing."""
 
 
@@ -136,6 +136,7 @@ def try_first(
         ValueError: none of the replies is a score. They are not stored, so that a rerun asks again.
     """
     from nemo_ext.serving.client import complete
+    from nemo_ext.serving.failures import Refused
 
     first = ((row, asking.request(row)) for row in asked_rows(files))
     tried = {request.key: (row, request) for row, request in islice(first, TRIED) if request.key not in store}
@@ -144,7 +145,12 @@ def try_first(
     some = [request for _, request in tried.values()]
     served = served or connect(asking.cfg, some[0])
     replies: list[Completion] = []
-    complete(some, served.endpoints, replace(asking.cfg.client, max_attempts=2), replies.extend)
+    try:
+        complete(some, served.endpoints, replace(asking.cfg.client, max_attempts=2), replies.extend)
+    except Refused as error:
+        if error.kind not in WRONG_SERVER:
+            raise
+        raise no_scores(asking, str(error), "with redo=true where a setting of the stage changed") from error
     given = [each for each in replies if each.error is None]
     try:
         scored = any(asking.worth(tried[each.key][0], each.text) is not None for each in given)

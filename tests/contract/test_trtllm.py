@@ -54,7 +54,7 @@ def test_the_yaml_is_accepted(conf: str) -> None:
     arguments = importlib.import_module("tensorrt_llm.llmapi.llm_args").TorchLlmArgs
     options = trtllm.options(server(conf), model())
     made = arguments(model=model().hf_path, **options)
-    assert made.enable_iter_perf_stats is True and made.enable_chunked_prefill is options["enable_chunked_prefill"]
+    assert made.enable_chunked_prefill is options["enable_chunked_prefill"]
     for name, value in options["kv_cache_config"].items():
         assert getattr(made.kv_cache_config, name) == value
     for name, value in options["cuda_graph_config"].items():

@@ -19,9 +19,12 @@ from nemo_ext.serving.embedded.metrics import prometheus_text
 from nemo_ext.serving.embedded.replies import Replies
 from nemo_ext.serving.embedded.requests import BadRequest, GenerationRequest, parse
 from nemo_ext.serving.embedded.sequence import Delta, Sequence
+from nemo_ext.serving.embedded.stream_buffer import Held, StreamBuffer
 from nemo_ext.serving.embedded.text import TextStream
 
 log = logging.getLogger(__name__)
+
+MAX_BODY = 4 << 20  # bytes: to tokenise as much takes seconds, in which nothing else is served
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -42,6 +45,7 @@ class Api:
         self.template = template
         self.model = model
         self.max_queue = max_queue
+        self.held = Held()
         self.draining = False
         self.in_flight = 0
         self.replies_by_status: Counter[int] = Counter()
@@ -92,17 +96,19 @@ class Api:
     async def _respond(self, request: Request, chat: bool) -> Response:
         if self.draining:
             return _error(503, "shutting down; send this to another replica")
-        parsed = self._parse(await request.body(), chat)
+        parsed = self._parse(await _body(request), chat)
         count = len(parsed.prompts) * parsed.num_choices
         if len(self.engine.waiting) + count > self.max_queue:
             waiting = len(self.engine.waiting)
             return _error(429, f"{waiting} sequences are waiting and max_queue is {self.max_queue}; retry later")
         replies = Replies(parsed, self.model, self.engine.tokenizer)
         if parsed.stream:
-            deltas: asyncio.Queue[Delta] = asyncio.Queue()
-            sequences = self._sequences(parsed, deltas)
+            sequences: list[Sequence] = []
+            buffer = StreamBuffer(self.held, lambda: _cancel(sequences))
+            sequences += self._sequences(parsed, buffer)
             self.engine.submit(sequences)
-            return _EventStream(self._events(parsed, replies, sequences, deltas), lambda: self._leave(sequences))
+            events = self._events(parsed, replies, sequences, buffer)
+            return _EventStream(events, lambda: self._leave(sequences, buffer))
         sequences = self._sequences(parsed, None)
         self.engine.submit(sequences)
         if not await _finished_before_disconnect(request, sequences):
@@ -121,12 +127,13 @@ class Api:
             tokenizer=self.engine.tokenizer,
             template=self.template,
             context_length=self.engine.model.context_length,
+            max_queue=self.max_queue,
         )
 
-    def _sequences(self, parsed: GenerationRequest, deltas: asyncio.Queue[Delta] | None) -> list[Sequence]:
+    def _sequences(self, parsed: GenerationRequest, buffer: StreamBuffer | None) -> list[Sequence]:
         loop = asyncio.get_running_loop()
         parameters, tokenizer = parsed.parameters, self.engine.tokenizer
-        needs_stream = deltas is not None or bool(parameters.stop)
+        needs_stream = buffer is not None or bool(parameters.stop)
         return [
             Sequence(
                 index=number * parsed.num_choices + choice,
@@ -134,7 +141,7 @@ class Api:
                 parameters=parameters,
                 key=choice_key(parameters.seed, choice),
                 text_stream=TextStream(tokenizer, parameters.stop) if needs_stream else None,
-                listener=deltas.put_nowait if deltas is not None else None,
+                listener=buffer.put if buffer is not None else None,
                 done=loop.create_future(),
             )
             for number, prompt in enumerate(parsed.prompts)
@@ -142,7 +149,7 @@ class Api:
         ]
 
     async def _events(
-        self, parsed: GenerationRequest, replies: Replies, sequences: list[Sequence], deltas: asyncio.Queue[Delta]
+        self, parsed: GenerationRequest, replies: Replies, sequences: list[Sequence], buffer: StreamBuffer
     ) -> AsyncIterator[bytes]:
         everything = asyncio.gather(*(sequence.done for sequence in sequences))
         try:
@@ -150,7 +157,10 @@ class Api:
                 yield _event(chunk)
             unfinished = len(sequences)
             while unfinished:
-                delta = await _next_delta(deltas, everything)
+                delta = await _next_delta(buffer, everything)
+                if delta is None:
+                    yield _event({"error": {"message": "too much of this stream was waiting to be read", "code": 503}})
+                    return
                 unfinished -= delta.finish_reason is not None
                 yield _event(replies.chunk(delta))
             if parsed.include_usage:
@@ -161,8 +171,9 @@ class Api:
         finally:
             everything.cancel()
 
-    def _leave(self, sequences: list[Sequence]) -> None:
+    def _leave(self, sequences: list[Sequence], buffer: StreamBuffer) -> None:
         """A stream ended, by itself or because its client left."""
+        buffer.close()
         self.in_flight -= 1
         _cancel(sequences)
 
@@ -194,18 +205,31 @@ def _cancel(sequences: list[Sequence]) -> None:
         sequence.done.cancel()
 
 
-async def _next_delta(deltas: asyncio.Queue[Delta], everything: "asyncio.Future[list[None]]") -> Delta:
-    """The next piece of text, or the engine's error if a batch failed first."""
-    if not deltas.empty():
-        return deltas.get_nowait()
-    getter = asyncio.ensure_future(deltas.get())
+async def _next_delta(buffer: StreamBuffer, everything: "asyncio.Future[list[None]]") -> Delta | None:
+    """The next piece of text, or the engine's error if a batch failed first; None: the client reads too slowly."""
+    if buffer.overflown:
+        return None
+    if (held := buffer.take()) is not None:
+        return held
+    getter = asyncio.ensure_future(buffer.next())
     await _first_of(getter, everything)
     if getter.done():
         return getter.result()
-    if everything.exception() is not None:
+    if not buffer.overflown and everything.exception() is not None:
         getter.cancel()
         await everything
     return await getter
+
+
+async def _body(request: Request) -> bytes:
+    """Raises BadRequest when it is longer than MAX_BODY."""
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > MAX_BODY:
+            raise BadRequest(f"the body has more than {MAX_BODY:,} bytes, which no request here needs", status=413)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 async def _finished_before_disconnect(request: Request, sequences: list[Sequence]) -> bool:

@@ -166,11 +166,21 @@ class Engine:
         tokens = self.slots.choose(logits, start)
         self.counters.generated_tokens += len(tokens)
         rows = self.slots.table[start : start + len(tokens)]
-        ended = self._is_eos[tokens] & (rows["ignore_eos"] == 0)
+        ended = (self._is_eos[tokens] & (rows["ignore_eos"] == 0)) | self._at_stop_token(tokens, start)
         full = rows["produced"] >= rows["limit"]
         stopped = self._watch(tokens, ended, logits, start)
         for row in reversed(np.flatnonzero(ended | full | stopped).tolist()):
             self._finish(start + row, "stop" if ended[row] or stopped[row] else "length", drop_last=bool(ended[row]))
+
+    def _at_stop_token(self, tokens: NDArray[np.int64], start: int) -> NDArray[np.bool_]:
+        """Which rows met one of their own stop_token_ids; it is their stop_reason, unless it ends the model's sequences."""
+        met = np.zeros(len(tokens), dtype=bool)
+        for row, sequence in enumerate(self.slots.sequences[start : start + len(tokens)]):
+            if sequence.parameters.stop_token_ids and int(tokens[row]) in sequence.parameters.stop_token_ids:
+                met[row] = True
+                if not self._is_eos[tokens[row]] or sequence.parameters.ignore_eos:
+                    sequence.stop_reason = int(tokens[row])
+        return met
 
     def _watch(
         self, tokens: NDArray[np.int64], ended: NDArray[np.bool_], logits: torch.Tensor, start: int
@@ -204,7 +214,7 @@ class Engine:
         else:
             stream.finish()
             sequence.text = stream.text
-            sequence.stop_reason = stream.matched
+            sequence.stop_reason = stream.matched if stream.stopped else sequence.stop_reason
             reason = "stop" if stream.stopped else reason
         sequence.finish_reason = reason
         sequence.send(final=True)

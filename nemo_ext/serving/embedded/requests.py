@@ -14,19 +14,30 @@ SEED_RANGE = 2**63
 
 SHARED_FIELDS = {
     "model", "n", "temperature", "top_p", "top_k", "seed", "stop", "max_tokens", "stream", "stream_options",
-    "logprobs", "ignore_eos", "user",
+    "logprobs", "ignore_eos", "user", "stop_token_ids",
 }  # fmt: skip
 COMPLETION_FIELDS = SHARED_FIELDS | {"prompt", "add_special_tokens", "echo"}
 CHAT_FIELDS = SHARED_FIELDS | {
     "messages", "max_completion_tokens", "top_logprobs", "add_generation_prompt", "chat_template_kwargs",
 }  # fmt: skip
+RESERVED = {"messages", "add_generation_prompt", "self"}
 # Fields other servers act on, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,), "suffix": ("",), "logit_bias": ({},), "presence_penalty": (0,),
     "frequency_penalty": (0,), "repetition_penalty": (1,), "min_p": (0,), "min_tokens": (0,),
-    "stop_token_ids": ([],), "use_beam_search": (False,), "length_penalty": (1,), "skip_special_tokens": (True,),
+    "use_beam_search": (False,), "length_penalty": (1,), "skip_special_tokens": (True,),
     "response_format": ({"type": "text"},), "tools": ([],), "tool_choice": ("none",), "store": (False,),
 }  # fmt: skip
+
+
+MAX_TOKEN_CHARACTERS = 256  # no token stands for more
+MAX_SHOWN = 200  # characters of a value that a message repeats
+
+
+def shown(value: Any) -> str:
+    """Its repr, cut where it is long: a message does not send a value of a megabyte back."""
+    text = repr(value[:MAX_SHOWN] if isinstance(value, str | list) else value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 class BadRequest(ValueError):
@@ -51,14 +62,23 @@ class GenerationRequest:
 
 
 def parse(
-    body: Any, *, chat: bool, model: str, tokenizer: Tokenizer, template: ChatTemplate, context_length: int
+    body: Any,
+    *,
+    chat: bool,
+    model: str,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    context_length: int,
+    max_queue: int,
 ) -> GenerationRequest:
     """Raises BadRequest with what is wrong and what may be sent."""
     if not isinstance(body, dict):
         raise BadRequest(f"the body must be a JSON object; it is {type(body).__name__}")
     _refuse_unknown(body, CHAT_FIELDS if chat else COMPLETION_FIELDS)
     if body.get("model") not in (None, model):
-        raise BadRequest(f"model {body['model']!r} is not served here; this server has {model!r}", status=404)
+        raise BadRequest(f"model {shown(body['model'])} is not served here; this server has {model!r}", status=404)
+    num_choices = _integer(body, "n", 1, 1, 1024)
+    _check_size(body, num_choices, context_length, max_queue)
     prompts = _chat_prompts(body, tokenizer, template) if chat else _completion_prompts(body, tokenizer)
     echo, stream = not chat and _boolean(body, "echo", False), _boolean(body, "stream", False)
     if echo and stream:
@@ -66,12 +86,12 @@ def parse(
     _check_prompts(prompts, tokenizer, context_length)
     options = body.get("stream_options") or {}
     if not isinstance(options, dict) or set(options) - {"include_usage"}:
-        raise BadRequest(f"stream_options={options!r}; it may hold include_usage only")
+        raise BadRequest(f"stream_options={shown(options)}; it may hold include_usage only")
     return GenerationRequest(
         chat=chat,
         prompts=prompts,
         prompt_texts=_prompt_texts(body["prompt"], prompts, tokenizer) if echo else [],
-        num_choices=_integer(body, "n", 1, 1, 1024),
+        num_choices=num_choices,
         parameters=_sampling(body, chat, context_length, echo),
         stream=stream,
         include_usage=_boolean(options, "include_usage", False),
@@ -82,7 +102,29 @@ def _refuse_unknown(body: dict[str, Any], known: set[str]) -> None:
     for name, value in body.items():
         if name in known or value is None or value in NEUTRAL.get(name, ()):
             continue
-        raise BadRequest(f"{name}={value!r} is not supported by the embedded server; it takes {sorted(known)}")
+        raise BadRequest(
+            f"{name[:MAX_SHOWN]}={shown(value)} is not supported by the embedded server; it takes {sorted(known)}"
+        )
+
+
+def _check_size(body: dict[str, Any], num_choices: int, context_length: int, max_queue: int) -> None:
+    """Before anything is tokenised: raises BadRequest for what can never be served."""
+    prompt = body.get("prompt")
+    count = len(prompt) if isinstance(prompt, list) and not _is_ids(prompt) else 1
+    if count * num_choices > max_queue:
+        raise BadRequest(
+            f"{count} prompts of n={num_choices} are {count * num_choices} sequences, and this server's max_queue is "
+            f"{max_queue}: send fewer at once"
+        )
+    messages = body.get("messages")
+    messages = messages if isinstance(messages, list) else []
+    texts = [prompt] if isinstance(prompt, str) else prompt if isinstance(prompt, list) else []
+    sizes = [len(each) for each in texts if isinstance(each, str)]
+    sizes.append(sum(len(str(each.get("content", ""))) for each in messages if isinstance(each, dict)))
+    if max(sizes) > context_length * MAX_TOKEN_CHARACTERS:
+        raise BadRequest(
+            f"the prompt has {max(sizes):,} characters; the context length is {context_length} tokens, which cannot hold it"
+        )
 
 
 def _number(body: dict[str, Any], name: str, default: float, low: float, high: float) -> float:
@@ -90,7 +132,7 @@ def _number(body: dict[str, Any], name: str, default: float, low: float, high: f
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise BadRequest(f"{name}={value!r}; it must be a number from {low} to {high}")
+        raise BadRequest(f"{name}={shown(value)}; it must be a number from {low} to {high}")
     return float(value)
 
 
@@ -99,7 +141,7 @@ def _integer(body: dict[str, Any], name: str, default: int, low: int, high: int)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise BadRequest(f"{name}={value!r}; it must be an integer from {low} to {high}")
+        raise BadRequest(f"{name}={shown(value)}; it must be an integer from {low} to {high}")
     return value
 
 
@@ -108,7 +150,7 @@ def _boolean(body: dict[str, Any], name: str, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise BadRequest(f"{name}={value!r}; it must be true or false")
+        raise BadRequest(f"{name}={shown(value)}; it must be true or false")
     return value
 
 
@@ -124,6 +166,7 @@ def _sampling(body: dict[str, Any], chat: bool, context_length: int, echo: bool)
         top_k=max(top_k, 0),  # -1 also means off, as in vLLM
         seed=None if body.get("seed") is None else _integer(body, "seed", 0, -SEED_RANGE, SEED_RANGE - 1),
         stop=_stop(body.get("stop")),
+        stop_token_ids=_token_ids(body.get("stop_token_ids")),
         ignore_eos=_boolean(body, "ignore_eos", False),
         num_logprobs=_num_logprobs(body, chat),
         echo=echo,
@@ -140,8 +183,14 @@ def _max_tokens(body: dict[str, Any], chat: bool, context_length: int, least: in
 def _stop(value: Any) -> tuple[str, ...]:
     strings = [value] if isinstance(value, str) else value or []
     if not isinstance(strings, list) or not all(isinstance(s, str) and s for s in strings):
-        raise BadRequest(f"stop={value!r}; it must be a non-empty string or a list of them")
+        raise BadRequest(f"stop={shown(value)}; it must be a non-empty string or a list of them")
     return tuple(strings)
+
+
+def _token_ids(value: Any) -> frozenset[int]:
+    if not (value in (None, []) or _is_ids(value)):
+        raise BadRequest(f"stop_token_ids={shown(value)}; it must be a list of token ids")
+    return frozenset(value or ())
 
 
 def _num_logprobs(body: dict[str, Any], chat: bool) -> int | None:
@@ -183,7 +232,9 @@ def _chat_prompts(body: dict[str, Any], tokenizer: Tokenizer, template: ChatTemp
         raise BadRequest('messages must be a list of {"role": text, "content": text}')
     variables = body.get("chat_template_kwargs") or {}
     if not isinstance(variables, dict):
-        raise BadRequest(f"chat_template_kwargs={variables!r}; it must be an object")
+        raise BadRequest(f"chat_template_kwargs={shown(variables)}; it must be an object")
+    if reserved := sorted(set(variables) & RESERVED):
+        raise BadRequest(f"chat_template_kwargs may not hold {', '.join(reserved)}, which the request itself sets")
     add = _boolean(body, "add_generation_prompt", True)
     try:
         text = template.render(messages, add_generation_prompt=add, **variables)

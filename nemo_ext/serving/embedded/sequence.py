@@ -19,6 +19,8 @@ class SamplingParameters:
     ignore_eos: bool
     num_logprobs: int | None
     """None: none asked for; 0: the chosen token's only."""
+    stop_token_ids: frozenset[int] = frozenset()
+    """Tokens that end it, besides the model's own."""
     echo: bool = False
     """The reply begins with the prompt and, with num_logprobs, the log-probability of each of its tokens."""
 
@@ -38,7 +40,7 @@ class Delta:
     text: str
     logprobs: list[TokenLogprob]
     finish_reason: str | None
-    stop_reason: str | None
+    stop_reason: str | int | None
 
 
 @dataclass(eq=False)
@@ -57,8 +59,9 @@ class Sequence:
     text: str = ""
     finish_reason: str | None = None
     """"stop" (end of sequence or a stop string) or "length"; None while it runs."""
-    stop_reason: str | None = None
-    """The stop string that ended it, as in vLLM; None at the end of sequence and at the length."""
+    stop_reason: str | int | None = None
+    """The stop string, or the one of stop_token_ids, that ended it, as in vLLM; None at the end of sequence and at the
+    length."""
     num_generated: int = 0
     """Sampled tokens, the end-of-sequence one included, as in vLLM's usage."""
     logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -10,6 +10,7 @@ from nemo_ext.serving.server import Server
 from nemo_ext.serving.server_metrics import ServerMetrics, from_prometheus
 
 METRICS = "/metrics"
+RENDERED_TEXT = STOP_TOKEN_IDS = True
 DTYPES = ("float64", "float32")
 
 

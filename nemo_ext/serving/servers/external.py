@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from nemo_ext.serving.address import Endpoint
+from nemo_ext.serving.address import Dialect, Endpoint
 from nemo_ext.serving.server import Server
+
+MAX_TOKENS_KEYS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass(kw_only=True)
@@ -17,11 +19,20 @@ class Config(Server):
     """The id the server lists under /v1/models; None: the only one it lists."""
     api_key_env: str | None = None
     """NAME of the environment variable that holds the key; the key itself never goes into a file."""
+    seed: bool = True
+    """Whether to send a seed: some servers refuse requests that have one."""
+    max_tokens_key: str = "max_tokens"
+    """max_completion_tokens for servers that refuse max_tokens."""
+    stop_token_ids: list[int] = field(default_factory=list)
+    """Tokens that end an answer to a chat besides those that the server knows; for servers that take them, as vLLM,
+    SGLang and TensorRT-LLM do."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.replicas != 1:
             raise ValueError(f"server.replicas={self.replicas}: nothing is started; give several server.urls instead")
+        if self.max_tokens_key not in MAX_TOKENS_KEYS:
+            raise ValueError(f"server.max_tokens_key={self.max_tokens_key!r}; it may be one of {MAX_TOKENS_KEYS}")
         # what was given is not shown: it may be the key
         if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise ValueError(
@@ -34,7 +45,8 @@ def endpoints(cfg: Config) -> list[Endpoint]:
     """Raises ValueError when there is no URL or one is malformed."""
     if not cfg.urls:
         raise ValueError("server.urls is empty; give at least one, for example server.urls=[http://localhost:8000]")
-    return [Endpoint(_base(url), cfg.model or "", cfg.api_key_env, cfg.concurrency) for url in cfg.urls]
+    dialect = Dialect(cfg.seed, cfg.max_tokens_key)
+    return [Endpoint(_base(url), cfg.model or "", cfg.api_key_env, cfg.concurrency, dialect) for url in cfg.urls]
 
 
 def _base(url: str) -> str:

@@ -1,7 +1,8 @@
 """SGLang: `python -m sglang.launch_server`, on one node or several; its own image (containers/images.yaml).
 
 Over several nodes one process per node starts that node's workers; they meet at the first one's address, and the first one
-listens.
+listens. It draws other tokens on every run, whatever the seed, unless it is started with --enable-deterministic-inference;
+it puts BOS before every text, so that rendered prompts go as token ids.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from nemo_ext.serving.server_metrics import ServerMetrics, from_prometheus
 READY = "/health"
 VERSION = ("/server_info", "/get_server_info")  # the second is what it was called up to 0.5
 METRICS = "/metrics"
+STOP_TOKEN_IDS = True
 KV_CACHE = {"auto": "auto", "fp8": "fp8_e4m3"}
 
 

@@ -8,7 +8,6 @@ workers of the others. It expands the command without quoting: hence a YAML file
 both the command line and that file: which of the two wins differs between releases.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +15,16 @@ from typing import Any
 
 from nemo_ext.model import Model, chat_template_path
 from nemo_ext.serving.server import GpuServer, Place
-from nemo_ext.serving.server_metrics import ServerMetrics
 
 READY = "/health"
 VERSION = ("/version",)
-METRICS = "/metrics"
-MPI_PREFIXES = ("SLURM_", "PMI_", "PMIX_", "OMPI_", "MPI_", "MPICH_", "I_MPI_", "HYDRA_")
+METRICS = ""
+"""Its /metrics answers once no step has ended for two seconds, so never under load, and every look that is given up
+leaves the server a handler that goes on (github.com/NVIDIA/TensorRT-LLM/issues/4926); /prometheus/metrics has no load."""
+RENDERED_TEXT = STOP_TOKEN_IDS = True
+STEP_PREFIXES = ("SLURM_", "PMI_", "PMIX_", "OMPI_COMM_WORLD_", "OMPI_UNIVERSE_")
+"""Of variables by which a process finds itself in a job step's MPI; the image's own settings of MPI are not among them."""
+MPI_SETTINGS = "PMIX_MCA_"
 
 
 @dataclass(kw_only=True)
@@ -68,8 +71,6 @@ def options(cfg: Config, model: Model) -> dict[str, Any]:
             "enable_block_reuse": cfg.enable_block_reuse,
             "free_gpu_memory_fraction": cfg.kv_cache_free_gpu_memory_fraction,
         },
-        "enable_iter_perf_stats": True,  # /metrics is empty without it
-        "iter_stats_max_iterations": 100_000,  # by default 1000 are kept, which a busy server makes between two looks
         "print_iter_log": False,
     }
 
@@ -115,26 +116,8 @@ def environment(cfg: Config, environ: Mapping[str, str]) -> dict[str, str]:
     """On one node the server starts its own MPI workers, which fails where it finds itself in a Slurm step's MPI."""
     if cfg.nodes > 1:
         return dict(environ)
-    return {key: value for key, value in environ.items() if not key.startswith(MPI_PREFIXES)}
-
-
-def read_metrics(body: bytes, before: ServerMetrics | None) -> ServerMetrics:
-    """JSON, one entry per step since it was read last; with none, the server is idle.
-
-    Tokens are counted as one per decoding request and step: exact without speculative decoding.
-    """
-    steps = json.loads(body)
-    generated = before.generated_tokens or 0 if before else 0
-    if not steps:
-        usage = before.kv_cache_usage if before else None
-        return ServerMetrics(running=0, waiting=0, kv_cache_usage=usage, generated_tokens=generated)
-    generated += sum((step.get("inflightBatchingStats") or {}).get("numGenRequests", 0) for step in steps)
-    last = steps[-1]
-    cache = last.get("kvCacheStats") or {}
-    blocks = cache.get("maxNumBlocks")
-    return ServerMetrics(
-        running=last.get("numActiveRequests"),
-        waiting=last.get("numQueuedRequests"),
-        kv_cache_usage=cache.get("usedNumBlocks", 0) / blocks if blocks else None,
-        generated_tokens=generated,
-    )
+    return {
+        key: value
+        for key, value in environ.items()
+        if key.startswith(MPI_SETTINGS) or not key.startswith(STEP_PREFIXES)
+    }

@@ -1,7 +1,7 @@
 """vLLM: `vllm serve`. One node; its own image (containers/images.yaml).
 
-Over several nodes vLLM needs a Ray cluster, which nothing here starts: take trtllm or sglang, or start it yourself and
-use `external`.
+Over several nodes vLLM wants a Ray cluster, or a process on each (--nnodes, --node-rank, --master-addr, --headless).
+Nothing here starts either: take trtllm or sglang, or start it yourself and use `external`.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from nemo_ext.serving.server_metrics import ServerMetrics, from_prometheus
 READY = "/health"
 VERSION = ("/version",)
 METRICS = "/metrics"
+RENDERED_TEXT = STOP_TOKEN_IDS = True
 
 
 @dataclass(kw_only=True)
@@ -29,7 +30,7 @@ class Config(GpuServer):
         super().__post_init__()
         if self.nodes > 1:
             raise ValueError(
-                f"server.nodes={self.nodes}: vllm is started on one node here (over several it needs Ray). Use "
+                f"server.nodes={self.nodes}: vllm is started on one node here. Use "
                 "server=trtllm_405b_bf16 or server=sglang, or start it yourself and use server=external"
             )
         if not 0 < self.gpu_memory_utilization < 1:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from nemo_ext.serving import ports
 from nemo_ext.serving.address import Endpoint
-from nemo_ext.serving.probe import SEED
+from nemo_ext.serving.probe import TEXT
 
 
 class FakeServer:
@@ -31,6 +31,7 @@ class FakeServer:
         self.health_status = 200
         self.models: list[dict[str, Any]] = [{"id": "fake"}]
         self.honours_n = self.honours_seed = True
+        self.on_probe: Callable[[dict[str, Any]], web.Response] | None = None
         self.probes = 0
         """Requests of nemo_ext.serving.probe, which are answered here and not counted elsewhere."""
         self.port = 0
@@ -78,8 +79,9 @@ class FakeServer:
         return web.json_response({"object": "list", "data": self.models})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if (await request.json()).get("seed") == SEED:
-            return self._probed(await request.json())
+        body = await request.json()
+        if TEXT in (body.get("prompt"), (body.get("messages") or [{}])[-1].get("content")):
+            return self._probed(body)
         self.bodies.append(await request.json())
         self.headers.append(dict(request.headers))
         self.paths[request.path] += 1
@@ -93,6 +95,8 @@ class FakeServer:
 
     def _probed(self, body: dict[str, Any]) -> web.Response:
         self.probes += 1
+        if self.on_probe is not None:
+            return self.on_probe(body)
         text = "11" if self.honours_seed else str(self.probes)
         return reply_to(body, text, body.get("n", 1) if self.honours_n else 1)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemo_ext.serving.address import Dialect
 from nemo_ext.serving.order import grouped, longest_last_first
 from nemo_ext.serving.requests import Request, Sampling
 
@@ -34,8 +35,8 @@ def test_other_sampling_is_no_neighbour() -> None:
 
 def test_a_group_is_sent_as_n() -> None:
     (group,) = grouped([_request("p", k) for k in range(3)], 8)
-    assert b'"n":3' in group.body("m") and b'"seed":0' in group.body("m")
-    assert b'"n"' not in _request("p", 0).body("m")
+    assert b'"n":3' in group.body("m", Dialect()) and b'"seed":0' in group.body("m", Dialect())
+    assert b'"n"' not in _request("p", 0).body("m", Dialect())
 
 
 @given(lengths=st.lists(st.integers(0, 50), max_size=40), window=st.integers(0, 12))

@@ -11,6 +11,7 @@ from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.client_config import ClientConfig
 from nemo_ext.serving.failures import ServersDown, WrongModel
 from nemo_ext.serving.probe import Abilities, probe
+from nemo_ext.serving.requests import Request, Sampling
 from tests.nemo_ext.serving.fake_server import FakeServer
 from tests.nemo_ext.serving.faulty_server import servers
 
@@ -23,9 +24,16 @@ def _wait_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nemo_ext.serving.probe.OTHERS_S", 60)
 
 
-def _probe(*servers: FakeServer, model: str = "fake", expected: tuple[str, ...] = (), **wanted: Any) -> Abilities:
+def _probe(
+    *servers: FakeServer, model: str = "fake", expected: tuple[str, ...] = (), chat: bool = False, **wanted: Any
+) -> Abilities:
     endpoints = [replace(server.endpoint, model=model) for server in servers]
-    return probe(endpoints, CONFIG, expected, **{"chat": False, "n": True, "seed": True, **wanted})
+    return probe(endpoints, CONFIG, expected, _like(chat), **{"n": True, "seed": True, **wanted})
+
+
+def _like(chat: bool = False) -> Request:
+    prompt: Any = [{"role": "user", "content": "hi"}] if chat else "hi"
+    return Request("k", prompt, Sampling(0.7, 0.95, 0, 100, ("#",), 3))
 
 
 def test_a_server_that_does_everything(fake: Fake) -> None:
@@ -40,9 +48,9 @@ def test_a_server_that_does_everything(fake: Fake) -> None:
 def test_nothing_is_tried_that_is_not_needed(fake: Fake) -> None:
     server = fake()
     found = _probe(server, n=False, seed=False)
-    assert (server.probes, found.honours_n, found.honours_seed, found.max_model_len) == (0, None, None, None)
-    assert probe([server.endpoint], ClientConfig(probe=False), (), chat=False, n=True, seed=True).honours_n is None
-    assert server.probes == 0
+    assert (server.probes, found.honours_n, found.honours_seed, found.max_model_len) == (1, None, None, None)
+    assert probe([server.endpoint], ClientConfig(probe=False), (), _like(), n=True, seed=True).honours_n is None
+    assert server.probes == 1
 
 
 @pytest.mark.parametrize(("n", "seed"), [(False, True), (True, False), (False, False)])
@@ -65,7 +73,7 @@ def test_the_wrong_model_is_refused(fake: Fake) -> None:
 
 def test_an_endpoint_that_is_not_there() -> None:
     with servers(1) as (server,), pytest.raises(WrongModel, match=r"has no /v1/chat/completions.*template: chat go"):
-        probe([server.endpoint], CONFIG, (), chat=True, n=True, seed=True)
+        probe([server.endpoint], CONFIG, (), _like(chat=True), n=True, seed=True)
 
 
 def test_one_wrong_server_of_two_is_refused(fake: Fake) -> None:
@@ -106,5 +114,5 @@ def test_a_server_that_is_down_is_left_to_the_client(fake: Fake, monkeypatch: py
 def test_no_server_at_all(caplog: pytest.LogCaptureFixture) -> None:
     endpoint = Endpoint("http://127.0.0.1:9", "m")
     with pytest.raises(ServersDown, match=r"no server has answered for 0\.2 s; http://127\.0\.0\.1:9"):
-        probe([endpoint], ClientConfig(all_down_s=0.2), (), chat=False, n=True, seed=True)
+        probe([endpoint], ClientConfig(all_down_s=0.2), (), _like(), n=True, seed=True)
     assert caplog.text.count("asking again for up to 0.2 s") == 1, "said once, while there is still time to look"

@@ -1,29 +1,9 @@
 """What each kind of server says about its load, in its own format."""
 
-import json
-
 import pytest
 
 from nemo_ext.serving.server_metrics import ServerMetrics, describe, prometheus
-from nemo_ext.serving.servers import embedded, sglang, trtllm, vllm
-
-STEP = {
-    "numActiveRequests": 5,
-    "numQueuedRequests": 3,
-    "kvCacheStats": {"maxNumBlocks": 1000, "usedNumBlocks": 600},
-    "inflightBatchingStats": {"numGenRequests": 4, "numContextRequests": 1},
-}
-
-
-def test_trtllm_adds_up_what_it_reads_once() -> None:
-    first = trtllm.read_metrics(json.dumps([STEP, STEP]).encode(), None)
-    assert first == ServerMetrics(running=5, waiting=3, kv_cache_usage=0.6, generated_tokens=8)
-    second = trtllm.read_metrics(json.dumps([STEP]).encode(), first)
-    assert second.generated_tokens == 12
-    assert trtllm.read_metrics(b"[]", second) == ServerMetrics(
-        running=0, waiting=0, kv_cache_usage=0.6, generated_tokens=12
-    )
-    assert trtllm.read_metrics(b'[{"kvCacheStats": null}]', None) == ServerMetrics(generated_tokens=0)
+from nemo_ext.serving.servers import embedded, sglang, vllm
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from nemo_ext.serving.failures import Refused
 from recipes import run_stage
 from tests.conftest import ROOT
 from tests.recipes.stages.conftest import Ran, external, lines, write_config
@@ -104,8 +105,9 @@ def test_refusals_of_a_run_that_was_stopped_are_asked_again(run, rows, model, fa
 
     server, source = fake(behave), rows(SEEDS)
     settings = config(model, external(server), source) | {"client": QUICK | {"max_permanent_in_a_row": 8}}
-    with pytest.raises(RuntimeError, match="8 requests in a row failed"):
+    with pytest.raises(Refused, match="HTTP 401: bad key"):
         run("generate", **settings)
+    assert len(server.bodies) <= 8, "it stops at once"
     wrong = False
     assert len(run("generate", **settings).output) == 24
 

@@ -89,7 +89,7 @@ async def _no_such_path(_: web.Request, __: int) -> web.StreamResponse:
 
 @pytest.mark.parametrize(
     ("behave", "attempts", "said"),
-    [(_no_score, 1, "I like it"), (_nonsense, 2, r"the reply cannot be used, .*\"score\""), (_no_such_path, 1, "HTTP 404: no such")],
+    [(_no_score, 1, "I like it"), (_nonsense, 2, r"the reply cannot be used, .*\"score\"")],
 )  # fmt: skip
 def test_a_server_that_scores_nothing_is_found_out_by_the_first_few(
     run: Run, rows: Write, model: Any, fake: Any, behave: Any, attempts: int, said: str
@@ -101,6 +101,15 @@ def test_a_server_that_scores_nothing_is_found_out_by_the_first_few(
     assert len(server.bodies) == 8 * attempts, "and not all forty"
     server.behave = _nim
     assert len(_score(run, server, model, source).output) == 40, "nothing of it was kept"
+
+
+def test_a_server_without_that_path_is_found_out_by_the_first(run: Run, rows: Write, model: Any, fake: Any) -> None:
+    server = fake(_no_such_path)
+    with pytest.raises(
+        ValueError, match=r"HTTP 404: no such path.*protocol=chat what .*\(others: pooling, likelihood\)"
+    ):
+        _score(run, server, model, rows(_rows(40)))
+    assert len(server.bodies) <= 8
 
 
 @pytest.mark.parametrize("status", [503, 400])

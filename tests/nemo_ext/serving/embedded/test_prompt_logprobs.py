@@ -93,7 +93,7 @@ def test_the_one_token_generated_is_listed_even_when_it_ends_the_text(tiny_check
     async def main() -> Sequence:
         engine = load_engine(Config(), Model(name="tiny", hf_path=str(tiny_checkpoint), context_length=512))
         engine._is_eos[:] = True
-        parameters = SamplingParameters(1, 0.0, 1.0, 0, None, (), False, 1, echo)
+        parameters = SamplingParameters(1, 0.0, 1.0, 0, None, (), False, 1, echo=echo)
         done = asyncio.get_running_loop().create_future()
         sequence = Sequence(0, (5, 6, 7), parameters, choice_key(None, 0), None, None, done)
         engine.submit([sequence])

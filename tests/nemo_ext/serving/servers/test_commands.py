@@ -33,8 +33,6 @@ def test_trtllm_fp8_on_one_node() -> None:
         "enable_chunked_prefill": True,
         "cuda_graph_config": {"enable_padding": True, "max_batch_size": 256},
         "kv_cache_config": {"dtype": "fp8", "enable_block_reuse": True, "free_gpu_memory_fraction": 0.9},
-        "enable_iter_perf_stats": True,
-        "iter_stats_max_iterations": 100_000,
         "print_iter_log": False,
     }
 
@@ -71,8 +69,10 @@ def test_trtllm_over_nodes_needs_a_folder() -> None:
 
 
 def test_trtllm_starts_its_own_mpi_on_one_node_only() -> None:
-    environ = {"PATH": "/bin", "SLURM_JOB_ID": "1", "PMIX_RANK": "0", "OMPI_MCA_x": "y", "NCCL_DEBUG": "WARN"}
-    assert trtllm.environment(trtllm.Config(), environ) == {"PATH": "/bin", "NCCL_DEBUG": "WARN"}
+    images_own = {"PATH": "/bin", "OMPI_MCA_coll_hcoll_enable": "0", "PMIX_MCA_gds": "hash", "NCCL_DEBUG": "WARN"}
+    step = dict.fromkeys(("SLURM_JOB_ID", "PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_UNIVERSE_SIZE"), "1")
+    environ = images_own | step
+    assert trtllm.environment(trtllm.Config(), environ) == images_own
     assert trtllm.environment(trtllm.Config(tp_size=2, nodes=2), environ) == environ
 
 
