@@ -28,7 +28,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch.distributed.checkpoint.api import CheckpointException
 
 from nemo_ext.files import fsync_dir, write_json_atomic
-from nemo_ext.megatron.checkpoint_files import read_record, why_damaged, write_record
+from nemo_ext.megatron.checkpoint_files import damaged, read_record, unreadable, why_damaged, write_record
 from nemo_ext.megatron.layout import LATEST, MODEL, PARTIAL, check_space, complete_steps, expendable, step_folder
 from nemo_ext.megatron.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
 from nemo_ext.megatron.memory import checkpoint_bytes
@@ -169,7 +169,7 @@ class Checkpoints:
         found: list[str | None] = [None] * here.world_size
         dist.all_gather_object(found, why_damaged(folder, here.rank, here.world_size))
         if why := next(filter(None, found), None):
-            raise _damaged(folder, why)
+            raise damaged(folder, why)
 
     def _check_optimizer(self, folder: Path, saved: dict[str, Any]) -> None:
         before = saved["use_distributed_optimizer"]
@@ -237,23 +237,6 @@ class Checkpoints:
         dist.broadcast_object_list(error, src=0)
         if error[0] is not None:
             raise error[0]
-
-
-def _damaged(folder: Path, why: str) -> ValueError:
-    return ValueError(
-        f"{folder} cannot be read ({why}): its files are damaged or missing. Restore them, or set it aside to go on from "
-        "the checkpoint before it"
-    )
-
-
-def unreadable(folder: Path, error: BaseException) -> str:
-    """Why a checkpoint could not be loaded, and how to go on."""
-    if "_extra_state" in str(error):  # what Transformer Engine's layers keep beside their weights, and no others
-        return (
-            f"{folder} was saved with other layers: Transformer Engine's look for an _extra_state that it does not have. "
-            "Go on with layers=local, or export it with export_hf and start a new run from the exported model"
-        )
-    return str(_damaged(folder, f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
 
 
 def _random_states() -> dict[str, Any]:

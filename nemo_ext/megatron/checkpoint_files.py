@@ -60,6 +60,24 @@ def require_template(folders: Iterable[Path], template_hash: str) -> None:
             )
 
 
+def unreadable(folder: Path, error: BaseException) -> str:
+    """Why a checkpoint could not be loaded, and how to go on."""
+    if "_extra_state" in str(error):  # what Transformer Engine's layers keep beside their weights, and no others
+        return (
+            f"{folder} was saved with other layers: Transformer Engine's look for an _extra_state that it does not have. "
+            "Go on with layers=local, or export it with export_hf and start a new run from the exported model"
+        )
+    return str(damaged(folder, f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
+
+
+def damaged(folder: Path, why: str) -> ValueError:
+    """The error for a checkpoint that training cannot go on from."""
+    return ValueError(
+        f"{folder} cannot be read ({why}): its files are damaged or missing. Restore them, or set it aside to go on from "
+        "the checkpoint before it"
+    )
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """Raises ValueError when there is none, or none that can be read."""
     path = folder / RECORD

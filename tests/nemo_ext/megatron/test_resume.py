@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from megatron.core.dist_checkpointing.core import CheckpointingException
 
-from nemo_ext.megatron.checkpoint import unreadable
+from nemo_ext.megatron.checkpoint_files import unreadable
 from nemo_ext.megatron.layout import PARTIAL, complete_steps, expendable, step_folder
 from nemo_ext.megatron.mapping import EMBEDDING
 from nemo_ext.megatron.torch_dist import TorchDistReader
@@ -149,7 +148,7 @@ def test_another_optimizer_is_refused(deep: Path, data: Path, tmp_path: Path) ->
 
 def test_other_layers_are_named_and_not_called_damage(tmp_path: Path) -> None:
     """What megatron-core says when Transformer Engine's layers look for their state in a checkpoint of local ones."""
-    missing = CheckpointingException("Missing key in checkpoint state_dict: decoder.final_layernorm._extra_state")
+    missing = RuntimeError("Missing key in checkpoint state_dict: decoder.final_layernorm._extra_state")
     said = unreadable(tmp_path, missing)
     assert "saved with other layers" in said and "layers=local" in said and "damaged" not in said
     assert "damaged or missing" in unreadable(tmp_path, EOFError("Ran out of input"))

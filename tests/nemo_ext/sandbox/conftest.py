@@ -145,6 +145,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
         pytest.skip("nothing isolates on this machine")
 
     def one(*arguments: str, **config: Any) -> Service:
+        if "isolation" in config and config["isolation"] not in possible():
+            pytest.skip(f"no isolation by {config['isolation']} on this machine")
         started.append(start_service(tmp_path, *arguments, **{"preload": [], **SMALL, **config}))
         return started[-1]
 
