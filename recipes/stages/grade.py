@@ -62,7 +62,15 @@ def run(cfg: Config) -> Facts:
 
     folder, files = Path(cfg.output_dir), input_files(cfg.input)
     make = partial(make_grader, cfg.extractor, (cfg.grader, *cfg.also), cfg.timeout_s)
-    mapped = map_rows(folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards)
+    mapped = map_rows(
+        folder,
+        files,
+        make,
+        workers=cfg.workers,
+        shard=cfg.shard,
+        shards=cfg.shards,
+        rests_on=grader_version(),
+    )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     figures = {name: mapped.counts.get(name, 0) for name in ("correct", "different", "undecided", "no_answer")}
     return mapped.facts(

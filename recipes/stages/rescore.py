@@ -63,6 +63,7 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Facts:
     from nemo_ext.evaluation.scores import SCORES, count_files, read_scores, scores_file_behind, write_scores
     from nemo_ext.files import sha256_json
+    from nemo_ext.grading.equal import grader_version
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
     from nemo_ext.rows import input_patterns, require_rows
@@ -74,7 +75,7 @@ def run(cfg: Config) -> Facts:
     judge = _judge(source)
     make = partial(make_regrader, tuple(cfg.graders), cfg.decides, extractor, cfg.timeout_s, judge, cfg.benchmark)
     with grouped(files, folder, cfg.workers) as ordered:
-        rests_on = sha256_json([extractor, judge])
+        rests_on = sha256_json([extractor, judge, grader_version()])
         mapped = map_rows(folder, ordered, make, workers=cfg.workers, group_by=GROUP, rests_on=rests_on)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     problems = count_files(mapped.outputs, cfg.workers)

@@ -56,6 +56,7 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Facts:
+    from nemo_ext.grading.equal import grader_version
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
     from nemo_ext.rows import input_files, input_patterns, require_rows
@@ -64,7 +65,14 @@ def run(cfg: Config) -> Facts:
     make = partial(make_voter, cfg.mode, cfg.extractor, cfg.weight_by, cfg.min_votes, cfg.min_share)
     with grouped(files, folder, cfg.workers) as ordered:
         mapped = map_rows(
-            folder, ordered, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
+            folder,
+            ordered,
+            make,
+            workers=cfg.workers,
+            group_by=GROUP,
+            shard=cfg.shard,
+            shards=cfg.shards,
+            rests_on=grader_version(),
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(files, listed=input_patterns(cfg.input))

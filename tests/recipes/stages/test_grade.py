@@ -118,3 +118,21 @@ def test_a_person_s_own_columns(run: Run, tmp_path: Path) -> None:
     ran = run("grade", input=str(path))
     assert ran.output[0]["is_correct"] and ran.output[0]["mine"] == 1
     assert lines(ran.folder / "output.jsonl") == ran.output
+
+
+@pytest.mark.parametrize("stage", ["grade", "vote"])
+def test_parts_of_another_grader_are_made_again(
+    run: Run, rows: Write, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """A run that was killed goes on after an update: its verdicts must not be of two graders."""
+    given = rows([_row(number, r"It is \boxed{16}.", "16") for number in range(3)])
+
+    def written() -> int:
+        ran = run(stage, input=given, folder="out")
+        (ran.folder / "_DONE").unlink()  # as before the end
+        return (ran.folder / "output.jsonl").stat().st_mtime_ns
+
+    first = written()
+    assert written() == first, "what is there is taken up"
+    monkeypatch.setattr("nemo_ext.grading.equal.grader_version", lambda: "rules-next")
+    assert written() != first
