@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -61,7 +62,13 @@ def test_the_result_does_not_depend_on_workers(run, rows, model, tmp_path: Path)
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children() if any("spawn_main" in word for word in child.cmdline())]
+    """Its workers; other children, such as a template's trial, come and go meanwhile."""
+    found = []
+    for child in process.children():
+        with suppress(psutil.Error):
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_a_killed_worker_fails_the_stage(run, rows, model, tmp_path: Path) -> None:
