@@ -8,26 +8,37 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from tokenizers import Tokenizer
 
+from tests.conftest import ROOT
 from tests.nemo_ext.serving.fake_server import FakeServer, fake  # noqa: F401 - a fixture
 from tests.recipes.stages.conftest import lines
+
+TOKENIZER = Tokenizer.from_file(str(ROOT / "nemo_ext/serving/embedded/models/tiny_teacher/tokenizer.json"))
+
+
+def read(prompt: str | list[int]) -> str:
+    """A rendered prompt comes as token ids."""
+    return prompt if isinstance(prompt, str) else TOKENIZER.decode(prompt, skip_special_tokens=False)
 
 
 async def scripted(request: web.Request, number: int) -> web.Response:
     """By its seed: code that fails and, restarted, words with a wrong answer; or code that is right, and its result boxed."""
     body = await request.json()
-    text, errs = body["prompt"], body["seed"] % 10 == 0
+    text, seed = read(body["prompt"]), body.get("seed", 3)
+    errs = seed % 10 == 0
     a, b = re.findall(r"\d+", text.rpartition("What is")[2])[:2]
     shown = re.findall(r"```output\n(.*?)\n```", text, re.DOTALL)
     if shown:
         said = f"\nSo it is \\boxed{{{shown[-1]}}}."
     elif errs:
         said = "Let me see.\n```python\nprint(1 / 0)\n```\n"
-    elif body["seed"] % 10 == 1:  # the segment after one that failed
+    elif seed % 10 == 1:  # the segment after one that failed
         said = "It must be \\boxed{999999}."
     else:
         said = f"I compute.\n```python\nx = {a} * {b}\nprint(x)\n```\n"
-    usage = {"prompt_tokens": len(text) // 4, "completion_tokens": 10}
+    ids = TOKENIZER.encode(text, add_special_tokens=body.get("add_special_tokens", True)).ids
+    usage = {"prompt_tokens": len(ids), "completion_tokens": 10}
     return web.json_response({"choices": [{"index": 0, "text": said, "finish_reason": "stop"}], "usage": usage})
 
 

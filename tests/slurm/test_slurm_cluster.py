@@ -132,7 +132,7 @@ def test_a_server_over_two_nodes_answers_and_leaves_nothing(cluster: Path) -> No
     assert (address["host"], address["model"]) == ("node1", "Llama-3.1-405B-Instruct")
     assert (address["kind"], address["version"]) == ("trtllm", "1.2.1")
     log = (run / "teacher" / "logs" / "server-0.log").read_text()
-    assert "load: 0 running, 0 waiting" in log and "Traceback" not in log
+    assert "serving Llama-3.1-405B-Instruct on" in log and "Traceback" not in log
     assert left == 0, logs(run)
 
 

@@ -100,7 +100,7 @@ def ask(folder: Path) -> None:
     request = urllib.request.Request(f"{address['url']}/v1/completions", body)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=WAIT_S) as reply:
         text = json.loads(reply.read())["choices"][0]["text"]
-    wait_for_lines(folder / "logs" / "server-0.log", "0: ", "3: ", "load: ")
+    wait_for_lines(folder / "logs" / "server-0.log", "0: ", "3: ")
     write_json_atomic(folder / "done.json", {"text": text, "asked_from": socket.gethostname(), "address": address})
 
 

@@ -37,6 +37,21 @@ def reply_to(body: dict[str, Any]) -> dict[str, Any]:
     return {"model": MODEL, "choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 5 * len(texts)}}
 
 
+async def chat(request: web.Request) -> web.StreamResponse:
+    """The same to a chat's last message, without faults."""
+    body = orjson.loads(await request.read())
+    reply = reply_to(body | {"prompt": body["messages"][-1]["content"]})
+    choices = [
+        {
+            "index": choice["index"],
+            "message": {"role": "assistant", "content": choice["text"]},
+            "finish_reason": "stop",
+        }
+        for choice in reply["choices"]
+    ]
+    return web.json_response(reply | {"choices": choices})
+
+
 class Faulty:
     def __init__(self, share: float, stall_s: float, delay_s: float) -> None:
         self.share, self.stall_s, self.delay_s = share, stall_s, delay_s
@@ -94,6 +109,7 @@ async def _models(request: web.Request) -> web.Response:
 async def main(port: int, share: float, stall_s: float, delay_s: float) -> None:
     app = web.Application()
     app.router.add_post("/v1/completions", Faulty(share, stall_s, delay_s).completions)
+    app.router.add_post("/v1/chat/completions", chat)
     app.router.add_get("/health", _health)
     app.router.add_get("/v1/models", _models)
     runner = web.AppRunner(app, access_log=None)
