@@ -1,6 +1,6 @@
 """A completions server of its own process, whose answers are a function of prompt and seed, and which breaks at random.
 
-    python -m tests.nemo_ext.serving.faulty_server <port> <share of faults> <stall seconds> <delay seconds>
+    python -m tests.nemo_ext.serving.faulty_server <port> <share of faults> <stall seconds> <delay seconds> [chats]
 
 Prints its port. A share of requests meets one of: a 500, a reset, a stall, a truncated body, a body that is not JSON,
 and replies of other choices or another model. A prompt that holds "refuse me" is answered 400, always.
@@ -106,10 +106,11 @@ async def _models(request: web.Request) -> web.Response:
     return web.json_response({"data": [{"id": MODEL}]})
 
 
-async def main(port: int, share: float, stall_s: float, delay_s: float) -> None:
+async def main(port: int, share: float, stall_s: float, delay_s: float, chats: bool) -> None:
     app = web.Application()
     app.router.add_post("/v1/completions", Faulty(share, stall_s, delay_s).completions)
-    app.router.add_post("/v1/chat/completions", chat)
+    if chats:
+        app.router.add_post("/v1/chat/completions", chat)
     app.router.add_get("/health", _health)
     app.router.add_get("/v1/models", _models)
     runner = web.AppRunner(app, access_log=None)
@@ -123,8 +124,8 @@ async def main(port: int, share: float, stall_s: float, delay_s: float) -> None:
 class Server:
     """One such process; `stop` and `start` keep the port, which is none that outgoing connections get."""
 
-    def __init__(self, share: float = 0.0, stall_s: float = 10.0, delay_s: float = 0.0) -> None:
-        self.arguments = [str(share), str(stall_s), str(delay_s)]
+    def __init__(self, share: float = 0.0, stall_s: float = 10.0, delay_s: float = 0.0, chats: bool = True) -> None:
+        self.arguments = [str(share), str(stall_s), str(delay_s), *(["chats"] if chats else [])]
         self.port = 0
         self.start()
 
@@ -162,4 +163,4 @@ def servers(count: int, make: Callable[[], Server] = Server) -> Iterator[list[Se
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), *map(float, sys.argv[2:5])))
+    uvloop.run(main(int(sys.argv[1]), *map(float, sys.argv[2:5]), chats="chats" in sys.argv[5:]))

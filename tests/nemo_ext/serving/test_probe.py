@@ -13,7 +13,7 @@ from nemo_ext.serving.failures import ServersDown, WrongModel
 from nemo_ext.serving.probe import Abilities, probe
 from nemo_ext.serving.requests import Request, Sampling
 from tests.nemo_ext.serving.fake_server import FakeServer
-from tests.nemo_ext.serving.faulty_server import servers
+from tests.nemo_ext.serving.faulty_server import Server, servers
 
 CONFIG = ClientConfig(all_down_s=60)
 Fake = Callable[..., FakeServer]
@@ -72,7 +72,8 @@ def test_the_wrong_model_is_refused(fake: Fake) -> None:
 
 
 def test_an_endpoint_that_is_not_there() -> None:
-    with servers(1) as (server,), pytest.raises(WrongModel, match=r"has no /v1/chat/completions.*template: chat go"):
+    said = r"has no /v1/chat/completions.*template: chat go"
+    with servers(1, lambda: Server(chats=False)) as (server,), pytest.raises(WrongModel, match=said):
         probe([server.endpoint], CONFIG, (), _like(chat=True), n=True, seed=True)
 
 
