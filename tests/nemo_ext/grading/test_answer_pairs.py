@@ -1,4 +1,4 @@
-"""Pairs of answers by kind, with the truth: ours (answer_pairs.jsonl) and those made after public reports (../shared)."""
+"""Pairs of answers by kind, with the truth: ours (answer_pairs.jsonl) and those made after public reports, where they are at hand."""
 
 import json
 from collections import Counter
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from nemo_ext.grading import Verdict, grade_pairs
 from nemo_ext.grading.rules import fast_verdict
+from tests.conftest import SHARED_DATA
 
 HERE = Path(__file__).parent
 OWN = [json.loads(line) for line in (HERE / "answer_pairs.jsonl").read_text().splitlines()]
-PROBES = HERE.parents[3] / "shared" / "data" / "grading_probes.jsonl"
+PROBES = SHARED_DATA / "grading_probes.jsonl"
 MAX_FALSE_EQUAL, MAX_FALSE_DIFFERENT = 2, 12
 answers = st.sampled_from(sorted({row[side] for row in OWN for side in ("prediction", "reference")}))
 
