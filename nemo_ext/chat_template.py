@@ -17,6 +17,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from nemo_ext.hub_folder import read_json
 from nemo_ext.model import Model, chat_template_path
 from nemo_ext.template_trial import within_limits
 
@@ -52,7 +53,7 @@ class ChatTemplate:
     """
 
     def __init__(self, folder: Path, override: Path | None) -> None:
-        settings = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+        settings = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
         self.special_tokens = {
             name: value["content"] if isinstance(value, dict) else value
             for name, value in settings.items()
@@ -122,18 +123,6 @@ def _folder(model: Model) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(model.hf_path, allow_patterns=list(FILES)))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        loaded = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{path}: it must be a JSON object; it is {type(loaded).__name__}")
-    return loaded
 
 
 def _source(folder: Path, override: Path | None, settings: dict[str, Any]) -> str | None:

@@ -84,6 +84,15 @@ def portable_config(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     return kept | {"torch_dtype": dtype}
 
 
+def not_tied(folder: Path, output: str, embedding: str) -> ValueError:
+    """The error for an output layer of other values than the embedding it is tied to: transformers does not tie these,
+    whatever config.json says."""
+    return ValueError(
+        f"{folder}: config.json says tie_word_embeddings=true, but {output} differs from {embedding}. Set it to false where "
+        "both are meant, or leave the tensor out"
+    )
+
+
 def weight_map(folder: Path) -> dict[str, str] | None:
     """Tensor name -> file of this folder, as its index says; None: it has no index.
 
@@ -138,5 +147,5 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: not JSON ({error}): take the file from the model's original folder again"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: it must hold a JSON object, and holds a {type(content).__name__}")
+        raise ValueError(f"{path}: it must be a JSON object; it is {type(content).__name__}")
     return content

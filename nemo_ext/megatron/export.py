@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nemo_ext.files import fsync_dir, write_json_atomic, write_text_atomic
-from nemo_ext.hub_folder import AnswerEnd, name_portable_class, portable_config, write_answer_end
+from nemo_ext.hub_folder import AnswerEnd, name_portable_class, portable_config, read_json, write_answer_end
 from nemo_ext.megatron.checkpoint_files import require_whole
 from nemo_ext.megatron.hf import INDEX, SINGLE
 from nemo_ext.megatron.layout import PARTIAL, check_space
@@ -144,7 +144,7 @@ def _shards(tensors: list[Piece], limit: int) -> Iterator[list[Piece]]:
 
 
 def _write_config(folder: Path, source: Path, dtype: torch.dtype) -> None:
-    config = json.loads((source / "config.json").read_text())
+    config = read_json(source / "config.json")
     write_json_atomic(folder / "config.json", portable_config(config, str(dtype).removeprefix("torch.")))
 
 

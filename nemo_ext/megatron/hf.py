@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from nemo_ext.hub_folder import INDEX, SINGLE, weight_files, weight_map
+from nemo_ext.hub_folder import INDEX, SINGLE, not_tied, weight_files, weight_map
 from nemo_ext.megatron.mapping import EMBEDDING, OUTER, OUTPUT, Source, canonical_name, megatron_shard, pieces
 from nemo_ext.megatron.safetensors_file import read_header
 from nemo_ext.megatron.shape import ModelShape
@@ -59,10 +59,7 @@ class SafetensorsSource:
         if not (ModelShape.from_hf(self.folder).tied_embeddings and output in self.files):
             return
         if not torch.equal(self.read(embedding), self.read(output)):
-            raise ValueError(
-                f"{self.folder}: config.json says tie_word_embeddings=true, but {output} differs from {embedding}. Set it "
-                "to false where both are meant, or leave the tensor out"
-            )
+            raise not_tied(self.folder, output, embedding)
 
     def read(
         self, name: str, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None

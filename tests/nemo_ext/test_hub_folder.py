@@ -101,7 +101,7 @@ def test_the_tokenizer_class_is_one_that_transformers_4_knows(base: Path) -> Non
         ({"weight_map": {"a": "../outside.safetensors"}}, "names '../outside.safetensors': weights must be files of"),
         ({"weight_map": {"a": "/etc/passwd"}}, "names '/etc/passwd'"),
         ({"metadata": {}}, "it has no weight_map"),
-        ([], r"must hold a JSON object, and holds a list"),
+        ([], r"it must be a JSON object; it is list"),
     ],
 )
 def test_an_index_that_points_outside_is_refused(base: Path, index: object, message: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from nemo_ext.hub_folder import DEFAULT_THETA, check_rope, read_json, weight_files, weight_map
+from nemo_ext.hub_folder import DEFAULT_THETA, check_rope, not_tied, read_json, weight_files, weight_map
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -86,8 +86,5 @@ def read_weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
             for name in names:
                 weights[name] = handle.get_tensor(name).to(dtype)
     if read_config(folder).tied and OUTPUT in weights and not torch.equal(weights[OUTPUT], weights[EMBEDDING]):
-        raise ValueError(
-            f"{folder}: config.json says tie_word_embeddings=true, but {OUTPUT} differs from {EMBEDDING}. Set it to false "
-            "where both are meant, or leave the tensor out"
-        )
+        raise not_tied(folder, OUTPUT, EMBEDDING)
     return weights
