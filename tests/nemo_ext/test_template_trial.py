@@ -31,7 +31,8 @@ def model(tmp_path: Path) -> Model:
 def test_what_no_template_needs_is_refused(
     model: Model, monkeypatch: pytest.MonkeyPatch, read, template: str, said: str
 ) -> None:
-    monkeypatch.setattr(template_trial, "CPU_SECONDS", 1)
+    if template == ENDLESS:  # the others need all of theirs on a slow machine, to fill the memory
+        monkeypatch.setattr(template_trial, "CPU_SECONDS", 1)
     (Path(model.hf_path) / "chat_template.jinja").write_text(template)
     with pytest.raises(ValueError, match=f"chat template .*{said}"):
         read(model)
