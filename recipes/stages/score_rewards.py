@@ -19,11 +19,12 @@ from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, required_keys
 from recipes.complete import COMPLETIONS, asked_model, complete_all, connect
 from recipes.served import ServedStage, describe_server, server_processes
-from recipes.stage import Process
+from recipes.stage import Process, ReadsRows, row_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from nemo_ext.row_input import RowFiles
     from nemo_ext.rows import Row
     from nemo_ext.serving.probe import Abilities
     from nemo_ext.serving.requests import Completion, Request
@@ -37,7 +38,7 @@ WRONG_SERVER = frozenset({"bad_reply", "404", "405"})
 
 
 @dataclass(kw_only=True)
-class Config(ServedStage):
+class Config(ServedStage, ReadsRows):
     input: str = MISSING
     """An evaluation's folder, or rows of your own."""
     protocol: str = "chat"
@@ -68,10 +69,10 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
     from nemo_ext.serving.store import CompletionStore
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     asking = Asking(cfg)
     model = asked_model(cfg, lambda: next((asking.request(row) for row in asked_rows(files)), None))
     asking.model, asking.key = model.name, model.key
@@ -92,14 +93,13 @@ def run(cfg: Config) -> Facts:
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         files,
-        listed=input_patterns(cfg.input),
         server=describe_server(cfg) | outcome.notes,
         figures=mapped.figures | outcome.figures,
         **model.facts,
     )
 
 
-def asked_rows(files: list[Path]) -> "Iterator[Row]":
+def asked_rows(files: "RowFiles") -> "Iterator[Row]":
     from nemo_ext.row_map import scan_rows
 
     def select(rows: "list[Row]") -> "list[Row]":
@@ -113,11 +113,11 @@ def is_asked(row: "Row") -> bool:
     return row.get("reward") is None and bool(row.get("generation"))
 
 
-def count_distinct(asking: "Asking", files: list[Path]) -> int:
+def count_distinct(asking: "Asking", files: "RowFiles") -> int:
     return len({asking.identity(row) for row in asked_rows(files)})
 
 
-def requests(asking: "Asking", files: list[Path]) -> "Iterator[Request]":
+def requests(asking: "Asking", files: "RowFiles") -> "Iterator[Request]":
     """Every distinct solution once."""
     seen: set[bytes] = set()
     for row in asked_rows(files):
@@ -128,7 +128,7 @@ def requests(asking: "Asking", files: list[Path]) -> "Iterator[Request]":
 
 
 def try_first(
-    asking: "Asking", files: list[Path], store: "CompletionStore", served: "Abilities | None"
+    asking: "Asking", files: "RowFiles", store: "CompletionStore", served: "Abilities | None"
 ) -> "Abilities | None":
     """Ask for the first solutions by themselves, in two attempts each. Returns the servers; None: nothing was asked.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from recipes.stage import RowStage
+from recipes.stage import RowStage, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.row_map import RowFunction
@@ -44,16 +44,16 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Facts:
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     with grouped(files, folder, cfg.workers) as adjacent:
         make = partial(make_selection, cfg.mode, cfg.total)
         mapped = map_rows(
             folder, adjacent, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return mapped.facts(files, listed=input_patterns(cfg.input))
+    return mapped.facts(files)
 
 
 def make_selection(mode: str, total: int | None) -> "RowFunction":
