@@ -23,7 +23,7 @@ from nemo_ext.datasets import (
     text_of,
 )
 from nemo_ext.exact_json import dumps
-from nemo_ext.rows import Row, content_id
+from nemo_ext.rows import Row, content_id, written_solution
 
 WRITTEN = ("generated_solution", "generation")
 """The solutions that a model, or a stage here, wrote; texts elsewhere in the row do not replace them."""
@@ -70,7 +70,7 @@ def adopt(raw: Row, columns: Columns | None = None) -> Adopted:
 def messages_answer(row: Row) -> str | None:
     """The answer of a problem's messages, where the row has no other text that a model wrote: OpenR1's is not that of its
     `solution`, which is the reference. None: the row's solution is in a column of its own."""
-    if "messages" not in row or row.get("tools") or any(isinstance(row.get(key), str) for key in WRITTEN):
+    if "messages" not in row or row.get("tools") or written_solution(row) is not None:
         return None
     turn, column = single_turn(row["messages"]), problem_column(row)
     if turn is None or turn.system or column is None or not turn.answer.strip():
@@ -93,6 +93,8 @@ def _solution(row: Row) -> tuple[str | None, str]:
 
     A reference is the solution where nothing else was given: an answer that somebody predicted is not the reference's.
     """
+    if row.get("generated_solution") is not None and not isinstance(row["generated_solution"], str):
+        return None, ""
     column = next((key for key in SOLUTIONS if isinstance(row.get(key), str)), None)
     if (answer := messages_answer(row)) is not None and (column is None or answer.strip() != row[column].strip()):
         return "messages", answer
@@ -119,7 +121,7 @@ def _of_conversation(raw: Row, conversation: Conversation) -> Adopted:
     tools = {"tools": conversation.tools} if conversation.tools else {}
     told = [turn.system] * bool(turn.system) + [dumps(conversation.tools).decode()] * bool(tools)
     row: Row = {"id": _id(raw, turn.question.strip(), *told), "problem": turn.question, **kept}
-    written = next((row[key] for key in WRITTEN if isinstance(row.get(key), str)), None)
+    written = written_solution(row)
     row |= {"generation": turn.answer if written is None else written}
     if written is not None and not text_of(row.get("solution")):
         row["solution"] = turn.answer

@@ -32,7 +32,7 @@ def problem_column(row: Row) -> str | None:
 def solution_column(row: Row) -> str | None:
     """Which column has the row's solution; GSM8K's `answer` is one. A generated_solution that is empty has been emptied, and
     what it was made of is not taken in its place."""
-    if isinstance(row.get("generated_solution"), str) and not text_of(row["generated_solution"]):
+    if row.get("generated_solution") is not None and not text_of(row["generated_solution"]):
         return None
     found = next((key for key in SOLUTIONS if text_of(row.get(key))), None)
     return found or ("answer" if _gsm8k(row) else None)

@@ -1,6 +1,6 @@
 """Ask a reward model how good each sample is.
 
-In:  rows with problem and generation, such as an evaluation's
+In:  rows with problem and generation (or generated_solution), such as an evaluation's
 Out: the row and {"reward": -3.6}; of those that already have one, as they are; null where the model would not say
 """
 
@@ -17,6 +17,7 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, required_keys
+from nemo_ext.rows import written_solution
 from recipes.complete import COMPLETIONS, asked_model, complete_all, connect
 from recipes.served import ServedStage, describe_server, server_processes
 from recipes.stage import Process, ReadsRows, row_files
@@ -110,7 +111,7 @@ def asked_rows(files: "RowFiles") -> "Iterator[Row]":
 
 
 def is_asked(row: "Row") -> bool:
-    return row.get("reward") is None and bool(row.get("generation"))
+    return row.get("reward") is None and bool(written_solution(row))
 
 
 def count_distinct(asking: "Asking", files: "RowFiles") -> int:
@@ -184,24 +185,28 @@ class Asking:
         self.model = cfg.model.name
         self.key = ""
         named = required_keys(cfg.prompt) if cfg.protocol == "likelihood" and cfg.prompt is not None else {"problem"}
-        self._columns = [*sorted(named), "generation"]
+        self._columns = sorted(named)
         self._template = ChatTemplate.of(cfg.model) if cfg.protocol == "likelihood" else None
 
     def identity(self, row: "Row") -> bytes:
         """Equal for rows whose request is the same."""
         from nemo_ext.exact_json import dumps
 
-        return hashlib.blake2b(dumps([row.get(name) for name in self._columns]), digest_size=16).digest()
+        return hashlib.blake2b(
+            dumps([*(row.get(name) for name in self._columns), written_solution(row)]), digest_size=16
+        ).digest()
 
     def request(self, row: "Row") -> "Request":
         from nemo_ext.serving.requests import Request, Sampling, request_key
 
         sampling, protocol = Sampling(0.0, 1.0, 0, 1, (), None), self.cfg.protocol
+        solution = written_solution(row)
+        assert solution is not None, "is_asked says so"
         if protocol == "likelihood":
-            text = self._context(row) + row["generation"]
+            text = self._context(row) + solution
             key = request_key(self.key, text, sampling, 0, protocol)
             return Request(key, text, sampling, rendered=True, returns="logprobs")
-        turns = [{"role": "user", "content": row["problem"]}, {"role": "assistant", "content": row["generation"]}]
+        turns = [{"role": "user", "content": row["problem"]}, {"role": "assistant", "content": solution}]
         key = request_key(self.key, turns, sampling, 0, protocol)
         return Request(key, turns, sampling, returns="pooling" if protocol == "pooling" else "text")
 

@@ -59,13 +59,12 @@ def run(cfg: Config) -> Facts:
 def make_selection(mode: str, total: int | None) -> "RowFunction":
     from nemo_ext.curation.code_selection import select
     from nemo_ext.curation.filters_code import has_code
+    from nemo_ext.rows import written_solution
 
     def choose(rows: "list[Row]", counts: Counter[str]) -> "Iterable[tuple[Row, str | None]]":
         for _, group in groupby(rows, key=lambda row: (row.get("id"), row.get("problem"))):
             samples = list(group)
-            uses_code = [
-                has_code(str(row.get("generated_solution") or row.get("generation") or "")) for row in samples
-            ]
+            uses_code = [has_code(written_solution(row) or "") for row in samples]
             counts["problems"] += 1
             counts["problems_with_code"] += any(uses_code)
             yield from zip(samples, select(uses_code, mode, total), strict=True)
