@@ -53,7 +53,7 @@ def adopt(raw: Row, columns: Columns | None = None) -> Adopted:
     """
     row = renamed(raw, columns) if columns else raw
     column = problem_column(row)
-    if column is not None:
+    if column is not None and not is_dialogue(row):
         return _of_problem(row, column)
     conversation = conversation_of(row)
     if conversation is not None:
@@ -67,13 +67,22 @@ def adopt(raw: Row, columns: Columns | None = None) -> Adopted:
     raise BadRow("no_problem", f"it has {', '.join(row)}")
 
 
+def is_dialogue(row: Row) -> bool:
+    """Whether a row's messages are more than a problem and its answer, and are what it teaches: they have a system turn,
+    tools or further turns, and no solution was written beside them."""
+    if not row.get("messages") or written_solution(row) is not None:
+        return False
+    turn = single_turn(row["messages"])
+    return turn is None or bool(turn.system) or bool(row.get("tools"))
+
+
 def messages_answer(row: Row) -> str | None:
     """The answer of a problem's messages, where the row has no other text that a model wrote: OpenR1's is not that of its
     `solution`, which is the reference. None: the row's solution is in a column of its own."""
-    if "messages" not in row or row.get("tools") or written_solution(row) is not None:
+    if not row.get("messages") or is_dialogue(row) or written_solution(row) is not None:
         return None
     turn, column = single_turn(row["messages"]), problem_column(row)
-    if turn is None or turn.system or column is None or not turn.answer.strip():
+    if turn is None or column is None or not turn.answer.strip():
         return None
     return turn.answer if row[column].strip() in turn.question else None
 
@@ -112,7 +121,9 @@ def _of_conversation(raw: Row, conversation: Conversation) -> Adopted:
         if roles == ["user", "assistant"]:
             raise BadRow("message_parts", "a message has more than a text: tool calls, reasoning, or a name")
         raise BadRow(
-            "several_turns", f"{len(roles)} turns, and a problem with its solution has a question and an answer"
+            "several_turns",
+            f"{len(roles)} turns, and a problem with its solution has a question and an answer. Where the row has both in "
+            f"columns of their own: columns={{{conversation.columns[0]}: null}}",
         )
     kept = {key: value for key, value in raw.items() if key not in (*conversation.columns, "id", "problem")}
     for key in SYSTEM:

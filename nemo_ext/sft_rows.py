@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemo_ext.adopt import WRITTEN, messages_answer
+from nemo_ext.adopt import WRITTEN, is_dialogue, messages_answer
 from nemo_ext.columns import BadRow
-from nemo_ext.conversations import SYSTEM, Conversation, Message, conversation_of, single_turn
+from nemo_ext.conversations import SYSTEM, Conversation, Message, conversation_of
 from nemo_ext.datasets import normalise, problem_column, solution_column, solution_of
 from nemo_ext.prompts import Prompt, render, required_keys
 from nemo_ext.rows import Row
@@ -83,12 +83,11 @@ def _is_problem(row: Row, prompt: Prompt | None) -> bool:
     """A problem with its solution is asked as evaluation asks it, also where the same is there as messages; texts made ready
     for training, and conversations of several turns, are taken as they are."""
     column = solution_column(row)
-    if problem_column(row) is None or column in (None, "output") or _ready(row):
+    if problem_column(row) is None or column in (None, "output"):
         return False
-    if "messages" not in row or column in WRITTEN:  # a stage may have edited it, and not the messages
+    if column in WRITTEN:  # a stage may have edited it, and not the other columns
         return True
-    turn = single_turn(row["messages"])
-    return prompt is not None and turn is not None and not turn.system and not row.get("tools")
+    return not _ready(row) and ("messages" not in row or (prompt is not None and not is_dialogue(row)))
 
 
 def _ready(row: Row) -> bool:

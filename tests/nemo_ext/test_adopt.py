@@ -35,6 +35,7 @@ LAYOUTS = [
     ({"prompt": "P", "response": "A", "helpfulness": 3}, "prompt + response"),
     ({"prompt": [USER], "completion": [ANSWER]}, "prompt + completion"),
     ({"input": [USER], "output": "A", "category": "math", "reasoning": "on"}, "input + output"),
+    ({"problem": "P", "solution": "A", "messages": []}, "problem + solution"),
 ]  # fmt: skip
 
 
@@ -71,6 +72,21 @@ def test_system_and_tools_are_kept() -> None:
         assert row == {"id": 7, "problem": "P", "generation": "A", "system": "S"}
     both = adopt({"instruction": "Add.", "input": "1+1", "output": "A", "text": "### Add."}).row
     assert (both["problem"], both["generation"], both["text"]) == ("Add.\n\n1+1", "A", "### Add.")
+
+
+def test_a_problem_s_dialogue_is_not_replaced_by_its_reference() -> None:
+    row = {"problem": "P", "solution": r"\boxed{2}", "messages": [SYSTEM, USER, ANSWER]}
+    adopted = adopt(row)
+    assert adopted.layout == training_of(row, PROMPT).layout == "messages"
+    assert {key: adopted.row[key] for key in ("problem", "generation", "system", "expected_answer")} == {
+        "problem": "P", "generation": "A", "system": "S", "expected_answer": "2",
+    }  # fmt: skip
+    several = row | {"messages": [USER, ANSWER, USER, ANSWER]}
+    with pytest.raises(BadRow, match="several_turns") as error:
+        adopt(several)
+    assert str(error.value.detail).endswith("columns={messages: null}")
+    assert adopt(several, {"messages": None}).row["generation"] == r"\boxed{2}"
+    assert adopt(several | {"generation": "W"}).row["generation"] == "W"
 
 
 def test_the_known_answer_and_what_a_model_wrote_beside_a_conversation() -> None:
