@@ -35,6 +35,7 @@ from launchers.following import launcher_record
 from launchers.running import TaskFailed
 from launchers.submit_host import remote_launch, remote_run
 from launchers.submit_host.link import SshHost
+from nemo_ext.columns import check_columns
 from nemo_ext.row_sources import HUB
 from nemo_ext.toy.sources import TOY
 
@@ -72,12 +73,31 @@ def check_root(cfg: DictConfig) -> None:
     unknown = sorted(str(key) for key in cfg if key not in declared)
     if unknown:
         raise ValueError(f"unknown key {', '.join(unknown)}; conf/config.yaml has: {', '.join(sorted(declared))}")
+    _check_reading(cfg)
+
+
+def _check_reading(cfg: DictConfig) -> None:
+    """Raises ValueError for columns= or split= that would do nothing, and for columns= that names no columns."""
+    columns = cfg.columns
+    check_columns("columns", OmegaConf.to_container(columns) if OmegaConf.is_config(columns) else columns)
+    stages = OmegaConf.to_container(cfg.stages, resolve=False)
     for key in READING:
-        if cfg[key] and not any(key in stage for stage in cfg.stages.values()):
+        if cfg[key] and f"${{{key}}}" not in _texts(stages):
+            takers = [path.stem for path in sorted(RECIPES.glob("*.yaml")) if f"${{{key}}}" in path.read_text()]
             raise ValueError(
-                f"{key}={cfg[key]}: no stage of this recipe takes it; those of sft_full, sft_1m, sft_70b and generate do. "
-                "Give rows under the names of recipes/CURATION.md, or a pattern of files such as 'data/train-*.parquet'"
+                f"{key}={cfg[key]}: no stage of this recipe takes it; those of {', '.join(takers)} do, of the rows that "
+                "input= or data= names"
             )
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        for each in content:
+            yield from _texts(each)
+    elif isinstance(content, str):
+        yield content
 
 
 def executor_of(cfg: DictConfig) -> tuple[Any, Any]:

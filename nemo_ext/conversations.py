@@ -53,6 +53,31 @@ def conversation_of(row: Row) -> Conversation | None:
     return Conversation(messages, tools, (*columns, "tools") if tools else columns)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer, each a text and nothing besides; `system` is "" where there is none."""
+
+    system: str
+    question: str
+    answer: str
+
+
+def single_turn(messages: Any) -> Turn | None:
+    """The one turn of these messages; None where there are more, or a message has more than a role and a text."""
+    if not isinstance(messages, list) or not all(map(_is_plain, messages)):
+        return None
+    said = [each for each in messages if each.get("role") != "system" or each.get("content")]
+    texts = {str(each.get("role")): str(each.get("content") or "") for each in said}
+    roles = [each.get("role") for each in said]
+    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
+        return None
+    return Turn(texts.get("system", ""), texts["user"], texts["assistant"])
+
+
+def _is_plain(message: Any) -> bool:
+    return isinstance(message, dict) and {key for key, value in message.items() if value} <= {"role", "content"}
+
+
 def _from_turns(row: Row) -> tuple[list[Message], tuple[str, ...]] | None:
     if row.get("messages") is not None:
         return _listed(row["messages"]), ("messages",)

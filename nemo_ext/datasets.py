@@ -26,15 +26,15 @@ SOLUTIONS = ("generated_solution", "generation", *REFERENCES, "response", "compl
 
 def problem_column(row: Row) -> str | None:
     """Which column has the row's problem."""
-    return next((key for key in PROBLEMS if _text(row.get(key))), None)
+    return next((key for key in PROBLEMS if text_of(row.get(key))), None)
 
 
 def solution_column(row: Row) -> str | None:
     """Which column has the row's solution; GSM8K's `answer` is one. A generated_solution that is empty has been emptied, and
     what it was made of is not taken in its place."""
-    if isinstance(row.get("generated_solution"), str) and not _text(row["generated_solution"]):
+    if row.get("generated_solution") is not None and not text_of(row["generated_solution"]):
         return None
-    found = next((key for key in SOLUTIONS if _text(row.get(key))), None)
+    found = next((key for key in SOLUTIONS if text_of(row.get(key))), None)
     return found or ("answer" if _gsm8k(row) else None)
 
 
@@ -43,7 +43,7 @@ def solution_of(row: Row) -> str:
     column = solution_column(row)
     if column is None:
         return ""
-    return _text(row[column]) if column != "answer" else _boxed_solution(row["answer"])
+    return text_of(row[column]) if column != "answer" else _boxed_solution(row["answer"])
 
 
 def normalise(raw: Row, source: str, require_answer: bool = True) -> Row:
@@ -58,7 +58,7 @@ def normalise(raw: Row, source: str, require_answer: bool = True) -> Row:
     column = problem_column(raw)
     if column is None:
         raise BadRow("no_problem")
-    problem, solution = _text(raw[column]), solution_of(raw)
+    problem, solution = text_of(raw[column]), solution_of(raw)
     expected_answer = _expected(raw, solution)
     if require_answer and not expected_answer:
         raise BadRow("no_answer")
@@ -66,7 +66,7 @@ def normalise(raw: Row, source: str, require_answer: bool = True) -> Row:
         "id": str(raw["id"]) if raw.get("id") not in (None, "") else content_id(problem),
         "problem": problem,
         "expected_answer": expected_answer or None,
-        "problem_source": raw.get("problem_source") or source or _text(raw.get("source")),
+        "problem_source": raw.get("problem_source") or source or text_of(raw.get("source")),
     }
     if solution:
         row["solution"] = solution
@@ -74,47 +74,13 @@ def normalise(raw: Row, source: str, require_answer: bool = True) -> Row:
     return row | {key: value for key, value in raw.items() if key not in taken}
 
 
-def adopt(raw: Row) -> Row:
-    r"""A person's own row under the pipeline's names, so that a curation stage can take it up; other keys are kept.
-
-    `problem` (or question, query), `generation` where the row has a text of SOLUTIONS, `expected_answer` (or answer; of
-    GSM8K's answer, what follows ####; else the box of `solution`), problem_source (or source) and `id`, its own or a hash of
-    the problem, so that samples of a problem share it.
-
-    Raises:
-        BadRow: no_problem.
-    """
-    column = problem_column(raw)
-    if column is None:
-        raise BadRow("no_problem")
-    problem: str = raw[column]
-    row: Row = {
-        "id": raw["id"] if raw.get("id") not in (None, "") else content_id(problem.strip()),
-        "problem": problem,
-    }
-    row |= {key: value for key, value in raw.items() if key not in ("id", "problem", column)}
-    if not isinstance(row.get("generation"), str):
-        text = next((row[key] for key in SOLUTIONS if isinstance(row.get(key), str)), None)
-        row |= {} if text is None else {"generation": text}
-    if "expected_answer" not in row and "answer" in row:
-        row["expected_answer"] = _final_answer(row.pop("answer"))
-    if row.get("expected_answer") is None and (answer := _reference_answer(row)):
-        row["expected_answer"] = answer
-    if row.get("problem_source") is None and _text(row.get("source")):
-        row["problem_source"] = row["source"]
-    return row
+def reference_answer(row: Row) -> str | None:
+    """The box of the reference solution."""
+    return next((answer for key in REFERENCES if (answer := boxed(text_of(row.get(key))))), None)
 
 
-def _final_answer(answer: Any) -> str | None:
-    found = FINAL.search(answer) if isinstance(answer, str) else None
-    return found[1].replace(",", "") if found else _answer(answer) or None
-
-
-def _reference_answer(row: Row) -> str | None:
-    return next((answer for key in REFERENCES if (answer := boxed(_text(row.get(key))))), None)
-
-
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """The text without outer white space; "" for what is none."""
     return value.strip() if isinstance(value, str) else ""
 
 
@@ -132,14 +98,14 @@ def _boxed_solution(answer: str) -> str:
 
 
 def _expected(raw: Row, solution: str) -> str:
-    if given := _answer(raw.get("expected_answer")):
+    if given := answer_text(raw.get("expected_answer")):
         return given
     if found := _gsm8k(raw):
         return found[1].replace(",", "")
-    return _answer(raw.get("answer")) or _reference_answer(raw) or boxed(solution) or ""
+    return answer_text(raw.get("answer")) or reference_answer(raw) or boxed(solution) or ""
 
 
-def _answer(value: Any) -> str:
+def answer_text(value: Any) -> str:
     """An answer as text; 27.0, as AMC files have it, is 27."""
     if value is None or isinstance(value, bool | dict | list):
         return ""

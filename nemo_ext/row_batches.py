@@ -4,23 +4,26 @@ Parts are what a killed stage need not do again, batches what a worker process g
 files alone, so neither the number of workers nor a restart changes what a stage writes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
+from nemo_ext.columns import Columns
 from nemo_ext.exact_json import dumps
 from nemo_ext.row_files import convert_array, is_array, readable, refuse_utf_16
+from nemo_ext.row_input import columns_of
 from nemo_ext.rows import MAX_ROW_BYTES, open_lines, parquet_rows
 
 PART_BYTES = 256 << 20
 BATCH_BYTES = 1 << 20
 PARQUET_ROWS = 512  # of one batch
 
-Key = Callable[[bytes], Any]
-"""A line's group; lines next to each other with the same key stay in one batch."""
+Key = Callable[..., Any]
+"""A line's group, key(line), or key(line, columns=...) of files whose columns have other names; lines next to each other
+with the same group stay in one batch."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,12 @@ class Part:
     path: Path
     start: int
     end: int
+    columns: Columns = field(default_factory=dict)
+    """What a column is here -> its name in the file."""
+
+    def key(self, key: Key | None) -> Key | None:
+        """The group of one of its lines."""
+        return partial(key, columns=self.columns) if key is not None and self.columns else key
 
     @property
     def is_range(self) -> bool:
@@ -46,6 +55,8 @@ class Batch:
     """Where they begin, in bytes, as if the file were uncompressed JSONL."""
     end: int
     lines: bytes | None = None
+    columns: Columns = field(default_factory=dict)
+    """Of its part."""
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """(where they begin, whole newline-terminated lines). A line beyond MAX_ROW_BYTES is cut to show its length."""
@@ -54,7 +65,7 @@ class Batch:
         return iter([(self.start, self.lines)])
 
 
-def parts(files: Iterable[Path], part_bytes: int = PART_BYTES, key: Key | None = None) -> list[Part]:
+def parts(files: Sequence[Path], part_bytes: int = PART_BYTES, key: Key | None = None) -> list[Part]:
     """Every file in order, cut at the first line after each multiple of `part_bytes` that begins another group.
 
     Raises:
@@ -63,9 +74,9 @@ def parts(files: Iterable[Path], part_bytes: int = PART_BYTES, key: Key | None =
     found: list[Part] = []
     for path in files:
         _refuse_other_forms(path)
-        whole = Part(path, 0, path.stat().st_size)
-        edges = list(_edges(whole, part_bytes, key)) if whole.is_range else [0, whole.end]
-        found += [Part(path, start, end) for start, end in pairwise(edges)]
+        whole = Part(path, 0, path.stat().st_size, columns_of(files, path))
+        edges = list(_edges(whole, part_bytes, whole.key(key))) if whole.is_range else [0, whole.end]
+        found += [replace(whole, start=start, end=end) for start, end in pairwise(edges)]
     return found
 
 
@@ -84,12 +95,14 @@ def batches(part: Part, index: int, key: Key | None = None) -> Iterator[Batch]:
     Raises:
         ValueError: a compressed file is cut off or damaged.
     """
+    key = part.key(key)
     if part.is_range:
         for start, end in pairwise(_edges(part, BATCH_BYTES, key)):
-            yield Batch(index, part.path, start, end)
+            yield Batch(index, part.path, start, end, columns=part.columns)
         return
     with readable(part.path):
-        yield from _read_batches(part, index, key)
+        for start, lines in _read_batches(part, key):
+            yield Batch(index, part.path, start, start + len(lines), lines, part.columns)
 
 
 def _edges(part: Part, step: int, key: Key | None) -> Iterator[int]:
@@ -130,21 +143,21 @@ def _read_line(handle: IO[bytes]) -> bytes:
     return line
 
 
-def _read_batches(part: Part, index: int, key: Key | None) -> Iterator[Batch]:
-    """Of a file that cannot be entered in the middle."""
+def _read_batches(part: Part, key: Key | None) -> Iterator[tuple[int, bytes]]:
+    """(where they begin, lines) of a file that cannot be entered in the middle."""
     held, start = b"", part.start
     chunks = _parquet_chunks(part.path) if part.path.suffix == ".parquet" else _chunks(part)
     for offset, chunk in chunks:
         if held and offset != start + len(held):  # behind a line that was cut short
-            yield Batch(index, part.path, start, start + len(held), held)
+            yield start, held
             held = b""
         start = start if held else offset
         whole, held = _hold_back(held + chunk, key)
         if whole:
-            yield Batch(index, part.path, start, start + len(whole), whole)
+            yield start, whole
             start += len(whole)
     if held:
-        yield Batch(index, part.path, start, start + len(held), held)
+        yield start, held
 
 
 def _chunks(part: Part) -> Iterator[tuple[int, bytes]]:

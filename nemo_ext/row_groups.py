@@ -21,9 +21,10 @@ from nemo_ext.exact_json import dumps as json_bytes
 from nemo_ext.file_records import stamp
 from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.row_batches import Batch, batches, parts
+from nemo_ext.row_input import RowFiles
 from nemo_ext.row_map import run_batches, scan_rows, worker_count
-from nemo_ext.rows import Row, dumps, parse_line
-from nemo_ext.usable_rows import UNUSABLE, Unusable, usable_rows
+from nemo_ext.rows import Row
+from nemo_ext.usable_rows import movable_rows, moved_row
 
 GROUP = ("id", "problem")
 BUCKET_BYTES = 64 << 20
@@ -32,15 +33,16 @@ FOLDER, COMPLETE = "grouped", "complete.json"
 
 
 @contextmanager
-def grouped(files: Sequence[Path], folder: Path, workers: int | None = None) -> Iterator[list[Path]]:
+def grouped(files: Sequence[Path], folder: Path, workers: int | None = None) -> Iterator[Sequence[Path]]:
     """Files with the same rows in which those of a problem are adjacent: the same files where they are so already, else
     buckets below `folder`, which are removed when the block ends well and taken up again after a kill.
     """
     if is_grouped(files, workers):
-        yield list(files)
+        yield files
         return
     place = folder / FOLDER
-    identity = [[str(path), *stamp(path)] for path in files]
+    columns = dict(files.columns) if isinstance(files, RowFiles) else {}
+    identity = [columns, *([str(path), *stamp(path)] for path in files)]
     if not _complete(place, identity):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -55,8 +57,8 @@ def grouped(files: Sequence[Path], folder: Path, workers: int | None = None) -> 
 def is_grouped(files: Sequence[Path], workers: int | None = None) -> bool:
     """Does every problem's run of rows appear once? Takes 8 bytes a run."""
     runs = []
-    for path in files:
-        hashes = [found for found in scan_rows([path], _hasher, workers=workers) if len(found)]
+    for place in range(len(files)):
+        hashes = [found for found in scan_rows(files[place : place + 1], _hasher, workers=workers) if len(found)]
         if hashes:
             each = np.concatenate(hashes)
             runs.append(each[np.concatenate([[True], each[1:] != each[:-1]])])
@@ -102,11 +104,8 @@ def _spread(files: Sequence[Path], place: Path, workers: int | None) -> None:
 def _spreader(count: int) -> Any:
     def spread(batch: Batch) -> dict[int, bytes]:
         found: dict[int, list[bytes]] = {}
-        for each in usable_rows(batch):
-            if isinstance(each, Unusable):
-                found.setdefault(0, []).append(dumps({UNUSABLE: each.reason, "row": each.row}) + b"\n")
-            else:
-                found.setdefault(_hash(each) % count, []).append(dumps(each) + b"\n")
+        for row, line in movable_rows(batch):
+            found.setdefault(_hash(row) % count if row else 0, []).append(line + b"\n")
         return {bucket: b"".join(lines) for bucket, lines in found.items()}
 
     return spread
@@ -117,8 +116,7 @@ def _sort(bucket: Path) -> None:
     groups: dict[Any, list[bytes]] = {}
     with bucket.open("rb") as handle:
         for line in handle:
-            row = parse_line(line) or {}
-            groups.setdefault(_hash(row), []).append(line)
+            groups.setdefault(_hash(moved_row(line)), []).append(line)
     with atomic_open(bucket) as out:
         for lines in groups.values():
             out.write(b"".join(lines))

@@ -17,9 +17,10 @@ import orjson
 from nemo_ext.exact_json import loads
 from nemo_ext.ordered_pool import available_cores, ordered_map
 from nemo_ext.row_batches import PART_BYTES, Batch, batches, parts
+from nemo_ext.row_input import is_own
 from nemo_ext.row_parts import Mapped, PartWriter, Piece, joined
 from nemo_ext.rows import Row, dumps
-from nemo_ext.usable_rows import Unusable, group_key, is_own, own_lines, usable_rows
+from nemo_ext.usable_rows import Unusable, group_key, own_lines, usable_rows
 
 RowFunction = Callable[[list[Row], Counter[str]], Iterable[tuple[Row, str | None]]]
 """A batch -> in its order each row as it leaves and the reason to drop it, or None; the counter takes figures to add up."""
@@ -44,6 +45,7 @@ def map_rows(
     """Pass every row through a function of its own in each worker process.
 
     Args:
+        files: of `row_input.RowFiles` the columns are renamed first.
         make: called once in each worker; travels there by pickle.
         workers: processes; None: the cores there are, and this process alone where the input is small.
         group_by: neighbouring rows that agree on these keys reach the function in one batch.
@@ -101,7 +103,8 @@ def _row_mapper(make: Callable[[], RowFunction]) -> Callable[[Batch], Piece]:
     def apply(batch: Batch) -> Piece:
         rows: list[Row] = []
         unusable: list[tuple[Row, str | None]] = []
-        for each in usable_rows(batch):
+        layouts: Counter[str] = Counter()
+        for each in usable_rows(batch, layouts):
             if isinstance(each, Unusable):
                 unusable.append((each.row, each.reason))
             else:
@@ -109,16 +112,16 @@ def _row_mapper(make: Callable[[], RowFunction]) -> Callable[[Batch], Piece]:
         counts: Counter[str] = Counter()
         outcomes = list(function(rows, counts))
         assert len(outcomes) == len(rows), f"{len(rows)} rows in, {len(outcomes)} out"
-        return _piece([*outcomes, *unusable], counts)
+        return _piece([*outcomes, *unusable], counts, layouts)
 
     return apply
 
 
-def _piece(outcomes: list[tuple[Row, str | None]], counts: Counter[str]) -> Piece:
+def _piece(outcomes: list[tuple[Row, str | None]], counts: Counter[str], layouts: Counter[str]) -> Piece:
     kept = [dumps(row) for row, reason in outcomes if reason is None]
     reasons = Counter(reason for _, reason in outcomes if reason is not None)
     dropped = [dumps(row | {"reason": reason}) for row, reason in outcomes if reason is not None]
-    return Piece(joined(kept), len(kept), joined(dropped), reasons, counts)
+    return Piece(joined(kept), len(kept), joined(dropped), reasons, counts, layouts)
 
 
 def _scanner(make: Callable[[], Callable[[list[Row]], T]]) -> Callable[[Batch], T]:

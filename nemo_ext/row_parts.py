@@ -8,7 +8,7 @@ else is made again.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -22,6 +22,7 @@ from nemo_ext.files import atomic_open, write_json_atomic
 from nemo_ext.manifest import Facts
 from nemo_ext.progress import Progress
 from nemo_ext.row_batches import Part
+from nemo_ext.row_input import RowFiles
 from nemo_ext.rows import Row
 
 PARTS = "parts"
@@ -36,15 +37,22 @@ class Mapped:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    layouts: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
         return self.kept + sum(self.dropped.values())
 
-    def facts(self, inputs: Sequence[Path], **more: Any) -> Facts:
+    def facts(self, files: RowFiles, **more: Any) -> Facts:
         """What a stage returns about itself when this pass was its work; `more` are further fields of Facts."""
-        of_pass: dict[str, Any] = {"outputs": self.outputs, "figures": self.figures, "dropped": self.dropped}
-        return Facts(inputs=list(inputs), rows_in=self.total, rows_out=self.kept, **(of_pass | more))
+        of_pass = {"outputs": self.outputs, "dropped": self.dropped, "rows_in": self.total, "rows_out": self.kept}
+        figures = more.get("figures", self.figures) | self.layout_figures
+        return Facts(**(files.facts | of_pass | more | {"figures": figures}))
+
+    @property
+    def layout_figures(self) -> dict[str, Any]:
+        """How many rows from outside were read as each layout; nothing of a stage's own."""
+        return {"layouts": dict(sorted(self.layouts.items()))} if self.layouts else {}
 
     @property
     def figures(self) -> dict[str, int]:
@@ -60,6 +68,8 @@ class Piece:
     dropped: bytes
     reasons: Counter[str]
     counts: Counter[str]
+    layouts: Counter[str] = field(default_factory=Counter)
+    """Of its rows from outside."""
 
 
 def joined(texts: list[bytes]) -> bytes:
@@ -110,6 +120,7 @@ class PartWriter:
         kept = 0
         reasons: Counter[str] = Counter()
         counts: Counter[str] = Counter()
+        layouts: Counter[str] = Counter()
         # dropped first in, last out: an output in place means that its other half is in place too
         with ExitStack() as stack:
             output = stack.enter_context(atomic_open(self._path("output", index)))
@@ -120,9 +131,11 @@ class PartWriter:
                 kept += piece.num_kept
                 reasons.update(piece.reasons)
                 counts.update(piece.counts)
+                layouts.update(piece.layouts)
                 self._show(batch, kept)
             files = stack.pop_all()
-        return partial(self._finish, index, files, {"kept": kept, "dropped": reasons, "counts": counts})
+        counted = {"kept": kept, "dropped": reasons, "counts": counts, "layouts": layouts}
+        return partial(self._finish, index, files, counted)
 
     def _finish(self, index: int, files: ExitStack, counted: Row) -> None:
         files.close()
@@ -150,6 +163,7 @@ class PartWriter:
             mapped.kept += record["kept"]
             mapped.dropped.update(record["dropped"])
             mapped.counts.update(record["counts"])
+            mapped.layouts.update(record["layouts"])
         return mapped
 
     def _path(self, kind: str, index: int) -> Path:

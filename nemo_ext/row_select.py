@@ -16,10 +16,11 @@ import numpy as np
 
 from nemo_ext.exact_json import loads
 from nemo_ext.row_batches import Batch, Part, batches, parts
+from nemo_ext.row_input import is_own
 from nemo_ext.row_map import run_batches, worker_count
 from nemo_ext.row_parts import Mapped, PartWriter, Piece, joined
 from nemo_ext.rows import Row, dumps
-from nemo_ext.usable_rows import Unusable, count_usable, is_own, own_lines, usable_rows
+from nemo_ext.usable_rows import Unusable, count_usable, own_lines, usable_rows
 
 KEEP = 0
 # A quotation mark inside a JSON string is escaped, so that these find keys alone.
@@ -99,10 +100,11 @@ class _Selector:
         self._endings = [b"," + dumps({"reason": reason})[1:] for reason in reasons]
 
     def __call__(self, coded: _Coded) -> Piece:
+        layouts: Counter[str] = Counter()
         if is_own(coded.batch.path):
             lines, unusable = own_lines(coded.batch), []
         else:
-            found = list(usable_rows(coded.batch))
+            found = list(usable_rows(coded.batch, layouts))
             lines = [dumps(each) for each in found if isinstance(each, dict)]
             unusable = [each for each in found if isinstance(each, Unusable)]
         kept = [line for line, code in zip(lines, coded.codes, strict=True) if code == KEEP]
@@ -117,7 +119,7 @@ class _Selector:
         )
         reasons.update(each.reason for each in unusable)
         dropped += [dumps(each.row | {"reason": each.reason}) for each in unusable]
-        return Piece(joined(kept), len(kept), joined(dropped), reasons, Counter())
+        return Piece(joined(kept), len(kept), joined(dropped), reasons, Counter(), layouts)
 
     def _dropped(self, line: bytes, reason: int, more: Row | None) -> bytes:
         # Most rows of a large set are dropped when it is thinned: reading each would take twice as long as all else.

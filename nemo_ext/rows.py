@@ -42,6 +42,14 @@ def content_id(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
+def written_solution(row: Row) -> str | None:
+    """The solution that a model, or a stage after it, wrote: `generated_solution`, or `generation` where that is null or not
+    there. None where it is no text. Every stage asks here, so that a solution is the same text to all of them."""
+    solution = row.get("generated_solution")
+    solution = row.get("generation") if solution is None else solution
+    return solution if isinstance(solution, str) else None
+
+
 def parse_line(line: bytes) -> Row | None:
     """The row on this line, or None if it is not a JSON object."""
     try:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_ext.adopt import WRITTEN, is_dialogue, messages_answer
 from nemo_ext.columns import BadRow
 from nemo_ext.conversations import SYSTEM, Conversation, Message, conversation_of
 from nemo_ext.datasets import normalise, problem_column, solution_column, solution_of
@@ -81,34 +82,23 @@ def training_of(row: Row, prompt: Prompt | None) -> Training:
 def _is_problem(row: Row, prompt: Prompt | None) -> bool:
     """A problem with its solution is asked as evaluation asks it, also where the same is there as messages; texts made ready
     for training, and conversations of several turns, are taken as they are."""
-    if problem_column(row) is None or solution_column(row) in (None, "output") or _ready(row):
+    column = solution_column(row)
+    if problem_column(row) is None or column in (None, "output"):
         return False
-    return "messages" not in row or (prompt is not None and _single_turn(row))
+    if column in WRITTEN:  # a stage may have edited it, and not the other columns
+        return True
+    return not _ready(row) and ("messages" not in row or (prompt is not None and not is_dialogue(row)))
 
 
 def _ready(row: Row) -> bool:
     return (isinstance(row.get("input"), str) or bool(row.get("instruction"))) and "output" in row
 
 
-def _single_turn(row: Row) -> bool:
-    messages = row["messages"]
-    plain = isinstance(messages, list) and all(
-        isinstance(each, dict) and {key for key, value in each.items() if value} <= {"role", "content"}
-        for each in messages
-    )
-    said = (
-        [each for each in messages if not (each.get("role") == "system" and not each.get("content"))] if plain else []
-    )
-    return [each.get("role") for each in said] == ["user", "assistant"] and not row.get("tools")
-
-
 def _of_problem(row: Row, prompt: Prompt | None) -> Training:
     normal = normalise(row, source="", require_answer=False)
     column, solution = solution_column(row), solution_of(row)
-    if "messages" in row and _single_turn(row):
-        asked, told = (str(message.get("content") or "") for message in row["messages"][-2:])
-        if normal["problem"] in asked and told.strip():
-            column, solution = ("messages" if told.strip() != solution else column), told
+    if (told := messages_answer(row)) is not None:
+        column, solution = ("messages" if told.strip() != solution else column), told
     if column is None or not solution:
         raise BadRow("no_solution")
     if prompt is None:

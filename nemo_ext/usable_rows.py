@@ -1,18 +1,20 @@
 """The rows of a batch of lines: a stage's own as they are, a person's brought to the pipeline's names, broken ones said."""
 
 import codecs
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.columns import BadRow
-from nemo_ext.datasets import adopt
-from nemo_ext.manifest import MANIFEST
+from nemo_ext.adopt import Adopted, adopt
+from nemo_ext.columns import BadRow, Columns
 from nemo_ext.row_batches import Batch
-from nemo_ext.rows import MALFORMED, MAX_ROW_BYTES, TOO_LONG, Row, parse_line, shown
+from nemo_ext.row_input import is_own
+from nemo_ext.rows import MALFORMED, MAX_ROW_BYTES, TOO_LONG, Row, dumps, parse_line, shown
 
-UNUSABLE = "__unusable__"
+USABLE, UNUSABLE = "__usable__", "__unusable__"
+"""Of rows that are put in another order: what was found of them before, their layout or the reason to drop them."""
 BOM = codecs.BOM_UTF8  # with which some editors begin a file
 
 
@@ -22,11 +24,6 @@ class Unusable:
 
     row: Row
     reason: str
-
-
-def is_own(path: Path) -> bool:
-    """Whether a stage wrote the file: then a broken line is an error, not something to pass over."""
-    return (path.parent / MANIFEST).is_file()
 
 
 def own_lines(batch: Batch) -> list[bytes]:
@@ -45,17 +42,50 @@ def count_usable(batch: Batch) -> int:
     return sum(isinstance(each, dict) for each in usable_rows(batch))
 
 
-def usable_rows(batch: Batch) -> Iterator[Row | Unusable]:
+def usable_rows(batch: Batch, layouts: Counter[str] | None = None) -> Iterator[Row | Unusable]:
     """Each line of the batch that is not blank.
+
+    Args:
+        layouts: counts the layouts of rows from outside.
 
     Raises:
         ValueError: a line of a stage's own file that is no row, with file and line.
     """
-    own = is_own(batch.path)
+    if is_own(batch.path):
+        yield from _own_rows(batch)
+        return
+    for each in _outside_rows(batch):
+        if isinstance(each, Unusable):
+            yield each
+        else:
+            if layouts is not None and each.layout:
+                layouts[each.layout] += 1
+            yield each.row
+
+
+def movable_rows(batch: Batch) -> Iterator[tuple[Row, bytes]]:
+    """(row, a line that stands for it in a file of another order) of each line that is not blank; of an unusable one {}."""
+    rows: Iterator[Adopted | Unusable] = (
+        (Adopted(row, "") for row in _own_rows(batch)) if is_own(batch.path) else _outside_rows(batch)
+    )
+    for each in rows:
+        if isinstance(each, Unusable):
+            yield {}, dumps({UNUSABLE: each.reason, "row": each.row})
+        else:
+            yield each.row, dumps({USABLE: each.layout, "row": each.row})
+
+
+def moved_row(line: bytes) -> Row:
+    """The row that `movable_rows` made this line of."""
+    row = parse_line(line)
+    return row["row"] if row is not None and USABLE in row else {}
+
+
+def _own_rows(batch: Batch) -> Iterator[Row]:
     for offset, lines in batch.pieces():
         for line in lines.split(b"\n"):
             if line.strip():
-                yield _own_row(batch.path, offset, line) if own else _row(batch.path, offset, line)
+                yield _own_row(batch.path, offset, line)
             offset += len(line) + 1
 
 
@@ -70,30 +100,50 @@ def _own_row(path: Path, offset: int, line: bytes) -> Row:
     return row
 
 
-def _row(path: Path, offset: int, line: bytes) -> Row | Unusable:
+def _outside_rows(batch: Batch) -> Iterator[Adopted | Unusable]:
+    for offset, lines in batch.pieces():
+        for line in lines.split(b"\n"):
+            if line.strip():
+                yield _outside_row(batch, offset, line)
+            offset += len(line) + 1
+
+
+def _outside_row(batch: Batch, offset: int, line: bytes) -> Adopted | Unusable:
     """`byte` leads to the line: tail -c +<byte + 1> <file> | head -1"""
-    place: Row = {"file": path.name, "byte": offset}
+    place: Row = {"file": batch.path.name, "byte": offset}
     if len(line) > MAX_ROW_BYTES:
         return Unusable(place | {"raw": shown(line)}, TOO_LONG)
     row = parse_line(line if offset else line.removeprefix(BOM))
     if row is None:
         return Unusable(place | {"raw": shown(line)}, MALFORMED)
-    if row.keys() == {UNUSABLE, "row"}:  # found so before the file was put in another order
+    if row.keys() == {UNUSABLE, "row"}:
         return Unusable(row["row"], row[UNUSABLE])
+    if (moved := _moved(row)) is not None:
+        return moved
     try:
-        return adopt(row)
+        return adopt(row, batch.columns)
     except BadRow as error:
-        return Unusable(place | row, str(error))
+        return Unusable(place | row | ({"detail": error.detail} if error.detail else {}), str(error))
 
 
-def group_key(keys: tuple[str, ...], line: bytes) -> Any:
+def _moved(row: Row) -> Adopted | None:
+    inner = row.get("row")
+    if row.keys() != {USABLE, "row"} or not isinstance(inner, dict) or "problem" not in inner:
+        return None
+    return Adopted(inner, str(row[USABLE]))
+
+
+def group_key(keys: tuple[str, ...], line: bytes, columns: Columns | None = None) -> Any:
     """The values of `keys` in the row on this line; of a line that is no usable row, the line."""
     row = parse_line(line)
     if row is None:
         return line
-    if all(key in row for key in keys):
+    if (moved := _moved(row)) is not None:
+        row = moved.row
+    if not columns and all(key in row for key in keys):
         return tuple(row[key] for key in keys)
     try:
-        return tuple(adopt(row).get(key) for key in keys)
+        adopted = adopt(row, columns).row
     except BadRow:
         return line
+    return tuple(adopted.get(key) for key in keys)

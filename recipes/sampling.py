@@ -174,8 +174,8 @@ class Samples:
     def _rows(self) -> Iterator["Row | str"]:
         """This shard's, each with an id; a `str` is a line that could not be read."""
         from nemo_ext.row_files import read_any
+        from nemo_ext.row_input import is_own
         from nemo_ext.rows import content_id, dumps, in_shard, read_rows
-        from nemo_ext.usable_rows import is_own
 
         for file in self.files:
             for row in read_rows(file) if is_own(file) else read_any(file):  # a stage's output has no lines to excuse

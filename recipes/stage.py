@@ -1,9 +1,12 @@
 """What every stage has, and what a stage asks of the place it runs in. Light imports only."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
+
+if TYPE_CHECKING:
+    from nemo_ext.row_input import RowFiles
 
 
 @dataclass(kw_only=True)
@@ -43,7 +46,24 @@ class Stage:
 
 
 @dataclass(kw_only=True)
-class RowStage(Stage):
+class ReadsRows(Stage):
+    """A stage whose rows may be a person's own."""
+
+    columns: Any = None
+    """What a column is here -> its name in the file, as {problem: query, generation: response}; null: not taken."""
+    split: str | None = None
+    """In a folder or on the hub: whose files; several as train+validation."""
+
+
+def row_files(cfg: ReadsRows, *sources: str) -> "RowFiles":
+    """The files of rows that `sources` name, to be read as the stage's config says; raises ValueError."""
+    from nemo_ext.row_input import row_files
+
+    return row_files(cfg.name, sources, cfg.split, cfg.columns)
+
+
+@dataclass(kw_only=True)
+class RowStage(ReadsRows):
     """A stage that passes rows through a function, in parts: its shards share the parts of the input."""
 
     splits_rows: ClassVar[bool] = True

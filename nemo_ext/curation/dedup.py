@@ -14,7 +14,7 @@ import numpy as np
 
 from nemo_ext.exact_json import dumps, loads
 from nemo_ext.row_map import scan_rows
-from nemo_ext.rows import Row
+from nemo_ext.rows import Row, written_solution
 
 Array = np.ndarray[Any, Any]
 COLUMNS = ("problem", "generated_solution")
@@ -74,7 +74,7 @@ def _text(row: Row, column: str) -> str:
 
 def _value(row: Row, column: str) -> Any:
     value = row.get(column)
-    return row.get("generation") if value is None and column == "generated_solution" else value
+    return written_solution(row) if value is None and column == "generated_solution" else value
 
 
 def _reader(columns: tuple[str, ...]) -> Callable[[list[Row]], tuple[bytes, Array, int]]:

@@ -25,6 +25,7 @@ from nemo_ext.curation import filters_repetition as repetition
 from nemo_ext.curation.arithmetic import wrong_statement
 from nemo_ext.curation.filter_context import Context, Row
 from nemo_ext.curation.split_arithmetic import split_arithmetic
+from nemo_ext.rows import written_solution
 
 
 def incorrect_arithmetic(row: Row, context: Context, *, rel_tol: float = 1e-4) -> str | None:
@@ -144,10 +145,12 @@ def with_solution(row: Row) -> tuple[Row, str | None]:
     row = dict(row)
     if not isinstance(row.get("problem"), str):
         return row, "no_problem"
-    solution = row.get("generated_solution")
-    if solution is None and isinstance(row.get("generation"), str):
-        solution = row["generated_solution"] = row["generation"].strip()
-    return row, None if isinstance(solution, str) else "no_solution"
+    solution = written_solution(row)
+    if solution is None:
+        return row, "no_solution"
+    if row.get("generated_solution") is None:
+        row["generated_solution"] = solution.strip()
+    return row, None
 
 
 def apply(row: Row, steps: Sequence[Step], context: Context | None = None) -> tuple[Row, str | None]:

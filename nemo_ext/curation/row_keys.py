@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.row_map import scan_rows
-from nemo_ext.rows import Row
+from nemo_ext.rows import Row, written_solution
 
 Array = np.ndarray[Any, Any]
 
@@ -85,10 +85,9 @@ def _digest(problem: str) -> bytes:
 
 
 def published_solution(row: Row) -> str | None:
-    """The text of generated_solution or, where that is null or not there, of generation; None where there is none."""
-    solution = row.get("generated_solution")
-    solution = row.get("generation") if solution is None else solution
-    return solution if isinstance(solution, str) and solution.strip() else None
+    """The row's solution; None where it has none, or a blank one."""
+    solution = written_solution(row)
+    return solution if solution is not None and solution.strip() else None
 
 
 def _correct(row: Row) -> int:

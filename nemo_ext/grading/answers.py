@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_ext.grading.extract import extract_answer
+from nemo_ext.rows import written_solution
 
 _EXACT_BELOW = 2**53  # from there on, a float stands for several whole numbers
 
@@ -40,9 +41,9 @@ def reason_not_graded(row: dict[str, Any], expected: str | None, predicted: Pred
 
 
 def predicted_answer(row: dict[str, Any], extractor: str) -> Predicted | None:
-    """The answer in the row's `generation`, or else its `predicted_answer`; None where it has neither."""
-    if isinstance(generation := row.get("generation"), str):
-        return Predicted(extract_answer(generation, extractor))
+    """The answer in the row's solution, or else its `predicted_answer`; None where it has neither."""
+    if (solution := written_solution(row)) is not None:
+        return Predicted(extract_answer(solution, extractor))
     if "predicted_answer" in row and not is_inexact(row["predicted_answer"]):
         return Predicted(answer_of(row["predicted_answer"]))
     return None

@@ -28,14 +28,14 @@ LENGTH_STEP = 250  # characters, of the histogram of solutions
 MAX_LENGTH = 4000
 ROW_GROUP_BYTES = 32 << 20  # of text: what a reader of parquet takes into memory at once
 RECORDS = "parts"
-COUNTERS = ("dropped", "splits", "sources", "lengths", "sizes")
+COUNTERS = ("dropped", "splits", "sources", "lengths", "sizes", "layouts")
 _ZSTD = pa.Codec("zstd")
 
 
 @dataclass
 class Written:
     """What a part has come to. `splits` counts the rows of each and `sizes` their bytes as Arrow tables, `sources` and
-    `lengths` the rows of the largest; `digests` are of the rows of each part."""
+    `lengths` the rows of the largest, `layouts` those from outside; `digests` are of the rows of each part."""
 
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -43,6 +43,7 @@ class Written:
     sources: Counter[str] = field(default_factory=Counter)
     lengths: Counter[str] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
+    layouts: Counter[str] = field(default_factory=Counter)
     digests: list[str] = field(default_factory=list)
 
     def add(self, other: "Written") -> None:
@@ -136,7 +137,7 @@ def _write(task: Task, folder: Path, splits: Mapping[str, int | None], count: in
 
 
 def _released(batch: Batch, more: Sequence[str], written: Written) -> Iterator[Row | str]:
-    for each in usable_rows(batch):
+    for each in usable_rows(batch, written.layouts):
         if isinstance(each, Unusable):
             written.dropped[each.reason] += 1
             continue

@@ -27,12 +27,13 @@ from nemo_ext.prompts import Prompt, prompt_hash
 from nemo_ext.rows import Row, dumps, input_files, input_patterns, read_rows, require_rows
 from recipes.complete import COMPLETIONS, AskedModel, asked_model, complete_all
 from recipes.served import ServedStage, describe_server, server_processes, stop_token_ids
-from recipes.stage import Process, RowStage, main_process
+from recipes.stage import Process, RowStage, main_process, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.contamination import Found, Hit, Methods
     from nemo_ext.curation.contamination_audit import Audit
     from nemo_ext.curation.contamination_parts import Parts
+    from nemo_ext.row_input import RowFiles
     from nemo_ext.serving.requests import Request
     from nemo_ext.serving.store import CompletionStore
 
@@ -118,7 +119,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.progress import Progress
 
     folder, methods = Path(cfg.output_dir), _methods(cfg)
-    files = [file for source in cfg.inputs for file in input_files(source)]
+    files = row_files(cfg, *cfg.inputs)
     benchmark_files = input_files(cfg.benchmarks)
     tests = by_benchmark(_tests(cfg, benchmark_files))
     parts = Parts(folder / CANDIDATES)
@@ -127,15 +128,16 @@ def run(cfg: Config) -> Facts:
     model = _judge_model(cfg, parts, tests) if cfg.judge == "llm" else None
     judged = _ask(cfg, model, parts, tests) if model else ((n, row, f.hits, 0) for n, row, f in parts.read())
     audit, toy = _write_found(cfg, judged, parts, tests)
-    written = _write_rows(cfg, files)
+    written, layouts = _write_rows(cfg, files)
     return Facts(
         inputs=[*files, *benchmark_files],
-        listed=[pattern for source in (*cfg.inputs, cfg.benchmarks) for pattern in input_patterns(source)],
+        listed=[*files.listed, *input_patterns(cfg.benchmarks)],
+        inputs_came_meanwhile=files.came_meanwhile,
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt and cfg.judge == "llm" else {},
         models=model.facts["models"] if model else {},
         model_files=[*(model.files if model else []), *_encoder_files(methods)],
         server=describe_server(cfg) if cfg.judge == "llm" else {},
-        figures=audit.figures | toy | {"table": str(folder / AUDIT)},
+        figures=audit.figures | toy | layouts | {"table": str(folder / AUDIT)},
         scratch=[folder / CANDIDATES],  # a copy of every problem
         **written,
     )
@@ -167,10 +169,11 @@ def _methods(cfg: Config) -> "Methods":
     )
 
 
-def _identity(files: list[Path], benchmark_files: list[Path], methods: "Methods") -> dict[str, Any]:
+def _identity(files: "RowFiles", benchmark_files: list[Path], methods: "Methods") -> dict[str, Any]:
     """What the candidates were made from: with another, those of an earlier run are of no use."""
     return {
         "inputs": [[str(file), *stamp(file)] for file in files],
+        "columns": dict(files.columns),
         "benchmarks": [sha256_file(file) for file in benchmark_files],
         "methods": str(methods),
         "encoder": content_hashes(_encoder_files(methods)),
@@ -243,22 +246,18 @@ def _contaminated(problem: Row, num_rows: int, hits: list["Hit"], tests: list[Ro
     }
 
 
-def _write_rows(cfg: Config, files: list[Path]) -> dict[str, Any]:
-    """The manifest's outputs and counts."""
+def _write_rows(cfg: Config, files: "RowFiles") -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest's outputs and counts, and its figure of layouts."""
     from nemo_ext.row_map import map_rows
 
     folder = Path(cfg.output_dir)
     found = [folder / CONTAMINATED, folder / AUDIT]
     if cfg.mode == "audit":
-        return {"outputs": found}
+        return {"outputs": found}, {}
     mapped = map_rows(folder, files, partial(_marker, folder / CONTAMINATED, cfg.mode == "drop"), workers=cfg.workers)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return {
-        "outputs": [*mapped.outputs, *found],
-        "rows_in": mapped.total,
-        "rows_out": mapped.kept,
-        "dropped": mapped.dropped,
-    }
+    counted = {"rows_in": mapped.total, "rows_out": mapped.kept, "dropped": mapped.dropped}
+    return {"outputs": [*mapped.outputs, *found], **counted}, mapped.layout_figures
 
 
 def _marker(path: Path, drop: bool) -> Callable[[list[Row], Counter[str]], Iterator[tuple[Row, str | None]]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from recipes.stage import RowStage
+from recipes.stage import RowStage, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.dedup import Array, Names
@@ -26,7 +26,7 @@ REASONS = ("duplicate", "near_duplicate")
 @dataclass(kw_only=True)
 class Config(RowStage):
     input: str = MISSING
-    columns: list[str] = field(default_factory=lambda: ["problem", "generated_solution"])
+    by: list[str] = field(default_factory=lambda: ["problem", "generated_solution"])
     """Rows that agree on these are duplicates. A row without generated_solution has its generation, or none."""
     near: bool = False
     """Drop problems too that nearly repeat an earlier one, with all their rows."""
@@ -35,8 +35,8 @@ class Config(RowStage):
 
 
 def check(cfg: Config) -> None:
-    if not cfg.columns:
-        raise ValueError(f"stages.{cfg.name}.columns is empty; name the columns that duplicates agree on")
+    if not cfg.by:
+        raise ValueError(f"stages.{cfg.name}.by is empty; name the columns that duplicates agree on")
     if not 0.5 <= cfg.threshold <= 1:
         raise ValueError(f"stages.{cfg.name}.threshold={cfg.threshold}; it must be in [0.5, 1]")
     if cfg.shards > 1:
@@ -51,10 +51,9 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.curation.dedup import Names, first_equal, read_keys
     from nemo_ext.curation.near_duplicates import near_duplicates
     from nemo_ext.row_select import select_rows
-    from nemo_ext.rows import input_files, input_patterns
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
-    keyed = read_keys(files, cfg.columns, cfg.workers)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
+    keyed = read_keys(files, cfg.by, cfg.workers)
     first = first_equal(keyed.keys)
     codes = (first != np.arange(len(first))).astype(np.uint8)
     near = near_duplicates(files, cfg.threshold, cfg.workers) if cfg.near else None
@@ -65,7 +64,6 @@ def run(cfg: Config) -> Facts:
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, notes=notes, lengths=lengths)
     return mapped.facts(
         files,
-        listed=input_patterns(cfg.input),
         figures={"problems_compared": near.compared} if near is not None else {},
     )
 

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import input_files, input_patterns, require_rows
+from nemo_ext.rows import require_rows
 from nemo_ext.toy.sources import TOY, solved_file
-from recipes.stage import Stage
+from recipes.stage import ReadsRows, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.row_keys import RowKeys
+    from nemo_ext.row_input import RowFiles
 
 METHODS = ("fair", "random")
 REASONS = ("not_sampled", "over_source_cap", "not_correct")
 
 
 @dataclass(kw_only=True)
-class Config(Stage):
+class Config(ReadsRows):
     input: str = MISSING
     """An earlier stage's folder, a file or pattern of your own, or `toy`."""
     num_rows: int | None = None
@@ -61,7 +62,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.row_select import select_rows
 
     folder = Path(cfg.output_dir)
-    files = [solved_file(folder)] if cfg.input == TOY else input_files(cfg.input)
+    files = _files(cfg, folder)
     keys = read_keys(files, cfg.workers, correct=cfg.only_correct)
     codes = _codes(cfg, keys)
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, compact=True, lengths=keys.lengths)
@@ -69,13 +70,24 @@ def run(cfg: Config) -> Facts:
     kept = keys.sources[codes == 0]
     return mapped.facts(
         files,
-        listed=[] if cfg.input == TOY else input_patterns(cfg.input),
         seeds={"sample": cfg.seed},
         figures={
             "problems": len(np.unique(keys.problems[codes == 0])),
             "by_source": {name: int((kept == index).sum()) for index, name in enumerate(keys.source_names)},
         },
     )
+
+
+def _files(cfg: Config, folder: Path) -> "RowFiles":
+    from nemo_ext.row_input import RowFiles
+
+    if cfg.input != TOY:
+        return row_files(cfg, cfg.input)
+    if cfg.columns or cfg.split:
+        raise ValueError(
+            f"stages.{cfg.name}.input=toy has the names of here and no splits: leave columns and split out"
+        )
+    return RowFiles((solved_file(folder),))
 
 
 def _codes(cfg: Config, keys: "RowKeys") -> Any:

@@ -18,11 +18,12 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.model import Model
-from recipes.stage import RowStage
+from recipes.stage import RowStage, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.filter_context import Context
     from nemo_ext.curation.filters import Step
+    from nemo_ext.row_input import RowFiles
     from nemo_ext.row_map import RowFunction
     from nemo_ext.rows import Row
 
@@ -69,9 +70,9 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.files import sha256_json
     from nemo_ext.model_files import text_files
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     steps = steps_of(cfg)
     require_columns(first_rows(files, LOOKED_AT), steps)
     counts = any(counts_tokens(step) for step in steps)
@@ -83,10 +84,10 @@ def run(cfg: Config) -> Facts:
         folder, files, make, workers=cfg.workers, shard=cfg.shard, shards=cfg.shards, rests_on=sha256_json(tokenizer)
     )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return mapped.facts(files, listed=input_patterns(cfg.input), model_files=tokenizer_files)
+    return mapped.facts(files, model_files=tokenizer_files)
 
 
-def first_rows(files: list[Path], num: int) -> "list[Row]":
+def first_rows(files: "RowFiles", num: int) -> "list[Row]":
     from nemo_ext.row_map import scan_rows
 
     return list(islice(chain.from_iterable(scan_rows(files, lambda: list, workers=1)), num))
@@ -125,7 +126,7 @@ def make_filter(steps: "tuple[Step, ...]", tokenizer: str | None) -> "RowFunctio
     return filter_rows
 
 
-def look(cfg: Config, files: list[Path], steps: "list[Step]", here: "Context") -> Facts:
+def look(cfg: Config, files: "RowFiles", steps: "list[Step]", here: "Context") -> Facts:
     from nemo_ext.curation.preview import preview, render
     from nemo_ext.files import write_json_atomic, write_text_atomic
 
@@ -135,7 +136,7 @@ def look(cfg: Config, files: list[Path], steps: "list[Step]", here: "Context") -
     write_text_atomic(folder / "preview.txt", text + "\n")
     write_json_atomic(folder / "preview.json", result.as_json())
     return Facts(
-        inputs=files,
+        **files.facts,
         outputs=[folder / "preview.txt", folder / "preview.json"],
         figures={"preview": "\n\n" + text + "\n"},
     )

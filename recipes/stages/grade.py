@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from recipes.stage import RowStage
+from recipes.stage import RowStage, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.grading.grader import Grader
@@ -58,9 +58,9 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Facts:
     from nemo_ext.grading.equal import grader_version
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     make = partial(make_grader, cfg.extractor, (cfg.grader, *cfg.also), cfg.timeout_s)
     mapped = map_rows(
         folder,
@@ -73,11 +73,7 @@ def run(cfg: Config) -> Facts:
     )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     figures = {name: mapped.counts.get(name, 0) for name in ("correct", "different", "undecided", "no_answer")}
-    return mapped.facts(
-        files,
-        listed=input_patterns(cfg.input),
-        figures=figures | mapped.figures | {"grader": grader_version()},
-    )
+    return mapped.facts(files, figures=figures | mapped.figures | {"grader": grader_version()})
 
 
 def make_grader(extractor: str, names: tuple[str, ...], timeout_s: float) -> "RowFunction":

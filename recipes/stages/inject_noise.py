@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import Row, input_files, input_patterns, require_rows
-from recipes.stage import Stage
+from nemo_ext.rows import Row, require_rows
+from recipes.stage import ReadsRows, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.row_keys import RowKeys
@@ -27,7 +27,7 @@ SELECTED = "selected"
 
 
 @dataclass(kw_only=True)
-class Config(Stage):
+class Config(ReadsRows):
     input: str = MISSING
     kind: str = "mispaired"
     """mispaired: correct solutions, of other problems. wrong_answer: solutions graded as not correct."""
@@ -53,7 +53,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.row_parts import remove_torn
     from nemo_ext.row_select import select_rows
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     keys = read_keys(files, cfg.workers, correct=True)
     chosen, noisy = _choose(cfg, keys)
     shutil.rmtree(folder / SELECTED, ignore_errors=True)  # of a run that was killed
@@ -67,14 +67,14 @@ def run(cfg: Config) -> Facts:
         os.replace(path, folder / path.name)
     shutil.rmtree(folder / SELECTED)
     return Facts(
-        inputs=files,
-        listed=input_patterns(cfg.input),
+        **files.facts,
         outputs=[folder / "output.jsonl"],
         rows_in=mapped.total,
         rows_out=mapped.kept,
         dropped=mapped.dropped,
         seeds={"noise": cfg.seed},
-        figures={"noisy": int(noisy.sum()), "rate": round(float(noisy.sum()) / mapped.kept, 6)},
+        figures={"noisy": int(noisy.sum()), "rate": round(float(noisy.sum()) / mapped.kept, 6)}
+        | mapped.layout_figures,
     )
 
 

@@ -17,9 +17,10 @@ from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, prompt_hash
 from recipes.complete import COMPLETIONS, asked_model, complete_all
 from recipes.served import ServedStage, describe_server, server_processes, stop_token_ids
-from recipes.stage import Process
+from recipes.stage import Process, ReadsRows, row_files
 
 if TYPE_CHECKING:
+    from nemo_ext.row_input import RowFiles
     from nemo_ext.rows import Row
     from nemo_ext.serving.requests import Request
     from nemo_ext.serving.store import CompletionStore
@@ -29,7 +30,7 @@ ORDERS = ("predicted_answer", "expected_answer"), ("expected_answer", "predicted
 
 
 @dataclass(kw_only=True)
-class Config(ServedStage):
+class Config(ServedStage, ReadsRows):
     input: str = MISSING
     """A grade stage's folder, or rows of your own that have its columns."""
     which: str = "undecided"
@@ -55,10 +56,10 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
     from nemo_ext.serving.store import CompletionStore
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     first = next(asked_rows(cfg, files), None)
     model = asked_model(cfg, lambda: None if first is None else request_maker(cfg, "")(first, ORDERS[0]))
     request_of = request_maker(cfg, model.key)
@@ -72,7 +73,6 @@ def run(cfg: Config) -> Facts:
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         files,
-        listed=input_patterns(cfg.input),
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)},
         server=describe_server(cfg) | outcome.notes,
         figures=mapped.figures | outcome.figures,
@@ -91,7 +91,7 @@ def is_asked(cfg: Config, row: "Row") -> bool:
     return verdict in WHICH[cfg.which]
 
 
-def asked_rows(cfg: Config, files: list[Path]) -> "Iterator[Row]":
+def asked_rows(cfg: Config, files: "RowFiles") -> "Iterator[Row]":
     from nemo_ext.row_map import scan_rows
 
     def select(rows: "list[Row]") -> "list[Row]":
@@ -102,7 +102,7 @@ def asked_rows(cfg: Config, files: list[Path]) -> "Iterator[Row]":
 
 
 def requests(
-    cfg: Config, files: list[Path], request_of: "Callable[[Row, tuple[str, str]], Request]"
+    cfg: Config, files: "RowFiles", request_of: "Callable[[Row, tuple[str, str]], Request]"
 ) -> "Iterator[Request]":
     """Every distinct question once, in both orders."""
     seen: set[str] = set()

@@ -10,15 +10,15 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from nemo_ext.rows import input_files, input_patterns, require_rows
-from recipes.stage import Stage
+from nemo_ext.rows import require_rows
+from recipes.stage import ReadsRows, row_files
 
 POOLS = ("first", "second")
 REASONS = ("not_matched", "not_correct")
 
 
 @dataclass(kw_only=True)
-class Config(Stage):
+class Config(ReadsRows):
     first: str = MISSING
     second: str = MISSING
     keep: str = "first"
@@ -44,9 +44,12 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.curation.downsample import matching
     from nemo_ext.curation.row_keys import read_keys
     from nemo_ext.row_select import select_rows
+    from nemo_ext.row_sources import data_files
 
     folder = Path(cfg.output_dir)
-    files = {name: input_files(getattr(cfg, name)) for name in POOLS}
+    both = row_files(cfg, cfg.first, cfg.second)
+    num_first = len(data_files(cfg.first, cfg.split))
+    files = {"first": both[:num_first], "second": both[num_first:]}
     keys = {name: read_keys(paths, cfg.workers, correct=cfg.only_correct) for name, paths in files.items()}
     allowed = {
         name: np.flatnonzero(each.correct == 1) if cfg.only_correct else np.arange(len(each))
@@ -68,8 +71,7 @@ def run(cfg: Config) -> Facts:
     )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
-        [*files["first"], *files["second"]],
-        listed=[pattern for name in POOLS for pattern in input_patterns(getattr(cfg, name))],
+        both,
         seeds={"sample": cfg.seed},
         figures={"problems": len(np.unique(own.problems[codes == 0]))},
     )

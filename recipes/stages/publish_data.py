@@ -17,24 +17,25 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.publish import COLUMNS
-from nemo_ext.rows import input_files, input_patterns, require_rows
-from recipes.stage import Stage
+from nemo_ext.rows import require_rows
+from recipes.stage import ReadsRows, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.row_keys import RowKeys
     from nemo_ext.publish.card import Card
     from nemo_ext.publish.splits import Task, Written
     from nemo_ext.row_batches import Part
+    from nemo_ext.row_input import RowFiles
 
 DATASET, ALL = "dataset", "all"
 
 
 @dataclass(kw_only=True)
-class Config(Stage):
+class Config(ReadsRows):
     input: str = MISSING
     splits: dict[str, int | None] = field(default_factory=lambda: {"train": None})
     """Split -> rows, chosen fairly over the problems; null: all of them. One that is larger than the data is left out."""
-    columns: list[str] = field(default_factory=list)
+    more_columns: list[str] = field(default_factory=list)
     """Columns besides the released ones, such as majority_votes."""
     title: str = "Solved mathematics problems"
     description: str = "Problems with solutions that a language model wrote."
@@ -67,11 +68,11 @@ def check(cfg: Config) -> None:
 
 
 def _check_columns(cfg: Config) -> None:
-    names = [*COLUMNS, *cfg.columns]
+    names = [*COLUMNS, *cfg.more_columns]
     twice = [name for place, name in enumerate(names) if not name or name in names[:place]]
     if twice:
         raise ValueError(
-            f"stages.{cfg.name}.columns: {twice[0]!r} is empty or there twice; {', '.join(COLUMNS)} are always written"
+            f"stages.{cfg.name}.more_columns: {twice[0]!r} is empty or there twice; {', '.join(COLUMNS)} are always written"
         )
 
 
@@ -81,7 +82,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.publish.card import write_card
     from nemo_ext.row_batches import parts
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     if any(path.resolve().is_relative_to((folder / DATASET).resolve()) for path in files):
         raise ValueError(
             f"stages.{cfg.name}.input={cfg.input} is where the data set is written to: use another run_name="
@@ -95,14 +96,14 @@ def run(cfg: Config) -> Facts:
     dataset = folder / DATASET
     write_card(dataset / "README.md", _card(cfg, written, keys, ranks, splits), *upstream(files))
     return Facts(
-        inputs=files,
-        listed=input_patterns(cfg.input),
+        **files.facts,
         outputs=[dataset / "README.md", *sorted(dataset.glob("*/*"))],
         rows_in=written.kept + sum(written.dropped.values()),
         rows_out=written.kept,
         dropped=written.dropped,
         seeds={"splits": cfg.seed},
-        figures={"splits": dict(written.splits), "left_out": sorted(set(cfg.splits) - set(splits))},
+        figures={"splits": dict(written.splits), "left_out": sorted(set(cfg.splits) - set(splits))}
+        | ({"layouts": dict(sorted(written.layouts.items()))} if written.layouts else {}),
     )
 
 
@@ -117,7 +118,7 @@ def _ranks(keys: "RowKeys", seed: int) -> Any:
     return ranks
 
 
-def _write(cfg: Config, files: list[Path], cut: "list[Part]", ranks: Any, splits: dict[str, int | None]) -> "Written":
+def _write(cfg: Config, files: "RowFiles", cut: "list[Part]", ranks: Any, splits: dict[str, int | None]) -> "Written":
     from nemo_ext.progress import Progress
     from nemo_ext.publish.splits import RECORDS, Written, make_writer
     from nemo_ext.row_map import run_batches, worker_count
@@ -127,7 +128,7 @@ def _write(cfg: Config, files: list[Path], cut: "list[Part]", ranks: Any, splits
     _remove_others(dataset, len(cut))
     remove_torn(Path(cfg.output_dir) / RECORDS)
     progress, written = Progress(Path(cfg.output_dir), "files"), Written()
-    make = partial(make_writer, dataset, splits, len(cut), list(cfg.columns))
+    make = partial(make_writer, dataset, splits, len(cut), list(cfg.more_columns))
     done = run_batches(make, _tasks(cut, ranks), worker_count(cfg.workers, files))
     for number, (_, part) in enumerate(done, start=1):
         written.add(part)
@@ -173,7 +174,7 @@ def _card(cfg: Config, written: "Written", keys: "RowKeys", ranks: Any, splits: 
         splits=made,
         sources=written.sources,
         lengths=written.lengths,
-        more_columns=list(cfg.columns),
+        more_columns=list(cfg.more_columns),
         seed=cfg.seed,
         digest=hashlib.sha256("".join(written.digests).encode()).hexdigest()[:16],
     )

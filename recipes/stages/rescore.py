@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from recipes.stage import RowStage
+from recipes.stage import RowStage, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.evaluation.contract import Contract
     from nemo_ext.evaluation.problems import Problem
     from nemo_ext.evaluation.verdicts import GraderSet
+    from nemo_ext.row_input import RowFiles
     from nemo_ext.row_map import RowFunction
     from nemo_ext.rows import Row
 
@@ -66,7 +67,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.grading.equal import grader_version
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_patterns, require_rows
+    from nemo_ext.rows import require_rows
 
     folder, files, source = Path(cfg.output_dir), one_evaluation(cfg), _source(cfg)
     scores_file = scores_file_behind(source)
@@ -86,7 +87,7 @@ def run(cfg: Config) -> Facts:
     figures = accuracies | agreement_in_words(problems)
     inputs = [*files, *([] if scores_file is None else [scores_file])]
     outputs = [*mapped.outputs, folder / SCORES]
-    return mapped.facts(inputs, listed=input_patterns(cfg.input), outputs=outputs, figures=figures)
+    return mapped.facts(files, inputs=inputs, outputs=outputs, figures=figures)
 
 
 def _source(cfg: Config) -> Path:
@@ -94,17 +95,16 @@ def _source(cfg: Config) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def one_evaluation(cfg: Config) -> list[Path]:
+def one_evaluation(cfg: Config) -> "RowFiles":
     """The input's files. Raises ValueError for several evaluations, whose rows would count as samples of one."""
     from nemo_ext.evaluation.scores import SCORES
-    from nemo_ext.rows import input_files
 
     below = (
         sorted(each.parent.name for each in Path(cfg.input).glob(f"*/{SCORES}")) if Path(cfg.input).is_dir() else []
     )
     if below and not (Path(cfg.input) / SCORES).is_file():
         raise ValueError(f"{cfg.input} holds several evaluations; give one of them: {cfg.input}/{{{','.join(below)}}}")
-    return input_files(cfg.input)
+    return row_files(cfg, cfg.input)
 
 
 def _judge(source: Path) -> dict[str, Any] | None:

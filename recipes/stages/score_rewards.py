@@ -1,6 +1,6 @@
 """Ask a reward model how good each sample is.
 
-In:  rows with problem and generation, such as an evaluation's
+In:  rows with problem and generation (or generated_solution), such as an evaluation's
 Out: the row and {"reward": -3.6}; of those that already have one, as they are; null where the model would not say
 """
 
@@ -17,13 +17,15 @@ from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
 from nemo_ext.prompts import Prompt, required_keys
+from nemo_ext.rows import written_solution
 from recipes.complete import COMPLETIONS, asked_model, complete_all, connect
 from recipes.served import ServedStage, describe_server, server_processes
-from recipes.stage import Process
+from recipes.stage import Process, ReadsRows, row_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from nemo_ext.row_input import RowFiles
     from nemo_ext.rows import Row
     from nemo_ext.serving.probe import Abilities
     from nemo_ext.serving.requests import Completion, Request
@@ -37,7 +39,7 @@ WRONG_SERVER = frozenset({"bad_reply", "404", "405"})
 
 
 @dataclass(kw_only=True)
-class Config(ServedStage):
+class Config(ServedStage, ReadsRows):
     input: str = MISSING
     """An evaluation's folder, or rows of your own."""
     protocol: str = "chat"
@@ -68,10 +70,10 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
     from nemo_ext.serving.store import CompletionStore
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     asking = Asking(cfg)
     model = asked_model(cfg, lambda: next((asking.request(row) for row in asked_rows(files)), None))
     asking.model, asking.key = model.name, model.key
@@ -92,14 +94,13 @@ def run(cfg: Config) -> Facts:
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(
         files,
-        listed=input_patterns(cfg.input),
         server=describe_server(cfg) | outcome.notes,
         figures=mapped.figures | outcome.figures,
         **model.facts,
     )
 
 
-def asked_rows(files: list[Path]) -> "Iterator[Row]":
+def asked_rows(files: "RowFiles") -> "Iterator[Row]":
     from nemo_ext.row_map import scan_rows
 
     def select(rows: "list[Row]") -> "list[Row]":
@@ -110,14 +111,14 @@ def asked_rows(files: list[Path]) -> "Iterator[Row]":
 
 
 def is_asked(row: "Row") -> bool:
-    return row.get("reward") is None and bool(row.get("generation"))
+    return row.get("reward") is None and bool(written_solution(row))
 
 
-def count_distinct(asking: "Asking", files: list[Path]) -> int:
+def count_distinct(asking: "Asking", files: "RowFiles") -> int:
     return len({asking.identity(row) for row in asked_rows(files)})
 
 
-def requests(asking: "Asking", files: list[Path]) -> "Iterator[Request]":
+def requests(asking: "Asking", files: "RowFiles") -> "Iterator[Request]":
     """Every distinct solution once."""
     seen: set[bytes] = set()
     for row in asked_rows(files):
@@ -128,7 +129,7 @@ def requests(asking: "Asking", files: list[Path]) -> "Iterator[Request]":
 
 
 def try_first(
-    asking: "Asking", files: list[Path], store: "CompletionStore", served: "Abilities | None"
+    asking: "Asking", files: "RowFiles", store: "CompletionStore", served: "Abilities | None"
 ) -> "Abilities | None":
     """Ask for the first solutions by themselves, in two attempts each. Returns the servers; None: nothing was asked.
 
@@ -184,24 +185,28 @@ class Asking:
         self.model = cfg.model.name
         self.key = ""
         named = required_keys(cfg.prompt) if cfg.protocol == "likelihood" and cfg.prompt is not None else {"problem"}
-        self._columns = [*sorted(named), "generation"]
+        self._columns = sorted(named)
         self._template = ChatTemplate.of(cfg.model) if cfg.protocol == "likelihood" else None
 
     def identity(self, row: "Row") -> bytes:
         """Equal for rows whose request is the same."""
         from nemo_ext.exact_json import dumps
 
-        return hashlib.blake2b(dumps([row.get(name) for name in self._columns]), digest_size=16).digest()
+        return hashlib.blake2b(
+            dumps([*(row.get(name) for name in self._columns), written_solution(row)]), digest_size=16
+        ).digest()
 
     def request(self, row: "Row") -> "Request":
         from nemo_ext.serving.requests import Request, Sampling, request_key
 
         sampling, protocol = Sampling(0.0, 1.0, 0, 1, (), None), self.cfg.protocol
+        solution = written_solution(row)
+        assert solution is not None, "is_asked says so"
         if protocol == "likelihood":
-            text = self._context(row) + row["generation"]
+            text = self._context(row) + solution
             key = request_key(self.key, text, sampling, 0, protocol)
             return Request(key, text, sampling, rendered=True, returns="logprobs")
-        turns = [{"role": "user", "content": row["problem"]}, {"role": "assistant", "content": row["generation"]}]
+        turns = [{"role": "user", "content": row["problem"]}, {"role": "assistant", "content": solution}]
         key = request_key(self.key, turns, sampling, 0, protocol)
         return Request(key, turns, sampling, returns="pooling" if protocol == "pooling" else "text")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from recipes.stage import RowStage
+from recipes.stage import RowStage, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.row_map import RowFunction
@@ -44,28 +44,27 @@ def check(cfg: Config) -> None:
 def run(cfg: Config) -> Facts:
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     with grouped(files, folder, cfg.workers) as adjacent:
         make = partial(make_selection, cfg.mode, cfg.total)
         mapped = map_rows(
             folder, adjacent, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return mapped.facts(files, listed=input_patterns(cfg.input))
+    return mapped.facts(files)
 
 
 def make_selection(mode: str, total: int | None) -> "RowFunction":
     from nemo_ext.curation.code_selection import select
     from nemo_ext.curation.filters_code import has_code
+    from nemo_ext.rows import written_solution
 
     def choose(rows: "list[Row]", counts: Counter[str]) -> "Iterable[tuple[Row, str | None]]":
         for _, group in groupby(rows, key=lambda row: (row.get("id"), row.get("problem"))):
             samples = list(group)
-            uses_code = [
-                has_code(str(row.get("generated_solution") or row.get("generation") or "")) for row in samples
-            ]
+            uses_code = [has_code(written_solution(row) or "") for row in samples]
             counts["problems"] += 1
             counts["problems_with_code"] += any(uses_code)
             yield from zip(samples, select(uses_code, mode, total), strict=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.manifest import Facts
-from recipes.stage import RowStage
+from recipes.stage import RowStage, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.grading.vote import Vote
@@ -59,9 +59,9 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.grading.equal import grader_version
     from nemo_ext.row_groups import GROUP, grouped
     from nemo_ext.row_map import map_rows
-    from nemo_ext.rows import input_files, input_patterns, require_rows
+    from nemo_ext.rows import require_rows
 
-    folder, files = Path(cfg.output_dir), input_files(cfg.input)
+    folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     make = partial(make_voter, cfg.mode, cfg.extractor, cfg.weight_by, cfg.min_votes, cfg.min_share)
     with grouped(files, folder, cfg.workers) as ordered:
         mapped = map_rows(
@@ -75,7 +75,7 @@ def run(cfg: Config) -> Facts:
             rests_on=grader_version(),
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
-    return mapped.facts(files, listed=input_patterns(cfg.input))
+    return mapped.facts(files)
 
 
 def make_voter(mode: str, extractor: str, weight_by: str | None, min_votes: int, min_share: float) -> "RowFunction":

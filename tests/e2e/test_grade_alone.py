@@ -102,6 +102,23 @@ def test_vote(finish: Finish, hostile: Path, tmp_path: Path) -> None:
     assert reasons["few_votes"] == 2 and reasons["malformed_json"] == 6 and reasons["row_too_long"] == 1
 
 
+def test_rows_in_other_columns_of_a_folder_of_splits(finish: Finish, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rows = [{"ask": f"What is {i}?", "told": rf"\boxed{{{i}}}", "known": str(i), "other": "7"} for i in range(3)]
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [f"input={folder}", "split=test"]
+    named = "columns={problem: ask, generation: told, expected_answer: known}"
+    finish("+recipe=grade", *given, named)
+    assert [row["is_correct"] for row in lines(tmp_path / "grade" / "grade" / "output.jsonl")] == [True] * 3
+    assert "grade" in finish("+recipe=grade", *given, named)
+    said = finish("+recipe=grade", *given, named.replace("known", "othr"), "run_name=wrong", code=1)
+    assert "has 'othr'. They have ask, known, other, told" in said and "Traceback" not in said
+    finish("+recipe=grade", *given, named.replace("known", "other"), "redo=true")
+    assert [row["is_correct"] for row in lines(tmp_path / "grade" / "grade" / "output.jsonl")] == [False] * 3
+
+
 def test_a_wrong_word_is_refused_before_anything_starts() -> None:
     with pytest.raises(ValueError, match=r"stages\.grade\.grader: got 'best', choose one of default"):
         plan.resolve(compose_recipe("grade", "stages.grade.grader=best"), Path("runs/x"))

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from nemo_ext.adopt import adopt
 from nemo_ext.columns import BadRow
-from nemo_ext.datasets import adopt, normalise
+from nemo_ext.datasets import normalise
 from nemo_ext.rows import content_id
 
 
@@ -104,7 +105,7 @@ def test_the_source_of_published_sets() -> None:
     ],
 )
 def test_adopted_rows_have_the_pipeline_s_names(raw: dict, adopted: dict) -> None:
-    row = adopt(raw)
+    row = adopt(raw).row
     assert row["problem"] == "P" and {key: row.get(key) for key in adopted} == adopted
     assert row.keys() >= set(raw) - {"query", "answer"}
 

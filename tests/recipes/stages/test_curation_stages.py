@@ -39,7 +39,7 @@ def test_vote(run, rows) -> None:
     assert [row["expected_answer"] for row in ran.output] == ["0.5"] * 4 + [None] * 2
     assert [row["is_correct"] for row in ran.output] == [True, False, True, False, False, False]
     assert (ran.output[0]["majority_votes"], ran.output[0]["total_votes"]) == (2, 4)
-    assert ran.manifest["figures"] == {"answered": 1, "unanswered": 1}
+    assert ran.manifest["figures"] == {"answered": 1, "unanswered": 1, "layouts": {"problem + generation": 6}}
     same = run("vote", input=source, mode="equivalent", folder="equivalent")
     assert [row["is_correct"] for row in same.output] == [True, True, True, False, False, False]
     with pytest.raises(ValueError, match=r"mode='most'; it may be one of \('exact', 'equivalent'\)"):

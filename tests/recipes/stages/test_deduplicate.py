@@ -54,16 +54,16 @@ def test_near_duplicates_go_with_all_their_samples(run, rows) -> None:
 
 def test_columns(run, rows) -> None:
     data = [{"id": i, "problem": f"p{i}", "key": {"a": [i % 2]}} for i in range(4)]
-    assert [r["id"] for r in run("deduplicate", input=rows(data), columns=["key"]).output] == [0, 1]
+    assert [r["id"] for r in run("deduplicate", input=rows(data), by=["key"]).output] == [0, 1]
     assert len(run("deduplicate", input=rows(data), folder="problems").output) == 4, "of problems alone, too"
     with pytest.raises(ValueError, match="no row has the column 'kee'; duplicates are rows that agree on kee"):
-        run("deduplicate", input=rows(data), columns=["kee"], folder="wrong")
+        run("deduplicate", input=rows(data), by=["kee"], folder="wrong")
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"columns": []}, "columns is empty"),
+        ({"by": []}, "by is empty"),
         ({"threshold": 0.2}, r"threshold=0.2; it must be in \[0.5, 1\]"),
         ({"shards": 2}, "shards=2"),
     ],

@@ -27,5 +27,5 @@ def test_seed_problems_and_duplicates_keep_it(run, tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     ran = run("prepare_problems", sources={"own": {"path": str(path)}})
     assert [row["expected_answer"] for row in ran.output] == [str(LONG)] * 2
-    kept = run("deduplicate", input=str(path), columns=["problem"], folder="unique")
+    kept = run("deduplicate", input=str(path), by=["problem"], folder="unique")
     assert [row["id"] for row in kept.output] == [LONG, LONG + 1] and kept.dropped[0]["duplicate_of"] == LONG

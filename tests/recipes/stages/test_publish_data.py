@@ -53,7 +53,7 @@ def test_datasets_opens_it(publish, rows, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
     splits = {"train": None, "train_small": 10, "train_1M": 1_000_000}
-    folder = publish(input=rows(pool(12)), splits=splits, title="Toy: sums", columns=["majority_votes"])
+    folder = publish(input=rows(pool(12)), splits=splits, title="Toy: sums", more_columns=["majority_votes"])
     opened = datasets.load_dataset(str(folder / "dataset"), cache_dir=str(tmp_path / "cache"))
     assert {name: len(split) for name, split in opened.items()} == {"train": 36, "train_small": 10}
     assert opened["train"].column_names == [
@@ -192,7 +192,7 @@ def test_nonsense_is_refused(run) -> None:
 @pytest.mark.parametrize("columns", [["problem"], ["a", "a"], [""]])
 def test_columns_that_are_there_already(run, columns: list[str]) -> None:
     with pytest.raises(ValueError, match="is empty or there twice"):
-        run("publish_data", input="x", columns=columns)
+        run("publish_data", input="x", more_columns=columns)
 
 
 def test_what_a_killed_run_had_begun_is_not_published(publish, rows) -> None:

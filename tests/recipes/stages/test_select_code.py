@@ -26,7 +26,8 @@ def test_modes(run, rows, mode: str, kept: dict[str, int]) -> None:
     ran = run("select_code", input=rows(DATA), mode=mode)
     assert Counter(row["id"] for row in ran.output) == kept
     assert set(ran.reasons) <= {"has_code", "has_no_code"} and ran.manifest["rows_in"] == 10
-    assert ran.manifest["figures"] == {"problems": 3, "problems_with_code": 2}
+    counted = {"problems": 3, "problems_with_code": 2, "layouts": {"problem + generation": 10}}
+    assert ran.manifest["figures"] == counted
 
 
 def test_samples_in_any_order_and_a_count_from_before_filters(run, rows) -> None:

@@ -33,7 +33,7 @@ def test_exact_is_the_paper_s(run: Run, rows: Write) -> None:
     ran = run("vote", input=rows(given))
     assert _votes(ran) == [("0", "2", 2, 4, 0.5), ("1", "3", 1, 2, 0.5), ("2", None, 0, 2, 0.0)]
     assert [row["is_correct"] for row in ran.output] == [False, True, True, False, True, False, False, False]
-    assert ran.manifest["figures"] == {"answered": 2, "unanswered": 1}
+    assert ran.manifest["figures"] == {"answered": 2, "unanswered": 1, "layouts": {"problem + generation": 8}}
 
 
 def test_equivalent_answers_vote_together(run: Run, rows: Write) -> None:
