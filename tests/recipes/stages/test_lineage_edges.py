@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from aiohttp import web
+from omegaconf import OmegaConf
 
 from nemo_ext import manifest
 from nemo_ext.megatron.checkpoint_files import RECORD
@@ -67,6 +68,12 @@ class Walk:
 
     def why(self) -> str | None:
         return manifest.out_of_date(self.folder, self.digest)
+
+    def why_anew(self) -> str | None:
+        """Why the launcher would run it again with the keys that it has now."""
+        content = OmegaConf.to_container(OmegaConf.load(write_config(self.folder, self.uses, self.keys)))
+        assert isinstance(content, dict)
+        return manifest.out_of_date(self.folder, run_stage.config_hash({str(k): v for k, v in content.items()}))
 
     @property
     def done(self) -> dict[str, Any]:
@@ -250,6 +257,56 @@ def test_another_model_of_an_external_server_answers_for_itself(
     assert len(server.bodies) == 2 * asked
     assert {body["model"] for body in server.bodies[asked:]} == {"second"}
     assert manifest.read(stage.folder)["models"] == {"second": "as served"}
+
+
+@pytest.mark.parametrize("uses", SERVED)
+def test_a_finished_stage_asks_at_another_address_which_model_is_there(
+    walk: Callable[[str], Walk], fake: Any, uses: str
+) -> None:
+    stage, first, second = walk(uses), fake(says_true), fake(says_true)
+    second.models = [{"id": "second"}]
+    for server in (first, second):
+        stage.keys |= {"any_model": True, "server": external(server) | {"model": None}}
+        assert stage.digest == "" or stage.why_anew() == "its config changed"
+        stage.run()
+    assert len(second.bodies) == len(first.bodies) > 0
+    if uses == "evaluate":
+        assert json.loads((stage.folder / "scores.json").read_text())["model"] == "second"
+        assert json.loads((stage.folder / "scores.json").read_text())["contract"]["model_hash"] == "second, as served"
+
+
+@pytest.mark.parametrize("uses", SERVED)
+def test_what_was_set_aside_answers_for_its_own_model_alone(walk: Callable[[str], Walk], fake: Any, uses: str) -> None:
+    server, stage = fake(says_true), walk(uses)
+    asked = []
+    for number, model in enumerate(("first", "second", "first")):
+        server.models, before = [{"id": model}], len(server.bodies)
+        stage.keys |= {"any_model": True, "server": external(server) | {"model": None}}
+        stage.run()
+        stage.folder.rename(stage.folder.with_name(f"{stage.folder.name}.old{number + 1}"))  # as redo=true does
+        asked.append(len(server.bodies) - before)
+    assert asked[0] == asked[1] > 0
+    assert asked[2] == (asked[0] if uses == "score_rewards" else 0), "a reward model's first replies are tried anew"
+
+
+@pytest.mark.parametrize("uses", SERVED)
+def test_servers_of_different_models_are_refused(walk: Callable[[str], Walk], fake: Any, uses: str) -> None:
+    stage, servers = walk(uses), [fake(says_true), fake(says_true)]
+    servers[1].models = [{"id": "second"}]
+    urls = [server.endpoint.url for server in servers]
+    stage.keys |= {"any_model": True, "server": external(servers[0]) | {"model": None, "urls": urls}}
+    with pytest.raises(ValueError, match="different models: .* has fake, .* has second"):
+        stage.run()
+    assert not servers[0].bodies and not servers[1].bodies
+
+
+def test_scores_say_under_which_other_name_the_model_was_served(walk: Callable[[str], Walk], fake: Any) -> None:
+    stage = walk("evaluate")
+    stage.keys["model"] = {**stage.keys["model"], "name": "mine"}
+    stage.run()
+    said = json.loads((stage.folder / "scores.json").read_text())
+    assert said["contract"]["model_hash"].endswith(", served as fake")
+    assert manifest.read(stage.folder)["models"] == {"mine": said["contract"]["model_hash"]}
 
 
 @pytest.mark.parametrize("what", ["the model", "the rows"])
