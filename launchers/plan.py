@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import plugins
+from launchers import config_paths, overrides, plugins
 from nemo_ext import manifest
 from nemo_ext.files import write_text_atomic
 from recipes.run_stage import config_hash
@@ -137,7 +137,7 @@ def _typed(cfg: DictConfig, name: str, stage: DictConfig, schema: type) -> DictC
     place = f"stages.{name} (recipes/stages/{stage.uses}.py)"
     try:
         content = OmegaConf.to_container(stage, resolve=True, throw_on_missing=False)
-        typed = OmegaConf.merge(OmegaConf.structured(schema), content)
+        typed = OmegaConf.merge(OmegaConf.structured(schema), config_paths.made_absolute(content))
     except InterpolationToMissingValueError as error:
         key = _first_line(error).rsplit(" ", 1)[1]
         raise ValueError(f"{place} needs {key}=, which is not set; conf/config.yaml says what it is") from error

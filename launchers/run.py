@@ -28,15 +28,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import overrides, plan, plugins, preflight, resolvers, user_config
+from launchers import config_paths, overrides, plan, plugins, preflight, resolvers, user_config
 from launchers.display import Display
 from launchers.estimates import estimate
 from launchers.following import launcher_record
 from launchers.running import TaskFailed
 from launchers.submit_host import remote_launch, remote_run
 from launchers.submit_host.link import SshHost
-from nemo_ext.row_sources import HUB
-from nemo_ext.toy.sources import TOY
+from nemo_ext.model import Model
+from nemo_ext.serving import server as servers
 
 RECIPES = resolvers.CONF / "recipe"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
@@ -165,9 +165,9 @@ def launch(cfg: DictConfig, display: Display) -> int:
     """
     check_root(cfg)
     run_dir = run_folder(cfg)
-    for key in ("data", "checkpoints", "input"):  # stages run in the repository's folder, not in the user's
-        if not OmegaConf.is_missing(cfg, key) and cfg[key] != TOY and not str(cfg[key]).startswith(HUB):
-            cfg[key] = str(Path(cfg[key]).absolute())
+    for key in config_paths.ROOT_KEYS:
+        if not OmegaConf.is_missing(cfg, key) and cfg[key]:
+            cfg[key] = config_paths.absolute(str(cfg[key]))
     executor, cluster = executor_of(cfg)
     if getattr(cluster, "ssh", None) and not cfg.dry_run:
         words = list(HydraConfig.get().overrides.task)
@@ -191,6 +191,7 @@ def launch(cfg: DictConfig, display: Display) -> int:
             display.line(f"warning: {warning}", style="yellow")
         plan.write_configs(selected, cfg.redo)
         todo: list[plan.PlannedStage] = []
+    cfg.run_dir = str(run_dir)
         for stage in selected:
             # once one stage runs, those after it may see other inputs, so they are looked at again when their turn comes
             if not todo and stage.why_not_done() is None:

@@ -182,3 +182,28 @@ def test_two_benchmarks_of_one_name_and_other_files_are_refused(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"mine/aime.csv: a benchmark of your own is a file that ends in .*\.jsonl"):
         resolvers.benchmarks(["mine/aime.csv"])
     assert list(resolvers.benchmarks(["gsm8k", "a/aime.parquet", "b/amc.v2.jsonl"])) == ["gsm8k", "aime", "amc"]
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("+recipe=match_coverage", "input=a", "second=b"), ["first: {here}/a", "second: {here}/b"]),
+        (("+recipe=compare", "input=a", "second=b"), ["- {here}/a", "- {here}/b"]),
+        (("+recipe=grade", "stages.grade.input=a"), ["input: {here}/a"]),
+        (("+recipe=explore", "input=a", "stages.explore.inputs=[a, b]"), ["- {here}/b"]),
+        ((*SMALL, "student.hf_path=model"), ["hf_path: {here}/model"]),
+        ((*SMALL, "student.hf_path=org/model"), ["hf_path: org/model"]),
+        ((*SMALL, "data=hf://org/rows", "split=train"), ["input: hf://org/rows"]),
+        ((*TINY, "source.math.path=a"), ["path: {here}/a"]),
+        ((*TINY, "run_dir=mine"), ["run_dir: {here}/mine", "- {here}/mine", "output_dir: {here}/mine/report"]),
+        (("+recipe=toy_models", "publish_dir=mine"), ["target: {here}/mine/tiny_base"]),
+    ],
+)
+def test_every_path_is_relative_to_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch_here: Launch, words: tuple[str, ...], shown: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    done = launch_here(*words, "dry_run=true")
+    for line in shown:
+        assert line.format(here=tmp_path) in done.stdout, done.stderr
+
+
