@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,6 +41,7 @@ RECIPES = resolvers.CONF / "recipe"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
+SERVERS, MODELS = ("server", "student_server"), ("student", "teacher")
 READING = ("columns", "split")
 """Root keys that say how rows from outside are read."""
 
@@ -71,12 +71,28 @@ def check_root(cfg: DictConfig) -> None:
     }
     unknown = sorted(str(key) for key in cfg if key not in declared)
     if unknown:
-        raise ValueError(f"unknown key {', '.join(unknown)}; conf/config.yaml has: {', '.join(sorted(declared))}")
+        raise ValueError(f"unknown key {', '.join(unknown)}; {overrides.nearest(unknown[0], declared)}")
+    overrides.refuse_unread(cfg, list(HydraConfig.get().overrides.task), resolvers.CONF)
+    check_groups(cfg)
     for key in READING:
         if cfg[key] and not any(key in stage for stage in cfg.stages.values()):
             raise ValueError(
                 f"{key}={cfg[key]}: no stage of this recipe takes it; those of sft_full, sft_1m, sft_70b and generate do. "
                 "Give rows under the names of recipes/CURATION.md, or a pattern of files such as 'data/train-*.parquet'"
+            )
+
+
+def check_groups(cfg: DictConfig) -> None:
+    """Raises ValueError for a key that a model or a kind of server has not got, also where no stage uses it."""
+    known = dict.fromkeys(MODELS, Model) | {
+        key: servers.module_of(str(cfg[key].get("kind"))).Config for key in SERVERS
+    }
+    for key, config in known.items():
+        names = {field.name for field in fields(config)}
+        if unknown := [str(name) for name in cfg[key] if name not in names]:
+            kind = f" (server.kind={cfg[key].kind})" if key in SERVERS else ""
+            raise ValueError(
+                f"{key}.{unknown[0]}: {key}{kind} has no {unknown[0]!r}; {overrides.nearest(unknown[0], names)}"
             )
 
 
@@ -88,9 +104,10 @@ def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
         raise ValueError(f"cluster.executor={kind!r}; launchers/executors has: {', '.join(executors)}")
     known = {field.name for field in fields(executors[kind].Config)}
     if unknown := [str(key) for key in cfg.cluster if key not in known]:
-        near = get_close_matches(unknown[0], known, 1)
-        meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
-        raise ValueError(f"unknown key cluster.{', cluster.'.join(unknown)} of cluster.executor={kind}; {meant}")
+        raise ValueError(
+            f"unknown key cluster.{', cluster.'.join(unknown)} of cluster.executor={kind}; "
+            f"{overrides.nearest(unknown[0], known)}"
+        )
     try:
         typed = OmegaConf.merge(OmegaConf.structured(executors[kind].Config), cfg.cluster)
         return executors[kind], OmegaConf.to_object(typed)
