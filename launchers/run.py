@@ -191,6 +191,7 @@ def launch(cfg: DictConfig, display: Display) -> int:
         return remote_launch.launch(cfg, cluster.ssh, cluster.env_from, words, display)
     if (run_dir / remote_run.REMOTE).exists():
         raise ValueError(f"{run_dir} stands for a run on another machine (remote.json): use another run_name=")
+    cfg.run_dir = str(run_dir)
     stages = plan.resolve(cfg, run_dir)
     selected = plan.select(stages, [cfg.only] if isinstance(cfg.only, str) else list(cfg.only), cfg.from_stage)
     gpu = estimate.gpu_of(cluster, selected)
@@ -200,6 +201,7 @@ def launch(cfg: DictConfig, display: Display) -> int:
         print("\n".join(f"# {line}".rstrip() for line in estimate.table(estimates, gpu)))
     estimate.refuse(estimates, cluster)
     if cfg.dry_run:
+        preflight.paths_not_here(selected, cluster).show(display)
         return 0
     executor.check(cluster, selected)
     plan.require_finished(stages, selected)
@@ -208,7 +210,6 @@ def launch(cfg: DictConfig, display: Display) -> int:
             display.line(f"warning: {warning}", style="yellow")
         plan.write_configs(selected, cfg.redo)
         todo: list[plan.PlannedStage] = []
-    cfg.run_dir = str(run_dir)
         for stage in selected:
             # once one stage runs, those after it may see other inputs, so they are looked at again when their turn comes
             if not todo and stage.why_not_done() is None:
