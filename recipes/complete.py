@@ -131,8 +131,8 @@ class AskedModel:
 
     name: str
     fingerprint: str
-    """Of its files (nemo_ext/model_files.py), or a hub id; of an external server's own choice `as served`. Where server.model
-    names another id than the model's own, also that id: whether it is this model, nobody has looked."""
+    """Of its files (nemo_ext/model_files.py), or a hub id; of an external server's own choice `as served`. With the id that
+    server.model names where it is not the model's own: whether it is this model, nobody has looked."""
     key: str
     """Its part of every completion's key: of another model, or of this one served otherwise, none is used again."""
     files: list[Path]
