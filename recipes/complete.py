@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nemo_ext.serving.window import Window
 
 COMPLETIONS = "completions.jsonl"
+MODEL_HASHES = "model_hashes.json"
+"""In the stage's folder: hashes of a large model's files, which hundreds of shards need and one makes."""
 log = logging.getLogger(__name__)
 
 
@@ -172,13 +174,12 @@ def asked_model(cfg: ServedStage, first: Callable[[], "Request | None"], samples
     Raises:
         ValueError: the servers have different models, so that a completion would not say whose it is.
     """
-    from nemo_ext.file_records import fingerprint
     from nemo_ext.files import sha256_json
     from nemo_ext.model_files import folder_of, model_files, text_files
 
     # of a model elsewhere, what is used here: its tokenizer counts, and its template renders tool-integrated prompts
     files = text_files(cfg.model) if takes_any_model(cfg) else model_files(cfg.model)
-    content = fingerprint(files)
+    content = _fingerprint(cfg, files)
     if takes_any_model(cfg):
         request = first()
         served = None if request is None else connect(cfg, request, samples_per_request)
@@ -189,6 +190,18 @@ def asked_model(cfg: ServedStage, first: Callable[[], "Request | None"], samples
     listed_as = cfg.server.get("model") if cfg.server["kind"] == "external" else None
     other_name = f", served as {listed_as}" if listed_as and listed_as not in servers.accepted_ids(cfg.model) else ""
     return AskedModel(cfg.model.name, f"{found}{other_name}", sha256_json(key), files, content)
+
+
+def _fingerprint(cfg: ServedStage, files: list[Path]) -> str:
+    """Of the model's files. One of the stage's tasks reads them, and leaves their hashes for the others."""
+    from nemo_ext.file_records import fingerprint, keep, recall
+
+    folder = Path(cfg.output_dir)
+    store = (folder.parent if cfg.shards > 1 else folder) / MODEL_HASHES
+    recall(store)
+    content = fingerprint(files)
+    keep(store, files)
+    return content
 
 
 def _one_model(served: "Abilities") -> str:

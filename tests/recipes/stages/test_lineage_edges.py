@@ -1,9 +1,11 @@
 """Every edge of recipes/LINEAGE.md: what a stage's result rests on is recorded, and a change of it makes the stage anew."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from aiohttp import web
 from omegaconf import OmegaConf
 
-from nemo_ext import manifest
+from nemo_ext import file_records, manifest
 from nemo_ext.megatron.checkpoint_files import RECORD
 from nemo_ext.megatron.layout import step_folder
 from nemo_ext.megatron.shape import ModelShape
@@ -307,6 +309,26 @@ def test_scores_say_under_which_other_name_the_model_was_served(walk: Callable[[
     said = json.loads((stage.folder / "scores.json").read_text())
     assert said["contract"]["model_hash"].endswith(", served as fake")
     assert manifest.read(stage.folder)["models"] == {"mine": said["contract"]["model_hash"]}
+
+
+def test_the_shards_of_a_stage_read_a_model_s_files_once(
+    walk: Callable[[str], Walk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    plain = file_records.sha256_file
+    monkeypatch.setattr(file_records, "sha256_file", lambda path: (read.append(path.name), plain(path))[1])
+    monkeypatch.setattr(file_records, "RACY_NS", 0)
+    stage = walk("generate")
+    weights = Path(stage.keys["model"]["hf_path"]) / "model.safetensors"
+    for shard, changed in ((0, False), (1, False), (2, True)):
+        if changed:
+            flip(weights)
+            time.sleep(0.05)  # longer than a file system counts as one moment
+        monkeypatch.setattr(file_records, "_known", {})  # another process
+        part = Walk(tmp_path / "solve" / f"shard_{shard}", "generate", stage.keys | {"shards": 3, "shard": shard})
+        with contextlib.suppress(ValueError):  # a shard without rows
+            part.run()
+        assert read.count("model.safetensors") == (2 if changed else 1)
 
 
 @pytest.mark.parametrize("what", ["the model", "the rows"])
