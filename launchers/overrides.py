@@ -5,7 +5,7 @@ folders are texts here, whatever is in them, and so is any other value that its 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from typing import Any
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 TEXTS = ("data", "input", "second", "checkpoints", "run_name", "run_dir", "publish_dir")
 """Keys whose values are texts, of which `run_name=1e5` is one."""
-UNKNOWN_KEY = re.compile(r"Could not override '([\w.@/]+)'")
+UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config\.) '([^'\s]+)'")
+READ_BY_NAME = ("sampling", "rule", "sizes", "few_shot")
+"""Root mappings without a type, of which each key is read by its name."""
 MAX_NAME = 200
 NAME = re.compile(r"[\w][\w.@%+=-]*(/[\w][\w.@%+=-]*)*")
 
@@ -86,20 +88,67 @@ def explain(error: Exception, words: Sequence[str]) -> str:
 
 def _unknown_key(key: str, words: Sequence[str]) -> str | None:
     """Where `key` leaves the config, and what there is; None when the rest of the command line does not compose either."""
-    others = [word for word in words if word.lstrip("+~").partition("=")[0] != key]
-    try:
-        node: Any = compose("config", others)
-    except (HydraException, OmegaConfBaseException):
+    config = _composed_without(key, words)
+    if config is None:
         return None
     place: list[str] = []
+    node: Any = config
     for part in key.split("."):
         if not isinstance(node, DictConfig) or part not in node:
             break
         place.append(part)
-        node = node._get_node(part)
+        node = _resolved(config, ".".join(place))
     if not isinstance(node, DictConfig):
         return f"{key}: {'.'.join(place)} is a single value and has no {key.split('.')[len(place)]}"
-    missing, there = key.split(".")[len(place)], sorted(str(name) for name in node)
-    near = get_close_matches(missing, there, 3)
+    missing, there = key.split(".")[len(place)], [str(name) for name in node]
     of = f"{'.'.join(place)} has no {missing!r}" if place else f"there is no key {missing!r}"
-    return f"{key}: {of}; " + (f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(there)}")
+    return f"{key}: {of}; {nearest(missing, there)}"
+
+
+def _composed_without(key: str, words: Sequence[str]) -> DictConfig | None:
+    """The config without the words that set `key` and other keys that there are not; None: there is more wrong."""
+    unknown = {key}
+    for _ in words:
+        try:
+            return compose("config", [word for word in words if word.lstrip("+~").partition("=")[0] not in unknown])
+        except HydraException as error:
+            found = UNKNOWN_KEY.search(str(error))
+            if found is None or found[1] in unknown:
+                return None
+            unknown.add(found[1])
+        except OmegaConfBaseException:
+            return None
+    return None
+
+
+def _resolved(config: DictConfig, place: str) -> Any:
+    """What is there, behind an interpolation such as ${student}, too."""
+    try:
+        return OmegaConf.select(config, place)
+    except OmegaConfBaseException:
+        return None
+
+
+def nearest(missing: str, there: Iterable[str]) -> str:
+    """`did you mean ...?`, or what there is where nothing is like it."""
+    known = sorted(there)
+    near = get_close_matches(missing, known, 3)
+    return f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}"
+
+
+def refuse_unread(cfg: DictConfig, words: Sequence[str], conf: Path) -> None:
+    """Raises ValueError for `+sizes.<key>=` and the like that no file of conf/ reads: Hydra adds any key.
+
+    Keys of stages, models, servers and the cluster have types, which plan.py and run.py look at.
+    """
+    declared = OmegaConf.load(conf / "config.yaml")
+    assert isinstance(declared, DictConfig), "config.yaml is a mapping"
+    for word in words:
+        root, _, rest = word.lstrip("+").partition("=")[0].partition(".")
+        name = rest.partition(".")[0]
+        if not word.startswith("+") or not name or root not in READ_BY_NAME:
+            continue
+        known = {str(key) for key in declared[root]} or {str(key) for key in cfg[root]} - {name}
+        is_read = any(re.search(rf"\b{root}\.{re.escape(name)}\b", path.read_text()) for path in conf.rglob("*.yaml"))
+        if name not in known and not is_read:
+            raise ValueError(f"{root}.{rest}: {root} has no {name!r}; {nearest(name, known)}")

@@ -5,16 +5,16 @@ A refusal is a ValueError of one line that names the place, the value and the ch
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import plugins
+from launchers import config_paths, overrides, plugins
 from nemo_ext import manifest
 from nemo_ext.files import write_text_atomic
 from recipes.run_stage import config_hash
@@ -137,10 +137,12 @@ def _typed(cfg: DictConfig, name: str, stage: DictConfig, schema: type) -> DictC
     place = f"stages.{name} (recipes/stages/{stage.uses}.py)"
     try:
         content = OmegaConf.to_container(stage, resolve=True, throw_on_missing=False)
-        typed = OmegaConf.merge(OmegaConf.structured(schema), content)
+        typed = OmegaConf.merge(OmegaConf.structured(schema), config_paths.made_absolute(content))
     except InterpolationToMissingValueError as error:
         key = _first_line(error).rsplit(" ", 1)[1]
         raise ValueError(f"{place} needs {key}=, which is not set; conf/config.yaml says what it is") from error
+    except ConfigKeyError as error:
+        raise ValueError(_unknown_key(f"stages.{name}", error)) from None
     except OmegaConfBaseException as error:
         raise ValueError(f"{place}: {_first_line(error)}") from error
     missing = sorted(OmegaConf.missing_keys(typed))
@@ -148,6 +150,14 @@ def _typed(cfg: DictConfig, name: str, stage: DictConfig, schema: type) -> DictC
         raise ValueError(f"not set: {', '.join(f'stages.{name}.{key}' for key in missing)}")
     assert isinstance(typed, DictConfig), "a stage is a mapping"
     return typed
+
+
+def _unknown_key(place: str, error: ConfigKeyError) -> str:
+    """Which key a typed node has not got, and the nearest that it has."""
+    known = [field.name for field in fields(error.object_type)] if is_dataclass(error.object_type) else []
+    full_key = str(error.full_key or error.key)
+    of = ".".join([place, *full_key.split(".")[:-1]])
+    return f"{place}.{full_key}: {of} has no {str(error.key)!r}; {overrides.nearest(str(error.key), known)}"
 
 
 def _first_line(error: Exception) -> str:
@@ -188,6 +198,8 @@ def _tasks(config: DictConfig, stage: str, module: ModuleType) -> list[Task]:
 def _variant(content: dict[str, Any], changes: Any, stage: str, part: str, module: ModuleType) -> dict[str, Any]:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(module.Config), content, changes or {})
+    except ConfigKeyError as error:
+        raise ValueError(_unknown_key(f"stages.{stage}.variants.{part}", error)) from None
     except OmegaConfBaseException as error:
         raise ValueError(f"stages.{stage}.variants.{part}: {_first_line(error)}") from error
     container = OmegaConf.to_container(merged)

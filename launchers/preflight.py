@@ -15,6 +15,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from launchers import config_paths
 from launchers.display import Display
 from launchers.estimates.estimate_training import short_bytes
 from launchers.mounts import Mount
@@ -44,7 +45,8 @@ SECRET_CHARACTERS = 8
 CLOCK_S = 10.0
 SPARE = 1.2
 """Free space wanted, as a multiple of what the checkpoints take."""
-PATH_KEYS = ("hf_path", "path", "data", "input", "inputs", "second", "checkpoints", "seeds")
+PATH_KEYS = (*config_paths.READ, *config_paths.MODELS)
+DATA_WAY_ON = "set DATA_DIR or that key (data=, input= or second=, where it comes from one)"
 
 
 class Refused(ValueError):
@@ -140,7 +142,7 @@ def look_at_paths(found: Findings, stages: list[PlannedStage], mounts: list[Moun
             users.setdefault(path, []).append(f"stages.{stage.name}.{key}")
     for path, keys in users.items():
         who = keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
-        variable = "HF_MODELS" if keys[0].endswith("hf_path") else "DATA_DIR"
+        way_on = "set HF_MODELS or that key" if keys[0].endswith(config_paths.MODELS) else DATA_WAY_ON
         here = path if mounts is None else source_of(path, mounts)
         if here is None:
             folder = str(Path(path).parent)
@@ -149,9 +151,19 @@ def look_at_paths(found: Findings, stages: list[PlannedStage], mounts: list[Moun
                 found.failures.append(f"{text}; add {folder}:{folder} to cluster.mounts")
             else:
                 found.warnings.append(f"{text}, unless the image holds it; it is not here either (cluster.mounts)")
-        elif not _is_there(here):
+        elif not _is_there(here) and not (_is_benchmark(keys[0]) and Path(here).parent.is_dir()):
             mounted = f" (mounted from {here})" if here != path else ""
-            found.failures.append(f"{who}: there is no {path}{mounted}; set {variable} or that key")
+            found.failures.append(f"{who}: there is no {path}{mounted}; {way_on}")
+
+
+def paths_not_here(stages: list[PlannedStage], cluster: Any) -> Findings:
+    """For a dry run, which is of use before the data are here: warnings of what a launch would refuse. Of nodes that see
+    other folders than this machine (cluster.ssh, cluster.check_paths=false) nothing is said."""
+    found = Findings()
+    if not getattr(cluster, "ssh", None) and getattr(cluster, "check_paths", True):
+        mounts = [Mount.parse(text) for text in getattr(cluster, "mounts", [])]
+        look_at_paths(found, stages, [Mount("/", "/"), *mounts])
+    return Findings(warnings=[*found.failures, *found.warnings])
 
 
 def look_at_disk(found: Findings, stages: list[PlannedStage]) -> None:
@@ -172,15 +184,24 @@ def look_at_disk(found: Findings, stages: list[PlannedStage]) -> None:
 
 
 def stage_paths(stage: PlannedStage) -> Iterator[tuple[str, str]]:
-    """(dotted key, absolute path) of what the stage reads from outside its run; shards, which are alike, are one."""
+    """(dotted key, absolute path) of what the stage reads from outside its run; shards, which are alike, are one. A model
+    that it does not read here, such as that of an external server, is left out."""
     run_dir = stage.folder.parent
     tasks: list[Task] = stage.tasks[:1] if stage.tasks[0].part.startswith("shard_") else stage.tasks
     seen = set()
     for task in tasks:
         for key, path in _paths(task.content, ""):
+            if key == "model.hf_path" and not _reads_model(task):
+                continue
             if run_dir not in Path(path).parents and path != str(run_dir) and path not in seen:
                 seen.add(path)
                 yield key, path
+
+
+def _reads_model(task: Task) -> bool:
+    if hasattr(task.module, "reads_model"):
+        return bool(task.module.reads_model(task.typed()))
+    return "server" not in task.content or any(process.name.startswith("server-") for process in task.processes)
 
 
 def source_of(path: str, mounts: list[Mount]) -> str | None:
@@ -209,6 +230,11 @@ def file_system(place: Path) -> str:
 
 def _is_shared(kind: str) -> bool:
     return kind.startswith(SHARED_TYPES)
+
+
+def _is_benchmark(key: str) -> bool:
+    """Whose path may be a file that the hub calls otherwise: its folder is then looked through."""
+    return ".benchmarks." in key
 
 
 def _is_there(path: str) -> bool:

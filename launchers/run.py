@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +27,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import overrides, plan, plugins, preflight, resolvers, user_config
+from launchers import config_paths, overrides, plan, plugins, preflight, resolvers, user_config
 from launchers.display import Display
 from launchers.estimates import estimate
 from launchers.following import launcher_record
@@ -36,13 +35,14 @@ from launchers.running import TaskFailed
 from launchers.submit_host import remote_launch, remote_run
 from launchers.submit_host.link import SshHost
 from nemo_ext.columns import check_columns
-from nemo_ext.row_sources import HUB
-from nemo_ext.toy.sources import TOY
+from nemo_ext.model import Model
+from nemo_ext.serving import server as servers
 
 RECIPES = resolvers.CONF / "recipe"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
+SERVERS, MODELS = ("server", "student_server"), ("student", "teacher")
 READING = ("columns", "split")
 """Root keys that say how rows from outside are read."""
 
@@ -72,7 +72,9 @@ def check_root(cfg: DictConfig) -> None:
     }
     unknown = sorted(str(key) for key in cfg if key not in declared)
     if unknown:
-        raise ValueError(f"unknown key {', '.join(unknown)}; conf/config.yaml has: {', '.join(sorted(declared))}")
+        raise ValueError(f"unknown key {', '.join(unknown)}; {overrides.nearest(unknown[0], declared)}")
+    overrides.refuse_unread(cfg, list(HydraConfig.get().overrides.task), resolvers.CONF)
+    check_groups(cfg)
     _check_reading(cfg)
 
 
@@ -100,6 +102,20 @@ def _texts(content: Any) -> Iterator[str]:
         yield content
 
 
+def check_groups(cfg: DictConfig) -> None:
+    """Raises ValueError for a key that a model or a kind of server has not got, also where no stage uses it."""
+    known = dict.fromkeys(MODELS, Model) | {
+        key: servers.module_of(str(cfg[key].get("kind"))).Config for key in SERVERS
+    }
+    for key, config in known.items():
+        names = {field.name for field in fields(config)}
+        if unknown := [str(name) for name in cfg[key] if name not in names]:
+            kind = f" (server.kind={cfg[key].kind})" if key in SERVERS else ""
+            raise ValueError(
+                f"{key}.{unknown[0]}: {key}{kind} has no {unknown[0]!r}; {overrides.nearest(unknown[0], names)}"
+            )
+
+
 def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
     """The cluster's executor module and its typed config."""
     executors = plugins.executors()
@@ -108,9 +124,10 @@ def executor_of(cfg: DictConfig) -> tuple[Any, Any]:
         raise ValueError(f"cluster.executor={kind!r}; launchers/executors has: {', '.join(executors)}")
     known = {field.name for field in fields(executors[kind].Config)}
     if unknown := [str(key) for key in cfg.cluster if key not in known]:
-        near = get_close_matches(unknown[0], known, 1)
-        meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
-        raise ValueError(f"unknown key cluster.{', cluster.'.join(unknown)} of cluster.executor={kind}; {meant}")
+        raise ValueError(
+            f"unknown key cluster.{', cluster.'.join(unknown)} of cluster.executor={kind}; "
+            f"{overrides.nearest(unknown[0], known)}"
+        )
     try:
         typed = OmegaConf.merge(OmegaConf.structured(executors[kind].Config), cfg.cluster)
         return executors[kind], OmegaConf.to_object(typed)
@@ -185,15 +202,16 @@ def launch(cfg: DictConfig, display: Display) -> int:
     """
     check_root(cfg)
     run_dir = run_folder(cfg)
-    for key in ("data", "checkpoints", "input"):  # stages run in the repository's folder, not in the user's
-        if not OmegaConf.is_missing(cfg, key) and cfg[key] != TOY and not str(cfg[key]).startswith(HUB):
-            cfg[key] = str(Path(cfg[key]).absolute())
+    for key in config_paths.ROOT_KEYS:
+        if not OmegaConf.is_missing(cfg, key) and cfg[key]:
+            cfg[key] = config_paths.absolute(str(cfg[key]))
     executor, cluster = executor_of(cfg)
     if getattr(cluster, "ssh", None) and not cfg.dry_run:
         words = list(HydraConfig.get().overrides.task)
         return remote_launch.launch(cfg, cluster.ssh, cluster.env_from, words, display)
     if (run_dir / remote_run.REMOTE).exists():
         raise ValueError(f"{run_dir} stands for a run on another machine (remote.json): use another run_name=")
+    cfg.run_dir = str(run_dir)
     stages = plan.resolve(cfg, run_dir)
     selected = plan.select(stages, [cfg.only] if isinstance(cfg.only, str) else list(cfg.only), cfg.from_stage)
     gpu = estimate.gpu_of(cluster, selected)
@@ -203,6 +221,7 @@ def launch(cfg: DictConfig, display: Display) -> int:
         print("\n".join(f"# {line}".rstrip() for line in estimate.table(estimates, gpu)))
     estimate.refuse(estimates, cluster)
     if cfg.dry_run:
+        preflight.paths_not_here(selected, cluster).show(display)
         return 0
     executor.check(cluster, selected)
     plan.require_finished(stages, selected)

@@ -5,14 +5,16 @@
 """
 
 import hashlib
+import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.files import sha256_file
+from nemo_ext.files import sha256_file, write_json_atomic
 
 MAX_THREADS = 16  # hashing leaves the interpreter free, and one thread reads slower than a good disk
 
@@ -20,12 +22,19 @@ TICK_NS = 20_000_000
 """File systems count time in steps of up to 10 ms: what was changed twice within one looks the same, so that a file so new
 is not remembered."""
 
+RACY_NS = 2_000_000_000
+"""A hash is not kept for other processes where its file had changed so shortly before: on other machines' file systems and
+clocks a second change might look like the first."""
+
 Stamp = tuple[int, int, int, int]
 """Size, modification and change time, inode. The change time moves with every write and cannot be set: a file that was
 edited and given its old date again has another."""
 
-_known: dict[str, tuple[Stamp, str]] = {}
-"""Of this process: a large file is read once, however many records name it."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_known: dict[str, tuple[Stamp, str, int]] = {}
+"""Stamp, hash, and when it was begun to be hashed. Of this process: a large file is read once, however many records name
+it."""
 
 
 def stamp(path: Path) -> Stamp:
@@ -40,11 +49,47 @@ def content_hash(path: Path, just_written: bool = False) -> str:
     found = _known.get(key)
     if found is not None and found[0] == now:
         return found[1]
-    settled = just_written or time.time_ns() - now[2] > TICK_NS
+    began_ns = time.time_ns()
+    settled = just_written or began_ns - now[2] > TICK_NS
     digest = sha256_file(path)
     if settled and stamp(path) == now:
-        _known[key] = (now, digest)
+        _known[key] = (now, digest, began_ns)
     return digest
+
+
+def recall(store: Path) -> None:
+    """Take up the hashes that `keep` has left there. One counts only while the file's size, times and inode are those it
+    was made of; a store that is damaged, or is none, says nothing."""
+    try:
+        kept = json.loads(store.read_bytes())
+        found = {str(path): (_stamp_of(was), str(digest), int(hashed)) for path, (was, digest, hashed) in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return
+    for path, each in found.items():
+        if SHA256.fullmatch(each[1]) and _is_lasting(each[0], each[2]):
+            _known.setdefault(path, each)
+
+
+def keep(store: Path, paths: Iterable[Path]) -> None:
+    """Leave the hashes of these files for other processes: of those that had not changed for RACY_NS when they were hashed.
+    Nothing is written where the store has them."""
+    found = {key: _known[key] for path in paths if (key := os.path.abspath(path)) in _known}
+    lasting = {key: [list(each[0]), *each[1:]] for key, each in found.items() if _is_lasting(each[0], each[2])}
+    try:
+        before = json.loads(store.read_bytes())
+    except (OSError, ValueError):
+        before = None
+    if lasting and lasting != before:
+        write_json_atomic(store, lasting)
+
+
+def _is_lasting(was: Stamp, hashed_ns: int) -> bool:
+    return hashed_ns - max(was[1], was[2]) > RACY_NS
+
+
+def _stamp_of(numbers: list[int]) -> Stamp:
+    size, mtime, ctime, inode = numbers
+    return int(size), int(mtime), int(ctime), int(inode)
 
 
 def content_hashes(paths: Iterable[Path]) -> list[str]:

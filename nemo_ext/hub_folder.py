@@ -84,6 +84,38 @@ def portable_config(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     return kept | {"torch_dtype": dtype}
 
 
+def check_rope_spelling(folder: Path, transformers: str | None) -> None:
+    """Whether this version of transformers (None: not known) rotates as config.json says.
+
+    Raises:
+        ValueError: it is written as transformers 5 has it, which 4 passes over: it would take its default and say nothing.
+    """
+    config = read_json(folder / CONFIG)
+    rope = config.get("rope_parameters")
+    if not rope or (transformers is not None and int(transformers.partition(".")[0]) >= 5):
+        return
+    portable = portable_config(config, "")
+    meant = {name: portable[name] for name in ("rope_theta", "rope_scaling")}
+    read = {"rope_theta": config.get("rope_theta", DEFAULT_THETA), "rope_scaling": config.get("rope_scaling")}
+    by_layer = any(isinstance(value, dict) for value in rope.values())
+    if meant == read and not by_layer:
+        return
+    here = f"transformers {transformers}" if transformers else "a transformers of unknown version"
+    if by_layer:
+        way_on = (
+            "It has one for each kind of layer, which 4 cannot read: serve it from an image that has transformers 5"
+        )
+    else:
+        way_on = (
+            f"In a copy of the folder write {json.dumps(meant)[1:-1]} in place of rope_parameters, which 4 and 5 both "
+            "read; or serve it from an image that has transformers 5"
+        )
+    raise ValueError(
+        f"{folder / CONFIG}: its rope_parameters are how transformers 5 writes them, and the server's image has {here}, "
+        f"which may read theta {read['rope_theta']:,.0f} instead and say nothing. {way_on}"
+    )
+
+
 def not_tied(folder: Path, output: str, embedding: str) -> ValueError:
     """The error for an output layer of other values than the embedding it is tied to: transformers does not tie these,
     whatever config.json says."""

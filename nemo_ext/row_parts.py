@@ -153,8 +153,11 @@ class PartWriter:
     def _show(self, batch: Any, kept: int) -> None:
         before = sum(self.cut[index].end - self.cut[index].start for index in self.mine if index < batch.part)
         total = sum(self.cut[index].end - self.cut[index].start for index in self.mine)
-        here = batch.start - self.cut[batch.part].start if self.cut[batch.part].is_range else 0
-        self.progress.update((before + here) >> 20, max(1, total >> 20), rows=kept)
+        part = self.cut[batch.part]
+        here = batch.start - part.start if part.is_range else 0
+        # of a compressed file nobody knows how much is left, and a small one may hold much
+        unpacked = {} if part.is_range else {"unpacked_MiB": batch.start >> 20}
+        self.progress.update((before + here) >> 20, max(1, total >> 20), rows=kept, **unpacked)
 
     def _total(self) -> Mapped:
         mapped = Mapped([self._path("output", index) for index in self.mine])

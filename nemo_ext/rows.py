@@ -6,6 +6,7 @@ of them, so a stage that was killed leaves nothing that a later one could mistak
 
 import glob
 import hashlib
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ Row = dict[str, Any]
 MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
 MAX_ROW_BYTES = 8 << 20
 """A longer line is no row of a data set to train on, but a file without newlines, say."""
+MAX_BLANK_BYTES = 8 << 20
+"""A compressed file with more blank lines than that in a row holds no data set."""
 SHOWN_BYTES = 200
 _SPLIT = re.compile(
     r"(.+?)-\d{4,}-of-\d{4,}|((?:train|test|valid|val|dev|eval)(?:ing|idation|ation|uation)?(?:_\w+)?)[-.]"
@@ -93,17 +96,51 @@ def shown(line: bytes) -> str:
 
 
 def open_lines(path: Path) -> AbstractContextManager[IO[bytes]]:
-    """The bytes of a .jsonl, or of a .jsonl.zst as if it were not compressed."""
+    """The bytes of a .jsonl, or of a .jsonl.zst as if it were not compressed.
+
+    Raises:
+        ValueError: it is no zstd file; when it is read, also for one that unpacks to blank lines without end.
+    """
     if path.suffix != ".zst":
         return path.open("rb")
-    import io
-
     import pyarrow as pa
 
     try:
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 20)
+        return io.BufferedReader(_Unpacked(path, pa.input_stream(str(path), compression="zstd")), 1 << 20)
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path}: not a readable zstd file: {error}") from error
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed stream holds: 128 KB may be 4 GB of newlines, which would keep a core busy and make no row.
+
+    Raises:
+        ValueError: from `readinto`, at more than MAX_BLANK_BYTES of white space in a row.
+    """
+
+    def __init__(self, path: Path, stream: Any) -> None:
+        self.path, self.stream = path, stream
+        self.read_bytes = self.num_blank = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self.stream.readinto(buffer))
+        self.read_bytes += count
+        view = memoryview(buffer)[:count]
+        self.num_blank = self.num_blank + count if bytes(view[:1]).isspace() and bytes(view).isspace() else 0
+        if self.num_blank > MAX_BLANK_BYTES:
+            raise ValueError(
+                f"{self.path}: more than {MAX_BLANK_BYTES >> 20} MiB of blank lines in a row, up to byte "
+                f"{self.read_bytes:,} of what it unpacks to. Is it whole where it came from? Without them: "
+                f"zstd -dc {self.path.name} | grep '[^[:space:]]' | zstd > rows.jsonl.zst"
+            )
+        return count
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nemo_ext.serving.window import Window
 
 COMPLETIONS = "completions.jsonl"
+MODEL_HASHES = "model_hashes.json"
+"""In the stage's folder: hashes of a large model's files, which hundreds of shards need and one makes."""
 log = logging.getLogger(__name__)
 
 
@@ -131,7 +133,8 @@ class AskedModel:
 
     name: str
     fingerprint: str
-    """Of its files (nemo_ext/model_files.py), a hub id, or of an external server's own choice `as served`."""
+    """Of its files (nemo_ext/model_files.py), or a hub id; of an external server's own choice `as served`. With the id that
+    server.model names where it is not the model's own: whether it is this model, nobody has looked."""
     key: str
     """Its part of every completion's key: of another model, or of this one served otherwise, none is used again."""
     files: list[Path]
@@ -167,22 +170,48 @@ def asked_model(cfg: ServedStage, first: Callable[[], "Request | None"], samples
 
     Args:
         first: one of the requests to come, whatever its key; see `connect`. None: there are none.
+
+    Raises:
+        ValueError: the servers have different models, so that a completion would not say whose it is.
     """
-    from nemo_ext.file_records import fingerprint
     from nemo_ext.files import sha256_json
     from nemo_ext.model_files import folder_of, model_files, text_files
 
     # of a model elsewhere, what is used here: its tokenizer counts, and its template renders tool-integrated prompts
     files = text_files(cfg.model) if takes_any_model(cfg) else model_files(cfg.model)
-    content = fingerprint(files)
+    content = _fingerprint(cfg, files)
     if takes_any_model(cfg):
         request = first()
         served = None if request is None else connect(cfg, request, samples_per_request)
-        name = cfg.model.name if served is None else served.endpoints[0].model
+        name = cfg.model.name if served is None else _one_model(served)
         return AskedModel(name, "as served", sha256_json({"served": name}), files, content, served)
     found = content if folder_of(cfg.model) else cfg.model.hf_path
     key = {"files": content, "model": found, "server": servers.decides_texts(servers.load(cfg.server))}
-    return AskedModel(cfg.model.name, found, sha256_json(key), files, content)
+    listed_as = cfg.server.get("model") if cfg.server["kind"] == "external" else None
+    other_name = f", served as {listed_as}" if listed_as and listed_as not in servers.accepted_ids(cfg.model) else ""
+    return AskedModel(cfg.model.name, f"{found}{other_name}", sha256_json(key), files, content)
+
+
+def _fingerprint(cfg: ServedStage, files: list[Path]) -> str:
+    """Of the model's files. One of the stage's tasks reads them, and leaves their hashes for the others."""
+    from nemo_ext.file_records import fingerprint, keep, recall
+
+    folder = Path(cfg.output_dir)
+    store = (folder.parent if cfg.shards > 1 else folder) / MODEL_HASHES
+    recall(store)
+    content = fingerprint(files)
+    keep(store, files)
+    return content
+
+
+def _one_model(served: "Abilities") -> str:
+    have = {endpoint.url: endpoint.model for endpoint in served.endpoints}
+    if len(set(have.values())) > 1:
+        listed = ", ".join(f"{url} has {model}" for url, model in have.items())
+        raise ValueError(
+            f"the servers have different models: {listed}. Give server.urls of one model, or name it: server.model=<id>"
+        )
+    return served.endpoints[0].model
 
 
 def takes_any_model(cfg: ServedStage) -> bool:

@@ -23,15 +23,17 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_ext import image_versions, manifest
 from nemo_ext.files import disk_time_ns, sha256_json, write_json_atomic
 from nemo_ext.process import die_with_parent
-from recipes.stage import deciding
+from recipes.stage import asked_servers, deciding
 
 LOCK_WAIT_S = 20
 logger = logging.getLogger("recipes.run_stage")
 
 
 def config_hash(content: dict[str, Any]) -> str:
-    """Hash of all that decides a stage's result: everything but where and with what limits it runs."""
-    return sha256_json(deciding(content))
+    """Hash of all that decides a stage's result: everything but where and with what limits it runs; but also where, if that
+    is what says which model answers."""
+    addresses = asked_servers(content)
+    return sha256_json(deciding(content) | ({"asked_servers": addresses} if addresses else {}))
 
 
 def load(path: Path) -> tuple[Any, Any]:

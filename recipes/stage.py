@@ -84,6 +84,15 @@ def deciding(content: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def asked_servers(content: dict[str, Any]) -> list[str]:
+    """The addresses of a stage that takes whatever model is there (`any_model`). At others there may be another one: a
+    finished stage asks them which, and takes what it has paid for where it is the same."""
+    server = content.get("server")
+    if not content.get("any_model") or not isinstance(server, dict) or server.get("model"):
+        return []
+    return sorted(server.get("urls") or [])
+
+
 @dataclass(frozen=True)
 class Process:
     """One program of a task. `argv[0]` is `python`, which the executor replaces by the interpreter there."""

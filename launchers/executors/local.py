@@ -7,10 +7,11 @@ import os
 import sys
 from dataclasses import dataclass
 
-from launchers import machine
+from launchers import machine, preflight
 from launchers.display import Display
 from launchers.machine import Machine
 from launchers.plan import PlannedStage, Task
+from launchers.preflight import Findings
 from launchers.running import Command, Place, Runtime, rank_variables, tuning
 from recipes.stage import Process
 
@@ -39,8 +40,11 @@ class Bare(Runtime):
 
 
 def check(config: Config, stages: list[PlannedStage]) -> None:
-    """Raises ValueError when this machine lacks the GPUs or the nodes a stage needs."""
+    """Raises ValueError when this machine lacks the GPUs or the nodes a stage needs, or has not got its models or data."""
     machine.check_size(config, stages)
+    found = Findings()
+    preflight.look_at_paths(found, stages, None)
+    found.refuse()
 
 
 def submit(config: Config, stages: list[PlannedStage], display: Display) -> None:

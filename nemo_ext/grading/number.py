@@ -123,7 +123,7 @@ def _angle(match: re.Match[str]) -> Number:
     """22 degrees and 30 minutes, in degrees."""
     sign, degrees, minutes, seconds = match.groups()
     value = int(degrees) + Fraction(minutes) / 60 + Fraction(seconds or 0) / 3600
-    return Number(-value if sign else value)
+    return Number(-value if sign else value, unit="degrees")
 
 
 def _repeated(sign: str, integer: str, first: str, period: str) -> Number:

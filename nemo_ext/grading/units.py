@@ -28,6 +28,10 @@ _PART = re.compile(r"(fl(?:uid)? [A-Za-z]+|[A-Za-z]+)\.?(?:\^\{?(-?\d)\}?)?")
 _TIMES = re.compile(r" ?(?:\\cdot|\*|-) ?| ")
 _OVER = re.compile(r" ?/ ?| per ")
 _TAIL = re.compile(r"(?:[A-Za-z./ ]|\^\{?-?\d\}?|\\cdot(?![A-Za-z])){1,80}+$")
+_DEGREES = re.compile(r"\^\\circ ?(?:([CF])(?:elsius|ahrenheit)?)?$")
+_ONE_VALUE = re.compile(
+    r"(?:\\(?:frac|sqrt|pi|cdot|times|alpha|beta|gamma|theta|phi)(?![A-Za-z])|[-+*/^(){}\d. ]|[A-Za-z](?![A-Za-z]))+"
+)
 _WORD_START = re.compile(r"(?<![A-Za-z\\_^])[A-Za-z]{2,}")
 _NO_DIMENSION = re.compile(r"(?:(?:square|sq\.?|cubic|cu\.?) ?)?units?(?:\^\d)?")
 _SYMBOL = re.compile(r"[A-Za-z]+")
@@ -98,7 +102,9 @@ def factors(ours: tuple[Unit, ...], theirs: tuple[Unit, ...]) -> list[Fraction]:
 
 @lru_cache(maxsize=16384)
 def split_unit(text: str) -> tuple[str, str]:
-    r"""(value, unit) of "5\sqrt{2} cm"; the unit is "" where the answer ends in none we know."""
+    r"""(value, unit) of "5\sqrt{2} cm" or "\frac{\pi}{3}^\circ"; the unit is "" where the answer ends in none we know."""
+    if "\\circ" in text and (degrees := _DEGREES.search(text)):
+        return _of_degrees(text, degrees)
     tail = _TAIL.search(text)
     if tail is None:
         return text, ""
@@ -111,6 +117,14 @@ def split_unit(text: str) -> tuple[str, str]:
         if unit(words) and (len(start[0]) > 2 or start[0] in BARE or words != start[0]):
             return value, words
     return text, ""
+
+
+def _of_degrees(text: str, sign: re.Match[str]) -> tuple[str, str]:
+    r"""Only of one value: in \cos 60^\circ and 30^\circ,60^\circ the sign is not that of the whole answer."""
+    value = text[: sign.start()]
+    if not _ONE_VALUE.fullmatch(value):
+        return text, ""
+    return value, {"C": "celsius", "F": "fahrenheit", None: "degrees"}[sign[1]]
 
 
 @lru_cache(maxsize=4096)

@@ -22,7 +22,10 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from nemo_ext.files import write_json_atomic
+from nemo_ext.hub_folder import check_rope_spelling
+from nemo_ext.image_versions import installed
 from nemo_ext.model import Model
+from nemo_ext.model_files import folder_of
 from nemo_ext.serving import child, parent, ports, server_metrics
 from nemo_ext.serving.address import served_path
 from nemo_ext.serving.child import Serving
@@ -72,11 +75,17 @@ def announce(server: Server, address_file: Path, host: str, serving: Serving) ->
 
 
 def serve(server: Server, model: Model, address_file: Path, host: str, port: int) -> int:
-    """Run until the server ends; returns the exit code. `port` 0 takes any; one in use is replaced by another."""
+    """Run until the server ends; returns the exit code. `port` 0 takes any; one in use is replaced by another.
+
+    Raises:
+        ValueError: nothing is to be started, or the image's transformers would read the model's config.json wrongly.
+    """
     module = module_of(server.kind)
     if hasattr(module, "endpoints"):
         raise ValueError(f"server.kind={server.kind!r} is run by somebody else; there is nothing to start")
     if isinstance(server, GpuServer):
+        if (folder := folder_of(model)) is not None:
+            check_rope_spelling(folder, installed("transformers"))
         step = this_step(server.tasks)
         if step.task > 0:
             return child.join(module, server, model, host, address_file, step)

@@ -104,7 +104,7 @@ def run(cfg: Config) -> Facts:
             for kind in tokens:
                 tokens[kind] += row[f"num_{kind}_tokens"]
     problems = count_files([folder / "output.jsonl"])
-    scores = write_scores(folder, cfg.model.name, contract, problems, _step(cfg))
+    scores = write_scores(folder, model.name, contract, problems, cfg.step if model.served else _step(cfg))
     return Facts(
         inputs=files,
         listed=input_patterns(cfg.benchmarks),

@@ -64,6 +64,10 @@ def steps_of(cfg: Config) -> "list[Step]":
     return [Step(step.name, step.params) for step in cfg.steps]
 
 
+def reads_model(cfg: Config) -> bool:
+    return any(counts_tokens(step) for step in steps_of(cfg))
+
+
 def run(cfg: Config) -> Facts:
     from nemo_ext.curation.filters import require_columns
     from nemo_ext.curation.token_limits import serialised_tokenizer
@@ -75,7 +79,7 @@ def run(cfg: Config) -> Facts:
     folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     steps = steps_of(cfg)
     require_columns(first_rows(files, LOOKED_AT), steps)
-    counts = any(counts_tokens(step) for step in steps)
+    counts = reads_model(cfg)
     tokenizer, tokenizer_files = (serialised_tokenizer(cfg.model), text_files(cfg.model)) if counts else (None, [])
     if cfg.preview:
         return look(cfg, files, steps, context(tokenizer))

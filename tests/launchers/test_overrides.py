@@ -94,6 +94,49 @@ def test_mistakes_are_one_line_that_says_what_there_is(
     assert not (tmp_path / "runs").exists(), "refused before anything was made"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stages.train.lrr=1"], "stages.train has no 'lrr'; did you mean lr?"),
+        (["+stages.train.lrr=1"], "stages.train has no 'lrr'; did you mean lr?"),
+        (["++stages.train.lrr=1"], "stages.train has no 'lrr'; did you mean lr?"),
+        (["~stages.train.lrr"], "stages.train has no 'lrr'; did you mean lr?"),
+        (["stages.train.lrr=1", "stages.evaluate.sead=1", "inputt=1"], "has no 'lrr'; did you mean lr?"),
+        (["stages.trian.lr=1"], "stages has no 'trian'; did you mean train?"),
+        (["stages.my-train.lr=1"], "stages has no 'my-train'"),
+        (["stages.train.checkpoint.foo=1"], "stages.train has no 'checkpoint'; did you mean keep_checkpoints?"),
+        (["+stages.train.checkpoint.foo=1"], "stages.train has no 'checkpoint'; did you mean keep_checkpoints?"),
+        (["stages.train.model.hf_pth=x"], "stages.train.model has no 'hf_pth'; did you mean hf_path?"),
+        (
+            ["+stages.evaluate.sampling.temprature=1"],
+            "stages.evaluate.sampling has no 'temprature'; did you mean temp",
+        ),
+        (["+stages.evaluate.variants.average.sampling.temprature=1"], "no 'temprature'; did you mean temperature?"),
+        (["student.hf_pth=x"], "student has no 'hf_pth'; did you mean hf_path?"),
+        (["+teacher.hf_pth=x"], "teacher has no 'hf_pth'; did you mean hf_path?"),
+        (["+student.hf_pth=x"], "student has no 'hf_pth'; did you mean hf_path?"),
+        (["server.replica=1"], "server has no 'replica'; did you mean replicas?"),
+        (["+server.replica=1"], "server (server.kind=embedded) has no 'replica'; did you mean replicas?"),
+        (
+            ["+student_server.replica=1"],
+            "student_server (server.kind=embedded) has no 'replica'; did you mean replicas?",
+        ),
+        (["+cluster.executer=x"], "cluster.executor=local; did you mean executor?"),
+        (["sizes.lrr=1"], "sizes has no 'lrr'; did you mean lr?"),
+        (["+sizes.lrr=1"], "sizes has no 'lrr'; did you mean lr?"),
+        (["+sampling.temprature=1"], "sampling has no 'temprature'; did you mean temperature?"),
+        (["+dta=1"], "unknown key dta; did you mean data?"),
+    ],
+)
+def test_an_unknown_key_names_its_place_and_the_nearest(
+    launch_here: Launch, tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = launch_here("+recipe=sft_full", "+scale=tiny", "dry_run=true", *words)
+    line = " ".join(done.stderr.split())
+    assert done.returncode == 2 and said in line and "To append" not in line, line
+    assert words[0].lstrip("+~").split("=")[0].rpartition(".")[0] in line and not (tmp_path / "runs").exists()
+
+
 def test_run_names_stay_texts(launch_here: Launch, tmp_path: Path) -> None:
     for name in ("1e5", "true"):
         done = launch_here("+recipe=grade", "+scale=tiny", f"input={tmp_path}", "dry_run=true", f"run_name={name}")

@@ -104,11 +104,38 @@ def test_a_mistake_given_to_a_process_is_no_traceback(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_missing_data_says_which_key(tmp_path: Path) -> None:
-    words = ("+recipe=sft_full", "+scale=tiny", "data=nowhere.jsonl", "only=[prepare_sft]")
-    done = launch(tmp_path, *words)
-    assert done.returncode == 1
-    assert "nowhere.jsonl" in done.stderr and "data=" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        ((*SMALL, "data=nowhere.jsonl"), "/nowhere.jsonl"),
+        ((*SMALL, "data=nowhere-*.parquet"), "/nowhere-*.parquet"),
+        ((*SMALL, "data=nowhere", "split=train"), "/nowhere"),
+        ((*SMALL, "benchmarks=[nowhere/test.jsonl]"), "/nowhere/test.jsonl"),
+        ((*SMALL, "student.hf_path=/nowhere/model"), "stages.prepare_sft.model.hf_path"),
+        (("+recipe=match_coverage", "input=.", "second=nowhere"), "/nowhere"),
+        (("+recipe=compare", "input=.", "second=nowhere"), "/nowhere"),
+        (("+recipe=explore", "input=nowhere"), "/nowhere"),
+        (("+recipe=evaluate_checkpoint", "+scale=tiny", "checkpoints=nowhere", "step=1"), "/nowhere"),
+        (("+recipe=openmathinstruct2", "+scale=tiny", "source.gsm8k.path=nowhere.jsonl"), "/nowhere.jsonl"),
+    ],
+)
+def test_missing_data_is_told_before_anything_starts(
+    refusal: Refusal, launch_here: Launch, words: tuple[str, ...], missing: str
+) -> None:
+    line = refusal(*words)
+    assert missing in line and "there is no /" in line and "or that key" in line
+    planned = launch_here(*words, "dry_run=true")
+    assert planned.returncode == 0 and "stages." in planned.stdout + planned.stderr
+    assert missing in planned.stderr and planned.stderr.startswith("warning: ")
+
+
+def test_a_model_that_is_not_read_here_may_be_missing(launch_here: Launch, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"problem": "p"}\n')
+    asked = ("input=" + str(tmp_path / "mine.jsonl"), "teacher.hf_path=/nowhere/model", "dry_run=true")
+    external = ("server=external", "server.urls=[http://127.0.0.1:9]")
+    for words in (("+recipe=generate", *external), ("+recipe=decontaminate", "+scale=tiny")):
+        assert "/nowhere/model" not in launch_here(*words, *asked).stderr
+    assert "/nowhere/model" in launch_here("+recipe=generate", *asked).stderr
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -140,7 +167,8 @@ def test_left_out_stage_must_have_finished(refusal: Refusal) -> None:
 
 def test_dry_run_shows_everything_and_starts_nothing(tmp_path: Path, launch_here: Launch) -> None:
     done = launch_here("+recipe=openmathinstruct2", "dry_run=true")
-    assert done.returncode == 0 and done.stderr == ""
+    assert done.returncode == 0
+    assert all(line.startswith("warning: ") and "there is no /" in line for line in done.stderr.splitlines())
     assert "# solve_new/shard_0000 (2880 shards, this is the first): 1 node(s) x 8 GPUs" in done.stdout
     assert "-m recipes.run_stage" in done.stdout and "(service)" in done.stdout
     assert "train_iters: 60000" in done.stdout
@@ -173,6 +201,31 @@ def test_paths_of_the_user_are_relative_to_the_user(
     shown = launch_here(*SMALL, "dry_run=true", "data=mine.jsonl", "benchmarks=[mine.jsonl]").stdout
     assert f"input: {tmp_path}/mine.jsonl" in shown
     assert f"path: {tmp_path}/mine.jsonl" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("+recipe=match_coverage", "input=a", "second=b"), ["first: {here}/a", "second: {here}/b"]),
+        (("+recipe=compare", "input=a", "second=b"), ["- {here}/a", "- {here}/b"]),
+        (("+recipe=grade", "stages.grade.input=a"), ["input: {here}/a"]),
+        (("+recipe=explore", "input=a", "stages.explore.inputs=[a, b]"), ["- {here}/b"]),
+        ((*SMALL, "student.hf_path=model"), ["hf_path: {here}/model"]),
+        ((*SMALL, "student.hf_path=org/model"), ["hf_path: org/model"]),
+        ((*SMALL, "data=hf://org/rows", "split=train"), ["input: hf://org/rows"]),
+        ((*TINY, "source.math.path=a"), ["path: {here}/a"]),
+        ((*TINY, "run_dir=mine"), ["run_dir: {here}/mine", "- {here}/mine", "output_dir: {here}/mine/report"]),
+        (("+recipe=toy_models", "publish_dir=mine"), ["target: {here}/mine/tiny_base"]),
+    ],
+)
+def test_every_path_is_relative_to_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch_here: Launch, words: tuple[str, ...], shown: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    done = launch_here(*words, "dry_run=true")
+    for line in shown:
+        assert line.format(here=tmp_path) in done.stdout, done.stderr
 
 
 def test_two_benchmarks_of_one_name_and_other_files_are_refused(tmp_path: Path) -> None:

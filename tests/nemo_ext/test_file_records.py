@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemo_ext import file_records
 from nemo_ext.file_records import content_hash, describe_file, describe_files, difference, fingerprint
 
 
@@ -74,3 +76,61 @@ def test_a_file_is_known_by_its_bytes(tmp_path_factory: pytest.TempPathFactory, 
     path.write_bytes(second)
     assert (difference(recorded) is None) == (first == second)
     assert (content_hash(path) == recorded["sha256"]) == (first == second)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files that were read whole."""
+    read: list[Path] = []
+    plain = file_records.sha256_file
+    monkeypatch.setattr(file_records, "sha256_file", lambda path: (read.append(path), plain(path))[1])
+    monkeypatch.setattr(file_records, "_known", {})
+    return read
+
+
+def other_process(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+    monkeypatch.setattr(file_records, "_known", {})
+    file_records.recall(store)
+
+
+def test_what_one_process_hashed_another_need_not_read(
+    file: Path, tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_records, "RACY_NS", 0)
+    time.sleep(0.05)  # longer than a file system counts as one moment
+    store = tmp_path / "hashes.json"
+    first = content_hash(file)
+    file_records.keep(store, [file])
+    other_process(monkeypatch, store)
+    assert content_hash(file) == first and hashed == [file]
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[500] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other_process(monkeypatch, store)
+    assert content_hash(file) != first and hashed == [file, file], "its change time is another"
+
+
+def test_the_hash_of_a_file_that_has_just_changed_is_not_left_for_others(
+    file: Path, tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "hashes.json"
+    content_hash(file, just_written=True)
+    file_records.keep(store, [file])
+    assert not store.exists()
+    monkeypatch.setattr(file_records, "RACY_NS", 0)
+    file_records.keep(store, [file])
+    monkeypatch.undo()
+    monkeypatch.setattr(file_records, "_known", {})
+    file_records.recall(store)
+    assert not file_records._known, "nor taken up where somebody has left it"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", '{"/x": 1}', '{"/x": [[1, 2, 3, 4], "no hash", 5]}', '{"/x": [[1], "00", 5]}']
+)
+def test_a_store_of_something_else_says_nothing(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hashes.json").write_text(text)
+    monkeypatch.setattr(file_records, "_known", {})
+    file_records.recall(tmp_path / "hashes.json")
+    assert not file_records._known

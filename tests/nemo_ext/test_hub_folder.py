@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from nemo_ext.chat import ChatTokenizer
 from nemo_ext.hub_folder import (
     AnswerEnd,
+    check_rope_spelling,
     end_token_ids,
     name_portable_class,
     portable_config,
@@ -156,3 +157,40 @@ def test_a_config_is_written_as_transformers_4_and_5_read_it(given: dict, writte
         "torch_dtype": "bfloat16",
         **written,
     }
+
+
+THETA_5 = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+
+
+@pytest.mark.parametrize("version", ["4.57.3", None])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (THETA_5, '"rope_theta": 500000.0, "rope_scaling": null'),
+        ({"rope_parameters": {"rope_theta": 1e4, **SCALED}}, '"rope_scaling": {"rope_type": "llama3", "factor": 8.0'),
+        (THETA_5 | {"rope_theta": 1e4}, '"rope_theta": 500000.0'),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "one for each kind of layer"),
+    ],
+)
+def test_a_config_that_transformers_4_would_misread_is_not_served(
+    tmp_path: Path, given: dict, said: str, version: str | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    with pytest.raises(ValueError, match=r"config\.json: its rope_parameters .* say nothing") as error:
+        check_rope_spelling(tmp_path, version)
+    assert said in str(error.value) and (version or "unknown version") in str(error.value)
+    check_rope_spelling(tmp_path, "5.0.0")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rope_theta": 5e5, "rope_scaling": SCALED},
+        {},
+        {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
+        THETA_5 | {"rope_theta": 5e5},
+    ],
+)
+def test_a_config_that_transformers_4_reads_rightly_is_served(tmp_path: Path, given: dict) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    check_rope_spelling(tmp_path, "4.57.3")

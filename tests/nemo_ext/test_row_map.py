@@ -19,7 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemo_ext.progress import Progress
 from nemo_ext.row_batches import Batch, batches, parts
+from nemo_ext.row_files import read_any
 from nemo_ext.row_map import map_rows, scan_rows
 from nemo_ext.row_select import select_rows
 from nemo_ext.rows import MAX_ROW_BYTES, input_files
@@ -328,6 +330,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         path.write_bytes(b"plain" if name.startswith("not") else json.dumps(numbered(3), indent=2).encode())
     with pytest.raises(ValueError, match=rf"{name}: (cut off or damaged|one JSON array|UTF-16, )"):
         map_rows(tmp_path / "out", [path], make_odd_out)
+
+
+def test_a_small_file_of_endless_blank_lines_is_refused_by_name(tmp_path: Path) -> None:
+    row = json.dumps(numbered(1)[0]).encode() + b"\n"
+    bomb = tmp_path / "bomb.jsonl.zst"
+    with pa.output_stream(str(bomb), compression="zstd") as out:
+        out.write(row)
+        for _ in range(64):
+            out.write(b"\r\n" * (1 << 19))
+    assert bomb.stat().st_size < 1 << 16
+    with pytest.raises(ValueError, match=r"bomb\.jsonl\.zst: more than 8 MiB of blank lines in a row, up to byte 10,"):
+        map_rows(tmp_path / "out", [bomb], make_odd_out)
+    with pytest.raises(ValueError, match=r"bomb\.jsonl\.zst: more than 8 MiB of blank lines"):
+        list(read_any(bomb))
+
+
+def test_progress_counts_what_a_compressed_file_unpacks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a few KB that unpack to 18 MiB; a few blank lines are nothing to refuse."""
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(Progress, "update", lambda self, done, total, **info: shown.append(info))
+    row, path = json.dumps(numbered(1)[0]).encode() + b"\n", tmp_path / "rows.jsonl.zst"
+    path.write_bytes(pa.Codec("zstd").compress((row + b"\n" * (6 << 20)) * 3, asbytes=True))
+    assert map_rows(tmp_path / "out", [path], make_odd_out).total == 3
+    unpacked = [each["unpacked_MiB"] for each in shown if "unpacked_MiB" in each]
+    assert unpacked == sorted(unpacked) and unpacked[-1] >= 17 and shown[-1]["rows"] == 3
 
 
 def test_rows_are_not_written_over_themselves(tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ SAME = [
     ("17.999999999999996", "18", "numeric"),
 ]
 NOT_SAME = [
+    (r"\frac{\pi}{3}^\circ", r"\frac{\pi}{3} km", "unit"),
+    (r"\frac{\pi}{3}^{\circ}", r"\frac{\pi}{3}\text{ radians}", "unit"),
+    (r"x=\frac{\pi}{3}^\circ", r"\frac{\pi}{3}\text{ cm}", "unit"),
+    (r"2\sqrt{3}^\circ", r"2\sqrt{3}\mathrm{ cm}", "unit"),
+    (r"180-2x^\circ", "180-2x km", "unit"),
+    (r"\theta^\circ", r"\theta km", "unit"),
+    (r"\sqrt{2}^\circ\text{C}", r"\sqrt{2} km", "unit"),
+    (r"\sqrt{2}^\circ C", r"\sqrt{2}^\circ F", "unit"),
+    (r"22^\circ 30'", "22.5 km", "unit"),
     (None, "5", "no_answer"),
     ("", "5", "no_answer"),
     ("5", "500", "numeric"),

@@ -1,9 +1,11 @@
 """Every edge of recipes/LINEAGE.md: what a stage's result rests on is recorded, and a change of it makes the stage anew."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from aiohttp import web
+from omegaconf import OmegaConf
 
-from nemo_ext import manifest
+from nemo_ext import file_records, manifest
 from nemo_ext.megatron.checkpoint_files import RECORD
 from nemo_ext.megatron.layout import step_folder
 from nemo_ext.megatron.shape import ModelShape
@@ -67,6 +70,12 @@ class Walk:
 
     def why(self) -> str | None:
         return manifest.out_of_date(self.folder, self.digest)
+
+    def why_anew(self) -> str | None:
+        """Why the launcher would run it again with the keys that it has now."""
+        content = OmegaConf.to_container(OmegaConf.load(write_config(self.folder, self.uses, self.keys)))
+        assert isinstance(content, dict)
+        return manifest.out_of_date(self.folder, run_stage.config_hash({str(k): v for k, v in content.items()}))
 
     @property
     def done(self) -> dict[str, Any]:
@@ -250,6 +259,76 @@ def test_another_model_of_an_external_server_answers_for_itself(
     assert len(server.bodies) == 2 * asked
     assert {body["model"] for body in server.bodies[asked:]} == {"second"}
     assert manifest.read(stage.folder)["models"] == {"second": "as served"}
+
+
+@pytest.mark.parametrize("uses", SERVED)
+def test_a_finished_stage_asks_at_another_address_which_model_is_there(
+    walk: Callable[[str], Walk], fake: Any, uses: str
+) -> None:
+    stage, first, second = walk(uses), fake(says_true), fake(says_true)
+    second.models = [{"id": "second"}]
+    for server in (first, second):
+        stage.keys |= {"any_model": True, "server": external(server) | {"model": None}}
+        assert stage.digest == "" or stage.why_anew() == "its config changed"
+        stage.run()
+    assert len(second.bodies) == len(first.bodies) > 0
+    if uses == "evaluate":
+        assert json.loads((stage.folder / "scores.json").read_text())["model"] == "second"
+        assert json.loads((stage.folder / "scores.json").read_text())["contract"]["model_hash"] == "second, as served"
+
+
+@pytest.mark.parametrize("uses", SERVED)
+def test_what_was_set_aside_answers_for_its_own_model_alone(walk: Callable[[str], Walk], fake: Any, uses: str) -> None:
+    server, stage = fake(says_true), walk(uses)
+    asked = []
+    for number, model in enumerate(("first", "second", "first")):
+        server.models, before = [{"id": model}], len(server.bodies)
+        stage.keys |= {"any_model": True, "server": external(server) | {"model": None}}
+        stage.run()
+        stage.folder.rename(stage.folder.with_name(f"{stage.folder.name}.old{number + 1}"))  # as redo=true does
+        asked.append(len(server.bodies) - before)
+    assert asked[0] == asked[1] > 0
+    assert asked[2] == (asked[0] if uses == "score_rewards" else 0), "a reward model's first replies are tried anew"
+
+
+@pytest.mark.parametrize("uses", SERVED)
+def test_servers_of_different_models_are_refused(walk: Callable[[str], Walk], fake: Any, uses: str) -> None:
+    stage, servers = walk(uses), [fake(says_true), fake(says_true)]
+    servers[1].models = [{"id": "second"}]
+    urls = [server.endpoint.url for server in servers]
+    stage.keys |= {"any_model": True, "server": external(servers[0]) | {"model": None, "urls": urls}}
+    with pytest.raises(ValueError, match="different models: .* has fake, .* has second"):
+        stage.run()
+    assert not servers[0].bodies and not servers[1].bodies
+
+
+def test_scores_say_under_which_other_name_the_model_was_served(walk: Callable[[str], Walk], fake: Any) -> None:
+    stage = walk("evaluate")
+    stage.keys["model"] = {**stage.keys["model"], "name": "mine"}
+    stage.run()
+    said = json.loads((stage.folder / "scores.json").read_text())
+    assert said["contract"]["model_hash"].endswith(", served as fake")
+    assert manifest.read(stage.folder)["models"] == {"mine": said["contract"]["model_hash"]}
+
+
+def test_the_shards_of_a_stage_read_a_model_s_files_once(
+    walk: Callable[[str], Walk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    plain = file_records.sha256_file
+    monkeypatch.setattr(file_records, "sha256_file", lambda path: (read.append(path.name), plain(path))[1])
+    monkeypatch.setattr(file_records, "RACY_NS", 0)
+    stage = walk("generate")
+    weights = Path(stage.keys["model"]["hf_path"]) / "model.safetensors"
+    for shard, changed in ((0, False), (1, False), (2, True)):
+        if changed:
+            flip(weights)
+            time.sleep(0.05)  # longer than a file system counts as one moment
+        monkeypatch.setattr(file_records, "_known", {})  # another process
+        part = Walk(tmp_path / "solve" / f"shard_{shard}", "generate", stage.keys | {"shards": 3, "shard": shard})
+        with contextlib.suppress(ValueError):  # a shard without rows
+            part.run()
+        assert read.count("model.safetensors") == (2 if changed else 1)
 
 
 @pytest.mark.parametrize("what", ["the model", "the rows"])
