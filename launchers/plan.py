@@ -107,7 +107,7 @@ def resolve(cfg: DictConfig, run_dir: Path) -> list[PlannedStage]:
     for name, stage in cfg.stages.items():
         if "uses" not in stage:
             raise ValueError(f"stages.{name}: the recipe has no such stage; it has: {', '.join(_stage_names(cfg))}")
-        stage.name, stage.output_dir = name, str(run_dir / str(name))
+        stage.name, stage.output_dir = name, str(run_dir.absolute() / str(name))
     above: list[str] = []
     planned = []
     for name, stage in cfg.stages.items():

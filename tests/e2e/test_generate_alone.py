@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said_before_anything_starts(words: list[str], message:
     [
         (["server.model=teacher"], 1, "has faulty and not teacher: the wrong model"),
         (["prompt=judge_same_problem"], 1, "no row has 'other_problem', which prompt judge_same_problem needs"),
-        (["input=/no/such/file.jsonl"], 1, "no such file: /no/such/file.jsonl"),
+        (["input=/no/such/file.jsonl"], 2, "there is no /no/such/file.jsonl"),
         (["server.api_key_env=NOT_SET_ANYWHERE"], 1, "environment variable NOT_SET_ANYWHERE is not set"),
         (["input=???"], 2, "needs input=, which is not set"),
         (["any_model=false"], 1, "has faulty and not"),

@@ -321,7 +321,7 @@ def test_a_client_that_hangs_is_reported(cluster: Cluster, tmp_path: Path, monke
     ("cluster", "message"),
     [
         ({"partitoin": "x"}, "unknown key cluster.partitoin of cluster.executor=slurm; did you mean partition"),
-        ({"qwertz": 1}, "unknown key cluster.qwertz of cluster.executor=slurm; there are: account, "),
+        ({"qwertz": 1}, "unknown key cluster.qwertz of cluster.executor=slurm; it has: account, "),
         ({"ssh": {"user": "me"}}, "SshHost.*host"),
         ({"ssh": {"host": "login1", "pth": "x"}}, "Key 'pth' not in 'SshHost'"),
         ({"max_requeues": "many"}, r"cluster \(launchers/executors/slurm.py\): Value 'many'"),
