@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from launchers import images
+from launchers.planning import images
 
 ENGINES = {"docker": "dockerd", "podman": "podman"}  # and how enroot calls their storage
 LOCAL = "megatron-recipes"

@@ -9,7 +9,7 @@ COPY requirements.lock containers/add_missing.py ./
 RUN python3 add_missing.py requirements.lock
 
 COPY . ./
-RUN python3 -c "import aiohttp, hydra, math_verify, orjson, psutil, nemo_ext.chat, nemo_ext.serving.serve, recipes.run_stage"
+RUN python3 -c "import aiohttp, hydra, math_verify, orjson, psutil, nemo_ext.models.chat_tokenizer, nemo_ext.serving.serve, recipes.run_stage"
 # Processes are started as `python`, which some images have under the name python3 only, or for root alone.
 RUN command -v python || ln -s "$(command -v python3)" /usr/local/bin/python
 USER 1000:1000

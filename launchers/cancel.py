@@ -16,12 +16,12 @@ from pathlib import Path
 # `python launchers/cancel.py` puts launchers/ first on the path, where a file could shadow a library
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from launchers.display import duration
 from launchers.following import launcher_record, run_status
 from launchers.following.find_run import command, find_run
 from launchers.following.launcher_record import Record
 from launchers.following.run_status import Snapshot
 from launchers.following.stage_status import TaskState
+from launchers.here.display import duration
 from launchers.slurm.client import client
 from launchers.slurm.jobs import TIMEOUT_S
 from launchers.slurm.tasks import BY_HAND

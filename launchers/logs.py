@@ -13,12 +13,12 @@ from pathlib import Path
 # `python launchers/logs.py` puts launchers/ first on the path, where a file could shadow a library
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from launchers.display import duration
 from launchers.following import log_files, run_status
 from launchers.following.find_run import command, find_run
 from launchers.following.log_files import Follower, Log
 from launchers.following.run_state import StageFiles
 from launchers.following.run_status import Snapshot
+from launchers.here.display import duration
 from launchers.slurm.tasks import Queue, job_log
 from launchers.submit_host.remote_run import elsewhere
 

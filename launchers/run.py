@@ -27,15 +27,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from launchers import config_paths, overrides, plan, plugins, preflight, resolvers, user_config
-from launchers.display import Display
 from launchers.estimates import estimate
 from launchers.following import launcher_record
-from launchers.running import TaskFailed
+from launchers.here.display import Display
+from launchers.here.processes import TaskFailed
+from launchers.planning import config_paths, overrides, plan, plugins, preflight, resolvers, user_config
 from launchers.submit_host import remote_launch, remote_run
 from launchers.submit_host.link import SshHost
-from nemo_ext.columns import check_columns
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
+from nemo_ext.rows.outside.columns import check_columns
 from nemo_ext.serving import server as servers
 
 RECIPES = resolvers.CONF / "recipe"

@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from launchers.estimates.fit_serving import PROMPT_TOKENS
-from launchers.resolvers import CONF, register
-from nemo_ext.gpus import gpu_named
-from nemo_ext.model import Model
+from launchers.planning.resolvers import CONF, register
+from nemo_ext.machine.gpus import gpu_named
+from nemo_ext.models.model import Model
 from nemo_ext.serving.memory import serving_memory, shape_for
 from nemo_ext.serving.server import GpuServer, load
 

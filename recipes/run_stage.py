@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed (error.json says why), 85 stopped by SIGTERM or SIG
 
 import errno
 import fcntl
-import importlib
 import logging
 import os
 import shutil
@@ -20,9 +19,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_ext import image_versions, manifest
-from nemo_ext.files import disk_time_ns, sha256_json, write_json_atomic
-from nemo_ext.process import die_with_parent
+from nemo_ext.machine.process import die_with_parent
+from nemo_ext.records import image_versions, manifest
+from nemo_ext.records.files import disk_time_ns, sha256_json, write_json_atomic
+from recipes.find_stage import stage_module
 from recipes.stage import asked_servers, deciding
 
 LOCK_WAIT_S = 20
@@ -44,7 +44,7 @@ def load(path: Path) -> tuple[Any, Any]:
     """
     loaded = OmegaConf.load(path)
     assert isinstance(loaded, DictConfig), f"{path} is a mapping"
-    module = importlib.import_module(f"recipes.stages.{loaded.uses}")
+    module = stage_module(loaded.uses)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(module.Config), loaded))
     except OmegaConfBaseException as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import MISSING
 
 if TYPE_CHECKING:
-    from nemo_ext.row_input import RowFiles
+    from nemo_ext.rows.row_input import RowFiles
 
 
 @dataclass(kw_only=True)
@@ -29,7 +29,7 @@ class Stage:
     splits_rows: ClassVar[bool] = False
     """Whether `shards` may be more than 1: each then does its share of the rows."""
     uses: str = MISSING
-    """The file in recipes/stages/; filled by the launcher."""
+    """The name of the stage's file in recipes/stages/<group>/; filled by the launcher."""
     name: str = MISSING
     """What the recipe calls this stage; filled by the launcher."""
     output_dir: str = MISSING
@@ -57,7 +57,7 @@ class ReadsRows(Stage):
 
 def row_files(cfg: ReadsRows, *sources: str) -> "RowFiles":
     """The files of rows that `sources` name, to be read as the stage's config says; raises ValueError."""
-    from nemo_ext.row_input import row_files
+    from nemo_ext.rows.row_input import row_files
 
     return row_files(cfg.name, sources, cfg.split, cfg.columns)
 

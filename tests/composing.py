@@ -7,8 +7,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from launchers import plan, plugins, resolvers, run
-from launchers.overrides import prepare
+from launchers import run
+from launchers.planning import plan, plugins, resolvers
+from launchers.planning.overrides import prepare
 
 RECIPES = sorted(path.relative_to(run.RECIPES).with_suffix("").as_posix() for path in run.RECIPES.rglob("*.yaml"))
 

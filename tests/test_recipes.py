@@ -8,9 +8,9 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from nemo_ext.megatron.batches import Batches
-from nemo_ext.megatron.data import PackedData
-from recipes.stages import prepare_sft
+from nemo_ext.megatron.data.batches import Batches
+from nemo_ext.megatron.data.token_folder import PackedData
+from recipes.stages.training import prepare_sft
 from tests.composing import RECIPES, compose_recipe, resolve_recipe
 
 SFT = ("sft_full", "sft_full_release", "sft_1m")

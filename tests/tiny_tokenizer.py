@@ -3,14 +3,14 @@
 import shutil
 from pathlib import Path
 
-from nemo_ext.model import Model, chat_template_path
+from nemo_ext.models.model import Model, chat_template_path
 from nemo_ext.toy.sources import solved
-from recipes.stages import tiny_model
+from recipes.stages.toy import tiny_model
 
 
 def make_tokenizer(folder: Path) -> Model:
     """Config, tokenizer and chat template in `folder`/hf, without weights."""
-    from nemo_ext.rows import RowWriter
+    from nemo_ext.rows.row import RowWriter
 
     with RowWriter(folder / "corpus") as out:
         for row, _ in zip(solved(), range(200), strict=False):

@@ -7,12 +7,12 @@ Figures rest on published rates and a stated MFU (recipes/README.md, "Estimates"
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from launchers.cluster import Cluster
 from launchers.estimates.estimate_serving import COMPLETION_TOKENS, completions, rate
 from launchers.estimates.estimate_training import TrainingEstimate, estimate_training, number, short
 from launchers.estimates.fit_serving import ServingFit, fit_serving
-from launchers.plan import PlannedStage
-from nemo_ext.gpus import Gpu, find_gpu, gpu_named, list_devices
+from launchers.planning.cluster import Cluster
+from launchers.planning.plan import PlannedStage
+from nemo_ext.machine.gpus import Gpu, find_gpu, gpu_named, list_devices
 
 UNKNOWN = "unknown"
 

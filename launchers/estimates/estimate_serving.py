@@ -4,11 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from launchers.plan import PlannedStage
-from nemo_ext.manifest import DONE
-from nemo_ext.row_files import read_any
-from nemo_ext.rows import input_files
-from recipes.sampling import OTHERS
+from launchers.planning.plan import PlannedStage
+from nemo_ext.records.manifest import DONE
+from nemo_ext.rows.outside.read import read_any
+from nemo_ext.rows.row import input_files
+from recipes.asking.sampling import OTHERS
 
 COMPLETION_TOKENS = 500
 """Assumed of a completion. Solutions of OpenMathInstruct-2's teacher have 237 tokens on average in its own format and 331

@@ -7,17 +7,17 @@ from typing import Any
 
 from launchers.estimates.fit import why_not_fit
 from launchers.estimates.step_time import TOKENS_PER_SAMPLE, StepTime, peak_and_share, step_time
-from launchers.plan import PlannedStage
-from nemo_ext.gpus import Gpu
-from nemo_ext.megatron.memory import (
+from launchers.planning.plan import PlannedStage
+from nemo_ext.machine.gpus import Gpu
+from nemo_ext.megatron.plan.memory import (
     GIB,
     Memory,
     checkpoint_bytes,
     checkpoints_on_disk,
     worst_stage,
 )
-from nemo_ext.megatron.published_shapes import shape_of
 from nemo_ext.megatron.settings import pack_length, validate
+from nemo_ext.models.published_shapes import shape_of
 
 TIGHT = 0.95
 """Share of a GPU's memory above which the estimate's own error decides."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from launchers.plan import PlannedStage
-from nemo_ext.gpus import Gpu
-from nemo_ext.megatron.memory import GIB, Memory, worst_stage
+from launchers.planning.plan import PlannedStage
+from nemo_ext.machine.gpus import Gpu
+from nemo_ext.megatron.plan.memory import GIB, Memory, worst_stage
 from nemo_ext.megatron.settings import pack_length, validate
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.shape import ModelShape
 
 Changes = dict[str, Any]
 """Key of the stage -> value."""

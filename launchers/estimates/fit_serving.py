@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from launchers.plan import PlannedStage
-from nemo_ext.gpus import Gpu
-from nemo_ext.model import Model
+from launchers.planning.plan import PlannedStage
+from nemo_ext.machine.gpus import Gpu
+from nemo_ext.models.model import Model
 from nemo_ext.serving.memory import ServingMemory, serving_memory, shape_for
 from nemo_ext.serving.server import GpuServer, load
 

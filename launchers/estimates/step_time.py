@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from nemo_ext.gpus import Gpu
-from nemo_ext.megatron.flops import hardware_flops, model_flops
-from nemo_ext.megatron.memory import bytes_per_parameter, stage_parameters
+from nemo_ext.machine.gpus import Gpu
+from nemo_ext.megatron.plan.flops import hardware_flops, model_flops
+from nemo_ext.megatron.plan.memory import bytes_per_parameter, stage_parameters
 from nemo_ext.megatron.settings import TrainSettings, pack_length, world_size
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.shape import ModelShape
 
 TOKENS_PER_SAMPLE = 404.0
 """Assumed where the data is not prepared yet: chat template, problem and solution of an OpenMathInstruct-2 row, whose

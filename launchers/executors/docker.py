@@ -16,12 +16,13 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launchers import contained, images, machine
-from launchers.contained import Contained, mounts_of, program_of, variables
-from launchers.display import Display
-from launchers.mounts import Mount
-from launchers.plan import PlannedStage, Task
-from launchers.running import ROOT, Command, Place, Runtime
+from launchers.here import containers, one_machine
+from launchers.here.containers import Contained, mounts_of, program_of, variables
+from launchers.here.display import Display
+from launchers.here.processes import ROOT, Command, Place, Runtime
+from launchers.planning import images
+from launchers.planning.mounts import Mount
+from launchers.planning.plan import PlannedStage, Task
 from recipes.stage import Process
 
 CLIENT_TIMEOUT_S = 60
@@ -114,7 +115,7 @@ def check(config: Config, stages: list[PlannedStage]) -> None:
         docker("version", "--format", "{{.Server.Version}}")
     except ValueError as error:
         raise ValueError(f"docker cannot be used here: {error}") from error
-    found = contained.look(config, stages)
+    found = containers.look(config, stages)
     if any(":" in str(stage.folder) for stage in stages):
         found.failures.append(
             f"{stages[0].folder.parent}: docker mounts no path with a colon in it; use another run_dir="
@@ -136,7 +137,7 @@ def _probe(config: Config, stage: PlannedStage) -> str | None:
     if _run(["image", "inspect", "--format", "{{.Id}}", reference]).returncode:
         return f"stages.{stage.name}: image {reference} is not here; {images.how_to_get(image)}"
     process = Process("probe", ["python", "-c", PROBE])
-    place = Place(devices=tuple(machine.devices(config)[: stage.resources.gpus]))
+    place = Place(devices=tuple(one_machine.devices(config)[: stage.resources.gpus]))
     # not the run folder: docker makes what is mounted and not there yet, as root
     mounts = [mount for mount in mounts_of(config, stage) if mount.source != str(stage.folder.parent)]
     tried = _run(["run", *_options(config, stage, process, place, mounts), *_program(config, stage, process)])
@@ -159,7 +160,7 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
         display.line(f"removes {len(left)} containers that an earlier launcher left behind")
         docker("stop", "-t", str(STOP_S), *left)
         remove(left)
-    machine.run(config, stages, display, Containers(config))
+    one_machine.run(config, stages, display, Containers(config))
 
 
 class Containers(Runtime):

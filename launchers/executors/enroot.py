@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launchers import contained, images, machine
-from launchers.contained import Contained, mounts_of, program_of, variables
-from launchers.display import Display
-from launchers.images import Image
-from launchers.mounts import Mount
-from launchers.plan import PlannedStage, Task
-from launchers.running import ROOT, Command, Place, Runtime
+from launchers.here import containers, one_machine
+from launchers.here.containers import Contained, mounts_of, program_of, variables
+from launchers.here.display import Display
+from launchers.here.processes import ROOT, Command, Place, Runtime
+from launchers.planning import images
+from launchers.planning.images import Image
+from launchers.planning.mounts import Mount
+from launchers.planning.plan import PlannedStage, Task
 from recipes.stage import Process
 
 RC = ROOT / "launchers" / "enroot_rc.sh"
@@ -91,7 +92,7 @@ def check(config: Config, stages: list[PlannedStage]) -> None:
             "cluster.executor=enroot, but there is no enroot on PATH; install it, or cluster=docker or local"
         )
     enroot("version")
-    found = contained.look(config, stages)
+    found = containers.look(config, stages)
     by_image = {stage.resources.image: stage for stage in stages}
     found.failures += [problem for stage in by_image.values() if (problem := _image_problem(config, stage))]
     if not found.failures:
@@ -129,7 +130,7 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
         image = images.resolve(name, config.images)
         containers[name] = container_name(image)
         prepare(image, containers[name], display)
-    machine.run(config, stages, display, RootFilesystems(config, containers))
+    one_machine.run(config, stages, display, RootFilesystems(config, containers))
 
 
 def prepare(image: Image, container: str, display: Display) -> None:

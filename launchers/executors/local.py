@@ -7,12 +7,13 @@ import os
 import sys
 from dataclasses import dataclass
 
-from launchers import machine, preflight
-from launchers.display import Display
-from launchers.machine import Machine
-from launchers.plan import PlannedStage, Task
-from launchers.preflight import Findings
-from launchers.running import Command, Place, Runtime, rank_variables, tuning
+from launchers.here import one_machine
+from launchers.here.display import Display
+from launchers.here.one_machine import Machine
+from launchers.here.processes import Command, Place, Runtime, rank_variables, tuning
+from launchers.planning import preflight
+from launchers.planning.plan import PlannedStage, Task
+from launchers.planning.preflight import Findings
 from recipes.stage import Process
 
 
@@ -41,7 +42,7 @@ class Bare(Runtime):
 
 def check(config: Config, stages: list[PlannedStage]) -> None:
     """Raises ValueError when this machine lacks the GPUs or the nodes a stage needs, or has not got its models or data."""
-    machine.check_size(config, stages)
+    one_machine.check_size(config, stages)
     found = Findings()
     preflight.look_at_paths(found, stages, None)
     found.refuse()
@@ -53,4 +54,4 @@ def submit(config: Config, stages: list[PlannedStage], display: Display) -> None
     Raises:
         TaskFailed: the first task that failed, with its last words; what it had done is kept for the rerun.
     """
-    machine.run(config, stages, display, Bare(config))
+    one_machine.run(config, stages, display, Bare(config))

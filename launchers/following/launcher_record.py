@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from nemo_ext.files import write_json_atomic
+from nemo_ext.records.files import write_json_atomic
 
 if TYPE_CHECKING:
-    from launchers.plan import PlannedStage
+    from launchers.planning.plan import PlannedStage
 
 RECORD, CANCEL, LOCK = "launcher.json", "cancel.json", ".lock"
 ERROR_CHARACTERS = 4000

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from launchers.following.launcher_record import Record
-from nemo_ext.manifest import DONE
-from nemo_ext.progress import HEARTBEAT, read_heartbeat
+from nemo_ext.records.manifest import DONE
+from nemo_ext.records.progress import HEARTBEAT, read_heartbeat
 
 SET_ASIDE = re.compile(r"\.old\d+$")
 ACTIVITY = (".lock", "error.json", HEARTBEAT, "logs")

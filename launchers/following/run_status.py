@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launchers.display import duration
 from launchers.following import launcher_record, local_tasks, run_state
 from launchers.following.local_tasks import Launch
 from launchers.following.run_state import StageFiles
 from launchers.following.stage_status import OVER, Row, TaskState, rows
+from launchers.here.display import duration
 from launchers.slurm import tasks as slurm_tasks
 from launchers.slurm.tasks import Queue, Submission
 

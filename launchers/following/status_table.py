@@ -2,9 +2,9 @@
 
 import shlex
 
-from launchers.display import duration
 from launchers.following.run_status import RunStatus
 from launchers.following.stage_status import Row
+from launchers.here.display import duration
 
 STYLES = {
     "done": "green", "running": "cyan", "requeued": "yellow", "pending": "yellow", "waiting": "dim",

@@ -4,20 +4,17 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from launchers import images, preflight
 from launchers.estimates import estimate
-from launchers.mounts import check_mounts
-from launchers.plan import PlannedStage
-from launchers.preflight import Findings
+from launchers.planning import images, preflight
+from launchers.planning.mounts import check_mounts
+from launchers.planning.plan import PlannedStage
+from launchers.planning.preflight import Findings
 from launchers.slurm import job_arrays, sbatch, sbatch_container
 from launchers.slurm import site as slurm_site
 from launchers.slurm.client import client
+from launchers.slurm.config import Config
 from launchers.slurm.time_limit import parse_limit, show_limit
-
-if TYPE_CHECKING:
-    from launchers.executors.slurm import Config
 
 WHERE_REFUSED = {
     "account": "cluster.account",
@@ -35,7 +32,7 @@ SIZES = ("nodes=", "ntasks-per-node=", "cpus-per-task=", "mem", "gpus", "gres=",
 NOT_DECIDING = ("#SBATCH --job-name", "#SBATCH --output", "#SBATCH --array")
 
 
-def look(config: "Config", stages: list[PlannedStage]) -> Findings:
+def look(config: Config, stages: list[PlannedStage]) -> Findings:
     """Everything that would keep these stages from running here, and what may."""
     found = Findings()
     if not stages:
@@ -56,7 +53,7 @@ def look(config: "Config", stages: list[PlannedStage]) -> Findings:
     return found
 
 
-def _look_at_settings(found: Findings, config: "Config") -> None:
+def _look_at_settings(found: Findings, config: Config) -> None:
     if config.container not in sbatch_container.MODES:
         modes = ", ".join(sbatch_container.MODES)
         found.failures.append(f"cluster.container={config.container!r}; it may be one of {modes}")
@@ -65,7 +62,7 @@ def _look_at_settings(found: Findings, config: "Config") -> None:
         found.warnings.append(f"there is no {config.python} on PATH here (cluster.python); the nodes must have it")
 
 
-def _script(found: Findings, config: "Config", stage: PlannedStage) -> str | None:
+def _script(found: Findings, config: Config, stage: PlannedStage) -> str | None:
     """The stage's script; None, and the reason among the failures, when there can be none."""
     if stage.resources.gpus > config.gpus_per_node:
         found.failures.append(
@@ -77,7 +74,7 @@ def _script(found: Findings, config: "Config", stage: PlannedStage) -> str | Non
     return text
 
 
-def _look_at_memory(found: Findings, config: "Config", stage: PlannedStage) -> None:
+def _look_at_memory(found: Findings, config: Config, stage: PlannedStage) -> None:
     asked = memory_gib(config.mem)
     if config.check_memory and asked is not None and stage.host_gib is not None and asked < stage.host_gib:
         found.failures.append(
@@ -95,7 +92,7 @@ def memory_gib(asked: str | None) -> float | None:
     return int(written[1]) * 1024.0 ** ("KMGT".index(written[2].upper() or "M") - 2)
 
 
-def _look_at_images(found: Findings, config: "Config", stages: list[PlannedStage]) -> None:
+def _look_at_images(found: Findings, config: Config, stages: list[PlannedStage]) -> None:
     of_stages = [found.attempt(lambda each=stage: images.of_stage(each, config.images)) for stage in stages]  # type: ignore[misc]
     for name, image in {image.name: image for image in of_stages if image is not None}.items():
         if image.sqsh is None:
@@ -108,7 +105,7 @@ def _look_at_images(found: Findings, config: "Config", stages: list[PlannedStage
             found.failures.append(f"image {name}: there is no {image.sqsh}; set ++cluster.images.{name}=")
 
 
-def _look_at_paths(found: Findings, config: "Config", stages: list[PlannedStage]) -> None:
+def _look_at_paths(found: Findings, config: Config, stages: list[PlannedStage]) -> None:
     preflight.look_at_folder(found, stages[0].folder.parent, "set RUNS_DIR or run_dir=")
     preflight.look_at_folder(found, sbatch.ROOT, "use a checkout on a shared file system")
     if config.container == "none":
@@ -120,7 +117,7 @@ def _look_at_paths(found: Findings, config: "Config", stages: list[PlannedStage]
         preflight.look_at_paths(found, stages, sbatch_container.mounts_of(config, stages[0]))
 
 
-def _look_at_times(found: Findings, config: "Config", stages: list[PlannedStage]) -> None:
+def _look_at_times(found: Findings, config: Config, stages: list[PlannedStage]) -> None:
     """A task that takes longer than its limit goes on when it is requeued, so this warns only."""
     by_name = {stage.name: stage for stage in stages}
     for each in estimate.estimate(stages, stages, config, estimate.gpu_of(config, stages)):
@@ -140,7 +137,7 @@ def _look_at_times(found: Findings, config: "Config", stages: list[PlannedStage]
             )
 
 
-def _look_at_site(found: Findings, config: "Config", stages: list[PlannedStage]) -> list[PlannedStage] | None:
+def _look_at_site(found: Findings, config: Config, stages: list[PlannedStage]) -> list[PlannedStage] | None:
     """The stages that keep within the partition's limits; None where there is no Slurm or partition to ask more of."""
     if shutil.which("sbatch") is None:
         found.failures.append(
@@ -165,7 +162,7 @@ def _look_at_site(found: Findings, config: "Config", stages: list[PlannedStage])
 
 
 def _look_at_limits(
-    found: Findings, config: "Config", stage: PlannedStage, partitions: list[slurm_site.Partition]
+    found: Findings, config: Config, stage: PlannedStage, partitions: list[slurm_site.Partition]
 ) -> bool:
     """Whether the stage keeps within them; a job runs in whichever of its partitions takes it."""
     before = len(found.failures)

@@ -9,15 +9,13 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from launchers.plan import PlannedStage, Task
+from launchers.planning.plan import PlannedStage, Task
 from launchers.slurm import job_arrays, sbatch_container
+from launchers.slurm.config import Config
 from launchers.slurm.time_limit import parse_limit
 from recipes.stage import Process
-
-if TYPE_CHECKING:
-    from launchers.executors.slurm import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 BODY = ROOT / "launchers" / "slurm" / "sbatch.sh"
@@ -37,7 +35,7 @@ class Kind:
     indices: list[int]
 
 
-def script(config: "Config", stage: PlannedStage, max_array_size: int | None = None) -> str:
+def script(config: Config, stage: PlannedStage, max_array_size: int | None = None) -> str:
     """The text for sbatch; tasks beyond `max_array_size` are arrays of their own, submitted with the first one's index.
 
     Raises:
@@ -68,7 +66,7 @@ def script(config: "Config", stage: PlannedStage, max_array_size: int | None = N
     return "\n".join(lines) + BODY.read_text()
 
 
-def time_limit(config: "Config", stage: PlannedStage) -> str:
+def time_limit(config: Config, stage: PlannedStage) -> str:
     """What the stage asks for, or cluster.max_time where that is less; cluster.extra_sbatch.time is for all stages.
 
     Raises:
@@ -83,7 +81,7 @@ def time_limit(config: "Config", stage: PlannedStage) -> str:
     return config.max_time
 
 
-def _gpus(config: "Config", count: int) -> dict[str, str | None]:
+def _gpus(config: Config, count: int) -> dict[str, str | None]:
     kind = f"{config.gpu_type}:" if config.gpu_type else ""
     ways: dict[str, dict[str, str | None]] = {
         "gpus-per-node": {"gpus-per-node": f"{kind}{count}"},
@@ -95,7 +93,7 @@ def _gpus(config: "Config", count: int) -> dict[str, str | None]:
     return ways[config.gpu_option] if count else {}
 
 
-def _directives(config: "Config", stage: PlannedStage, kinds: list[Kind], elements: str) -> list[str]:
+def _directives(config: Config, stage: PlannedStage, kinds: list[Kind], elements: str) -> list[str]:
     needs, folder, several = stage.resources, stage.folder, len(stage.tasks) > 1
     per_node = max(_layout(process, needs.nodes)[1] for kind in kinds for process in kind.processes)
     options: dict[str, str | None] = {
@@ -177,7 +175,7 @@ def _path(folder: Path) -> str:
     return shlex.quote(_plain(folder))
 
 
-def _step(config: "Config", stage: PlannedStage) -> str:
+def _step(config: Config, stage: PlannedStage) -> str:
     """The part all steps share, as a bash array. --overlap: services and main share the job's nodes and GPUs."""
     # --export=ALL: what sbatch's --export let in, and what this script sets
     flags = ["--overlap", "--export=ALL", "--input=none", "--open-mode=append", "--cpu-bind=none"]
@@ -196,7 +194,7 @@ def _bash_array(name: str, first: list[str], others: list[str]) -> str:
     return text + ")"
 
 
-def _scratch(config: "Config") -> str:
+def _scratch(config: Config) -> str:
     return f'{shlex.quote(f"{config.local_scratch}/enroot")}-"$SLURM_JOB_ID"'
 
 
@@ -213,7 +211,7 @@ def _kinds(stage: PlannedStage) -> list[Kind]:
     return [kind for _, kind in found]
 
 
-def _processes(config: "Config", stage: PlannedStage, kinds: list[Kind]) -> list[str]:
+def _processes(config: Config, stage: PlannedStage, kinds: list[Kind]) -> list[str]:
     """The lines that start a task; a `case` on its number where tasks differ in more than their folder."""
     texts: dict[str, list[int]] = {}
     for kind in kinds:
@@ -224,7 +222,7 @@ def _processes(config: "Config", stage: PlannedStage, kinds: list[Kind]) -> list
     return ['  case "$index" in', *arms, "  esac"]
 
 
-def _task(config: "Config", kind: Kind, nodes: int) -> list[str]:
+def _task(config: Config, kind: Kind, nodes: int) -> list[str]:
     task, processes = kind.task, kind.processes
     services = [process for process in processes if process.service]
     lines = [f"  rm -f -- {_word(p.ready_file, task)}" for p in services if p.ready_file]
@@ -241,7 +239,7 @@ def _task(config: "Config", kind: Kind, nodes: int) -> list[str]:
     return lines
 
 
-def _service(config: "Config", process: Process, task: Task, nodes: int) -> str:
+def _service(config: Config, process: Process, task: Task, nodes: int) -> str:
     flags = _sizes(process, nodes)
     if process.ranks > 1:
         # when one rank ends, well or badly, so does the step
@@ -268,7 +266,7 @@ def _layout(process: Process, nodes: int) -> tuple[int, int]:
     return used, process.ranks // used
 
 
-def _command(config: "Config", argv: list[str], task: Task) -> str:
+def _command(config: Config, argv: list[str], task: Task) -> str:
     words = [_word(config.python if word == "python" else word, task) for word in argv]
     return " ".join(['"${container[@]}"', *words] if config.container == "enroot" else words)
 

@@ -8,14 +8,11 @@ none    srun python -m recipes.run_stage ...               on the node itself
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from launchers import images
-from launchers.mounts import Mount
-from launchers.plan import PlannedStage
-
-if TYPE_CHECKING:
-    from launchers.executors.slurm import Config
+from launchers.planning import images
+from launchers.planning.mounts import Mount
+from launchers.planning.plan import PlannedStage
+from launchers.slurm.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 ENROOT_CONF = ROOT / "launchers" / "enroot.conf.sh"
@@ -23,7 +20,7 @@ ENROOT_RC = ROOT / "launchers" / "enroot_rc.sh"
 MODES = ("none", "pyxis", "enroot")
 
 
-def step_options(config: "Config", stage: PlannedStage) -> list[str]:
+def step_options(config: Config, stage: PlannedStage) -> list[str]:
     """What srun is told of the container: pyxis' options, or nothing."""
     if config.container != "pyxis":
         return []
@@ -41,7 +38,7 @@ def step_options(config: "Config", stage: PlannedStage) -> list[str]:
     return [*options, f"--container-env={','.join(_handed_over(config, stage))}"]
 
 
-def command_prefix(config: "Config", stage: PlannedStage) -> list[str]:
+def command_prefix(config: Config, stage: PlannedStage) -> list[str]:
     """What stands before a step's command: `enroot start ... image`, or nothing.
 
     Raises:
@@ -69,7 +66,7 @@ def command_prefix(config: "Config", stage: PlannedStage) -> list[str]:
     return [*words, image.sqsh]
 
 
-def variables(config: "Config", stage: PlannedStage) -> dict[str, str]:
+def variables(config: Config, stage: PlannedStage) -> dict[str, str]:
     """What is set for every process, without the secrets; in a container also what it is told of its image."""
     if config.container == "none":
         # a tree that came over ssh is no git checkout, and was told which commit it is
@@ -78,11 +75,11 @@ def variables(config: "Config", stage: PlannedStage) -> dict[str, str]:
     return config.env | images.environment(images.of_stage(stage, config.images), config.check_versions)
 
 
-def _handed_over(config: "Config", stage: PlannedStage) -> list[str]:
+def _handed_over(config: Config, stage: PlannedStage) -> list[str]:
     return sorted({*variables(config, stage), *config.env_from})
 
 
-def mounts_of(config: "Config", stage: PlannedStage) -> list[Mount]:
+def mounts_of(config: Config, stage: PlannedStage) -> list[Mount]:
     """The checkout (read-only), the run folder and cluster.mounts.
 
     Raises:

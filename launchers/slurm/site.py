@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launchers.preflight import clock_ahead
+from launchers.planning.preflight import clock_ahead
 from launchers.slurm.client import client
 from launchers.slurm.jobs import moment
 from launchers.slurm.time_limit import parse_maximum

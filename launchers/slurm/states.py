@@ -1,7 +1,7 @@
 """What Slurm's words for the end of a job, and for why one waits, mean for a stage, and what to do about them."""
 
 from launchers.slurm.jobs import Job
-from nemo_ext.megatron.preemption import EXIT_PREEMPTED
+from nemo_ext.megatron.runtime.preemption import EXIT_PREEMPTED
 
 AGAIN = "cancel it (launchers/cancel.py) and launch again"
 

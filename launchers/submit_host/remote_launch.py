@@ -8,9 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from launchers import preflight
-from launchers.display import Display
-from launchers.preflight import Findings
+from launchers.here.display import Display
+from launchers.planning import preflight
+from launchers.planning.preflight import Findings
 from launchers.submit_host import remote_run, tree
 from launchers.submit_host.link import SshHost, connected
 from launchers.submit_host.remote_run import RemoteRun

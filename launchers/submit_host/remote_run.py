@@ -16,7 +16,7 @@ from pathlib import Path
 
 from launchers.submit_host.link import SSH_FAILED, Link, SshHost, connected
 from launchers.submit_host.tree import Sent
-from nemo_ext.files import write_json_atomic
+from nemo_ext.records.files import write_json_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "remote.json"

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nemo_ext.curation.arithmetic import wrong_statement
-from nemo_ext.curation.filter_context import Context, Row
-from nemo_ext.curation.filters import Chain, Step, with_solution
+from nemo_ext.curation.arithmetic.statements import wrong_statement
+from nemo_ext.curation.filter_chain import Chain, Step, with_solution
+from nemo_ext.curation.filters.context import Context, Row
 
 EXAMPLES = 3
 SHOWN_CHARS = 88

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
 
 _NEVER_ACROSS_A_SPACE = (
     # Llama 3, Qwen 2, and nemo_ext's own tiny tokenizers; GPT-2's is built into the tokenizers library
@@ -59,7 +59,7 @@ def serialised_tokenizer(model: Model) -> str:
             f"model {model.name}: there is no folder {folder}, and its tokenizer counts the token limits. Say where a "
             f"tokenizer is with student.hf_path=<folder or hub id>, or {IN_CHARACTERS}"
         )
-    from nemo_ext.chat import ChatTokenizer
+    from nemo_ext.models.chat_tokenizer import ChatTokenizer
 
     tokenizer = ChatTokenizer(model).tokenizer
     if not tokenizer.is_fast:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from nemo_ext.files import sha256_json
+from nemo_ext.records.files import sha256_json
 
 MAY_DIFFER = frozenset({"model_hash"})
 _LISTS = frozenset({"stop", "seeds"})

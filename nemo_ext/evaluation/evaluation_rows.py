@@ -6,10 +6,10 @@ from pathlib import Path
 
 import orjson
 
-from nemo_ext.exact_json import loads
-from nemo_ext.row_batches import Batch, batches, parts
-from nemo_ext.rows import Row, read_rows
-from nemo_ext.usable_rows import group_key
+from nemo_ext.rows.batches import Batch, batches, parts
+from nemo_ext.rows.exact_json import loads
+from nemo_ext.rows.row import Row, read_rows
+from nemo_ext.rows.usable import group_key
 
 PROBLEM = ("benchmark", "id")
 """What a problem's samples share."""

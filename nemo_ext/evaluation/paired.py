@@ -21,7 +21,7 @@ from nemo_ext.evaluation.stats import (
     paired_bootstrap,
     paired_interval,
 )
-from nemo_ext.rows import input_files
+from nemo_ext.rows.row import input_files
 
 ALPHA = 0.05
 

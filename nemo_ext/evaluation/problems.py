@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from nemo_ext.grading.vote import equal_spellings
-from nemo_ext.rows import Row, content_id
+from nemo_ext.aggregation.vote import equal_spellings
+from nemo_ext.rows.row import Row, content_id
 
 BREAKDOWNS = ("level", "subject", "source")
 FIRST_MAJORITY = 4  # of fewer samples a majority is mostly the first answer

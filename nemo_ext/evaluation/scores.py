@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemo_ext import manifest
 from nemo_ext.evaluation.contract import Contract
 from nemo_ext.evaluation.evaluation_rows import evaluation_rows, problem_batches, refuse_apart
 from nemo_ext.evaluation.metrics import scores
 from nemo_ext.evaluation.problems import Problem, count_problems
-from nemo_ext.files import sha256_json, write_json_atomic
-from nemo_ext.row_batches import Batch
-from nemo_ext.row_map import run_batches, worker_count
-from nemo_ext.rows import Row
+from nemo_ext.records import manifest
+from nemo_ext.records.files import sha256_json, write_json_atomic
+from nemo_ext.rows.batches import Batch
+from nemo_ext.rows.passes import run_batches, worker_count
+from nemo_ext.rows.row import Row
 
 SCORES = "scores.json"
 MAX_STAGES_BETWEEN = 8

@@ -17,7 +17,7 @@ from nemo_ext.grading.extract import EXTRACTORS
 from nemo_ext.grading.grader import TIMEOUT_S, Grader
 from nemo_ext.grading.graders import rule_of
 from nemo_ext.grading.verdict import Verdict
-from nemo_ext.rows import Row
+from nemo_ext.rows.row import Row
 
 SYMBOLIC, JUDGE = "symbolic", "judge"
 _NAMED = {SYMBOLIC: "default", "metamath": "hendrycks@the_answer_is", "numina": "integer_mod_1000@boxed"}

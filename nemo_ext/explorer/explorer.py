@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.exact_json import dumps
 from nemo_ext.explorer import problem_rows, row_sample
 from nemo_ext.explorer.page import write_index, write_page
 from nemo_ext.explorer.parts import PartFolder, PartSeries, Written, cut, entry, part_folder
 from nemo_ext.explorer.sources import Source, find
-from nemo_ext.progress import Progress
-from nemo_ext.rows import parse_line
+from nemo_ext.records.progress import Progress
+from nemo_ext.rows.exact_json import dumps
+from nemo_ext.rows.row import parse_line
 
 PARTS, BUILDING, INDEX = "parts", ".parts.building", "index.html"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nemo_ext.files import write_text_atomic
+from nemo_ext.records.files import write_text_atomic
 
 HERE = Path(__file__).parent
 STATIC, KATEX = HERE / "static", HERE / "katex"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.exact_json import dumps
+from nemo_ext.rows.exact_json import dumps
 
 PART_BYTES = 1_000_000
 """No file is larger."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.grading.normalise import normalise
-from nemo_ext.rows import Row, read_rows
+from nemo_ext.grading.reading.normalise import normalise
+from nemo_ext.rows.row import Row, read_rows
 
 PROBLEM_KEYS = ("benchmark", "id", "problem", "expected_answer", "level", "subject", "source")
 SAMPLE_KEYS = (

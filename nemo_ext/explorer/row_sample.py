@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nemo_ext.explorer.parts import cut
-from nemo_ext.rows import dumps, parse_line
+from nemo_ext.rows.row import dumps, parse_line
 
 KEPT = ""
 """The reason of rows that were not dropped."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.manifest import DONE, MANIFEST, SET_ASIDE
-from nemo_ext.rows import ROW_FILES, parse_line
+from nemo_ext.records.manifest import DONE, MANIFEST, SET_ASIDE
+from nemo_ext.rows.row import ROW_FILES, parse_line
 
 SCORES = "scores.json"
 _SHARD = re.compile(r"shard_\d+")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_ext.grading.extract import extract_answer
-from nemo_ext.rows import written_solution
+from nemo_ext.rows.row import written_solution
 
 _EXACT_BELOW = 2**53  # from there on, a float stands for several whole numbers
 

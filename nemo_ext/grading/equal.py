@@ -10,8 +10,8 @@ import atexit
 from functools import lru_cache
 from importlib.metadata import version
 
+from nemo_ext.grading.equality.rules import fast_verdict
 from nemo_ext.grading.grader import Grader
-from nemo_ext.grading.rules import fast_verdict
 from nemo_ext.grading.verdict import DIFFERENT, EQUAL, UNDECIDED, Equality, Verdict
 
 __all__ = [

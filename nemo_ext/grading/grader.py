@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from nemo_ext.grading.algebra import AlgebraWorker
+from nemo_ext.grading.algebra.math_verify import AlgebraWorker
 from nemo_ext.grading.graders import rule_of
 from nemo_ext.grading.verdict import Verdict
 

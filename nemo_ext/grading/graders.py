@@ -11,9 +11,9 @@ Stored generations can be graded again under another name.
 import re
 from collections.abc import Callable
 
-from nemo_ext.grading.normalise import normalise
-from nemo_ext.grading.number import number
-from nemo_ext.grading.rules import MAX_ANSWER_CHARS, fast_verdict
+from nemo_ext.grading.equality.rules import MAX_ANSWER_CHARS, fast_verdict
+from nemo_ext.grading.reading.normalise import normalise
+from nemo_ext.grading.reading.number import number
 from nemo_ext.grading.verdict import DIFFERENT, EQUAL, UNDECIDED, Verdict
 
 Rule = Callable[[str | None, str], Verdict | None]

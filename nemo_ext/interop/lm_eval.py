@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.files import atomic_open, write_json_atomic
+from nemo_ext.records.files import atomic_open, write_json_atomic
 
 Row = dict[str, Any]
 FILTER, METRIC = "boxed", "exact_match"

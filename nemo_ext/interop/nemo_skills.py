@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from nemo_ext.files import atomic_open, write_json_atomic, write_text_atomic
 from nemo_ext.interop.lm_eval import sanitised
+from nemo_ext.records.files import atomic_open, write_json_atomic, write_text_atomic
 
 Row = dict[str, Any]
 JUDGEMENTS = {True: "Judgement: Yes", False: "Judgement: No"}

@@ -27,15 +27,23 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch.distributed.checkpoint.api import CheckpointException
 
-from nemo_ext.files import fsync_dir, write_json_atomic
 from nemo_ext.megatron.checkpoint_files import damaged, read_record, unreadable, why_damaged, write_record
-from nemo_ext.megatron.layout import LATEST, MODEL, PARTIAL, check_space, complete_steps, expendable, step_folder
-from nemo_ext.megatron.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
-from nemo_ext.megatron.memory import checkpoint_bytes
-from nemo_ext.megatron.parallel import Parallel
+from nemo_ext.megatron.checkpoint_folders import (
+    LATEST,
+    MODEL,
+    PARTIAL,
+    check_space,
+    complete_steps,
+    expendable,
+    step_folder,
+)
+from nemo_ext.megatron.layers.specs import unwrap
+from nemo_ext.megatron.plan.memory import checkpoint_bytes
+from nemo_ext.megatron.runtime.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
+from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import TrainSettings
-from nemo_ext.megatron.shape import ModelShape
-from nemo_ext.megatron.specs import unwrap
+from nemo_ext.models.shape import ModelShape
+from nemo_ext.records.files import fsync_dir, write_json_atomic
 
 logger = logging.getLogger(__name__)
 ORIGINS = {

@@ -20,7 +20,7 @@ from typing import Any
 
 import xxhash
 
-from nemo_ext.files import write_json_atomic
+from nemo_ext.records.files import write_json_atomic
 
 RECORD = "checkpoint.json"
 CHUNK = 4 << 20

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.shape import ModelShape
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "layers": ("auto", "local", "transformer_engine"),

@@ -15,37 +15,37 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from nemo_ext.file_records import fingerprint
-from nemo_ext.megatron import cpu
+from nemo_ext.megatron.runtime import cpu
+from nemo_ext.records.file_records import fingerprint
 
 cpu.enable()  # megatron.core is imported from here on
 
 from megatron.core.distributed import DistributedDataParallel
 
-from nemo_ext.megatron.batches import Batches
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
-from nemo_ext.megatron.data import CHAT_TEMPLATE, PackedData
-from nemo_ext.megatron.guard import Guard, badness
-from nemo_ext.megatron.hf import RandomSource, SafetensorsSource, load_weights, local_folder
-from nemo_ext.megatron.mcore import update_if
-from nemo_ext.megatron.optimizer import (
+from nemo_ext.megatron.data.batches import Batches
+from nemo_ext.megatron.data.token_folder import CHAT_TEMPLATE, PackedData
+from nemo_ext.megatron.layers.specs import build_model, unwrap
+from nemo_ext.megatron.record.bad_steps import Guard, badness
+from nemo_ext.megatron.record.stragglers import Stragglers
+from nemo_ext.megatron.record.training_log import Interval, Watch
+from nemo_ext.megatron.runtime.mcore import update_if
+from nemo_ext.megatron.runtime.optimizer import (
     build_optimizer,
     build_scheduler,
     gather_weights,
     learning_rate,
     wrap_data_parallel,
 )
-from nemo_ext.megatron.parallel import Parallel, initialize, shutdown
-from nemo_ext.megatron.passes import Passes, PassResult
-from nemo_ext.megatron.preemption import PreemptionSignals
+from nemo_ext.megatron.runtime.parallel import Parallel, initialize, shutdown
+from nemo_ext.megatron.runtime.pipeline_pass import Passes, PassResult
+from nemo_ext.megatron.runtime.preemption import PreemptionSignals
 from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at, validate
-from nemo_ext.megatron.shape import ModelShape
-from nemo_ext.megatron.specs import build_model, unwrap
-from nemo_ext.megatron.stragglers import Stragglers
-from nemo_ext.megatron.watch import Interval, Watch
-from nemo_ext.model import Model
-from nemo_ext.model_files import weight_files
-from nemo_ext.progress import Progress
+from nemo_ext.megatron.weights.hf import RandomSource, SafetensorsSource, load_weights, local_folder
+from nemo_ext.models.model import Model
+from nemo_ext.models.model_files import weight_files
+from nemo_ext.models.shape import ModelShape
+from nemo_ext.records.progress import Progress
 
 logger = logging.getLogger(__name__)
 WORST_SAMPLES = 20  # named when a step is bad

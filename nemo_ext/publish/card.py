@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nemo_ext.files import write_text_atomic
-from nemo_ext.lineage import StageRecord
 from nemo_ext.publish import COLUMNS
 from nemo_ext.publish.splits import LENGTH_STEP, MAX_LENGTH
+from nemo_ext.records.files import write_text_atomic
+from nemo_ext.records.lineage import StageRecord
 
 BAR = 40  # characters of the longest bar
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nemo_ext.curation.row_keys import published_solution
-from nemo_ext.file_records import difference, record, stamp
-from nemo_ext.files import atomic_open, write_json_atomic
+from nemo_ext.curation.choosing.row_keys import published_solution
 from nemo_ext.publish import COLUMNS
-from nemo_ext.row_batches import Batch, Part, batches
-from nemo_ext.rows import Row, dumps
-from nemo_ext.usable_rows import Unusable, usable_rows
+from nemo_ext.records.file_records import difference, record, stamp
+from nemo_ext.records.files import atomic_open, write_json_atomic
+from nemo_ext.rows.batches import Batch, Part, batches
+from nemo_ext.rows.row import Row, dumps
+from nemo_ext.rows.usable import Unusable, usable_rows
 
 LENGTH_STEP = 250  # characters, of the histogram of solutions
 MAX_LENGTH = 4000

@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from nemo_ext.evaluation.stats import wilson
-from nemo_ext.files import write_text_atomic
 from nemo_ext.grading.extract import last_box
+from nemo_ext.records.files import write_text_atomic
 from nemo_ext.report import plots
 
 SECTIONS = (

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nemo_ext import manifest
 from nemo_ext.evaluation.model_names import AVERAGE, is_checkpoint
 from nemo_ext.evaluation.scores import SCORES
+from nemo_ext.records import manifest
 
 Finished = dict[str, Path]
 """`stage` or `stage/task` -> its folder."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from nemo_ext import manifest
 from nemo_ext.evaluation.model_names import is_checkpoint
+from nemo_ext.records import manifest
 from nemo_ext.report.run_folder import Finished, manifests, rows
 from nemo_ext.report.score_sections import overall
 

@@ -10,7 +10,7 @@ from zlib import crc32
 import aiohttp
 import orjson
 
-from nemo_ext.serving.failures import ClientStopped
+from nemo_ext.serving.client.failures import ClientStopped
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 5.0
 CONNECT_S = 10.0

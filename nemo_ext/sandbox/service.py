@@ -35,15 +35,15 @@ import uvloop
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_ext.files import write_json_atomic
+from nemo_ext.machine import parent, ports
+from nemo_ext.machine.web_server import web_server
+from nemo_ext.records.files import write_json_atomic
 from nemo_ext.sandbox import access
 from nemo_ext.sandbox.app import Api
 from nemo_ext.sandbox.config import SandboxConfig
 from nemo_ext.sandbox.forks import ForkServer
 from nemo_ext.sandbox.sessions import Sessions
-from nemo_ext.serving import parent, ports
 from nemo_ext.serving.serve import published
-from nemo_ext.serving.web_server import web_server
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from nemo_ext.sandbox import access
 from nemo_ext.sandbox.config import ToolLoopConfig
 from nemo_ext.sandbox.formats import FORMATS, Block, Format, cut, find_block, is_open, with_output
 from nemo_ext.sandbox.remote import Executed, RemoteSession
-from nemo_ext.serving.requests import Completion, Request
+from nemo_ext.serving.client.requests import Completion, Request
 
 Send = Callable[[Request], Awaitable[Completion]]
 

@@ -15,9 +15,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_ext.megatron.published_shapes import SHAPES, shape_of
-from nemo_ext.megatron.shape import ModelShape
-from nemo_ext.model import WEIGHTS_DTYPES, Model
+from nemo_ext.models.model import WEIGHTS_DTYPES, Model
+from nemo_ext.models.published_shapes import SHAPES, shape_of
+from nemo_ext.models.shape import ModelShape
 from nemo_ext.serving.server import GpuServer
 
 GIB = 2**30

@@ -21,16 +21,17 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from nemo_ext.files import write_json_atomic
-from nemo_ext.hub_folder import check_rope_spelling
-from nemo_ext.image_versions import installed
-from nemo_ext.model import Model
-from nemo_ext.model_files import folder_of
-from nemo_ext.serving import child, parent, ports, server_metrics
+from nemo_ext.machine import parent, ports
+from nemo_ext.models.hub_folder import check_rope_spelling
+from nemo_ext.models.model import Model
+from nemo_ext.models.model_files import folder_of
+from nemo_ext.records.files import write_json_atomic
+from nemo_ext.records.image_versions import installed
 from nemo_ext.serving.address import served_path
-from nemo_ext.serving.child import Serving
+from nemo_ext.serving.launch import server_metrics, server_process
+from nemo_ext.serving.launch.server_process import Serving
+from nemo_ext.serving.launch.tasks import this_step
 from nemo_ext.serving.server import GpuServer, Server, load, module_of
-from nemo_ext.serving.tasks import this_step
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def announce(server: Server, address_file: Path, host: str, serving: Serving) ->
     module = module_of(server.kind)
     if server.metrics_interval_s > 0 and module.METRICS:
         path = address_file.with_suffix(".metrics.json")
-        get = lambda: child.fetch(host, serving.port, module.METRICS)  # noqa: E731
+        get = lambda: server_process.fetch(host, serving.port, module.METRICS)  # noqa: E731
         server_metrics.watch(get, module.read_metrics, server.metrics_interval_s, path)
 
 
@@ -88,10 +89,10 @@ def serve(server: Server, model: Model, address_file: Path, host: str, port: int
             check_rope_spelling(folder, installed("transformers"))
         step = this_step(server.tasks)
         if step.task > 0:
-            return child.join(module, server, model, host, address_file, step)
+            return server_process.join(module, server, model, host, address_file, step)
         with published(address_file):
             tell = partial(announce, server, address_file, host)
-            return child.run(module, server, model, host, port, address_file, step, tell)
+            return server_process.run(module, server, model, host, port, address_file, step, tell)
     parent.exit_with_parent()
     listener = ports.bind(host, port)
     here = Serving(listener.getsockname()[1], model.name, module.version())

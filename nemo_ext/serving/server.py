@@ -27,7 +27,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
 from nemo_ext.serving.address import CONCURRENCY
 
 KV_CACHE_DTYPES = ("auto", "fp8")

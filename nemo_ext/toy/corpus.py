@@ -9,8 +9,8 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nemo_ext.prompts import Prompt, render
-from nemo_ext.rows import Row
+from nemo_ext.prompts.prompt import Prompt, render
+from nemo_ext.rows.row import Row
 from nemo_ext.toy.problems import SOURCES, ToyProblem, stream
 
 

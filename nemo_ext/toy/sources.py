@@ -8,8 +8,8 @@ A seed row that restates a benchmark problem also has `contaminates`, that probl
 import random
 from pathlib import Path
 
-from nemo_ext.files import atomic_open
-from nemo_ext.rows import Row, content_id, dumps
+from nemo_ext.records.files import atomic_open
+from nemo_ext.rows.row import Row, content_id, dumps
 from nemo_ext.toy.problems import SOURCES, ToyProblem, distinct, paraphrase
 
 TOY = "toy"

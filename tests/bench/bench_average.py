@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.checkpoints import cheap_values, save_shape, write_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -30,7 +30,7 @@ SHAPE = ModelShape(
 CHILD = """
 import json, re, sys, time
 from pathlib import Path
-from nemo_ext.megatron.average import average_to_hf
+from nemo_ext.megatron.weights.average import average_to_hf
 *folders, hf, out = map(Path, sys.argv[1:])
 started = time.perf_counter()
 average_to_hf(folders, hf, out, "bf16")

@@ -27,8 +27,8 @@ import orjson
 import psutil
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from nemo_ext.curation.ngrams import words
-from nemo_ext.rows import Row, dumps, read_rows
+from nemo_ext.curation.contamination.ngrams import words
+from nemo_ext.rows.row import Row, dumps, read_rows
 from tests.conftest import ROOT, SHARED_DATA
 
 NUM_PROBLEMS, WORKERS, PEER_PROBLEMS, PLANTED = 600_000, 2, 20_000, 300

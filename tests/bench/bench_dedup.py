@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.curation.problem_sketch import NUM_PERMUTATIONS, normalised, signatures, telling, told
+from nemo_ext.curation.duplicates.problem_sketch import NUM_PERMUTATIONS, normalised, signatures, telling, told
 from tests.bench.stage_runs import orjson_seconds, run_stage, write_stage_output
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"

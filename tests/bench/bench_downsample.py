@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from recipes.stages.downsample import Config
-from recipes.stages.downsample import run as downsample
+from recipes.stages.curation.downsample import Config
+from recipes.stages.curation.downsample import run as downsample
 from tests.bench.memory import peak_memory
 
 ROWS, KEEP, PROBLEMS = 13_972_791, 1_000_000, 607_300

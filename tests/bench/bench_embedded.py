@@ -22,9 +22,9 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from nemo_ext.serving.address import Endpoint, wait_for
-from nemo_ext.serving.client import complete
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.requests import Completion, Request, Sampling
+from nemo_ext.serving.client.client import complete
+from nemo_ext.serving.client.config import ClientConfig
+from nemo_ext.serving.client.requests import Completion, Request, Sampling
 from tests.conftest import ROOT
 from tests.nemo_ext.serving.tiny_checkpoint import CHAT_TEMPLATE, DEFAULT_ROPE, make_tokenizer
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from nemo_ext.megatron.packing import best_fit_decreasing
+from nemo_ext.megatron.data.packing import best_fit_decreasing
 from tests.conftest import ROOT
 
 CAPACITY, NUM, NUM_ALL = 4096, 200_000, 13_972_791
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from nemo_ext.megatron.packing import assign_packs
-from nemo_ext.megatron.pack_index import PackIndex
+from nemo_ext.megatron.data.packing import assign_packs
+from nemo_ext.megatron.data.pack_index import PackIndex
 from tests.bench.bench_packing import CAPACITY, lengths
 
 def peak():

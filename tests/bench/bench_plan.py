@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from launchers.estimates.step_time import step_time
-from nemo_ext.gpus import gpu_named
-from nemo_ext.megatron.flops import flops_per_token
-from nemo_ext.megatron.memory import bytes_per_parameter, layer_bytes_per_token, stage_memory, stage_parameters
-from nemo_ext.megatron.published_shapes import SHAPES
+from nemo_ext.machine.gpus import gpu_named
+from nemo_ext.megatron.plan.flops import flops_per_token
+from nemo_ext.megatron.plan.memory import bytes_per_parameter, layer_bytes_per_token, stage_memory, stage_parameters
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.published_shapes import SHAPES
 
 MIB = 2**20
 EXPERIMENT_ROWS = 13_972_791

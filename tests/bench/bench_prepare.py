@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 from transformers import AutoTokenizer
 
-from nemo_ext.rows import Row, dumps
-from recipes.stages import tiny_model
+from nemo_ext.rows.row import Row, dumps
+from recipes.stages.toy import tiny_model
 from tests.conftest import ROOT
 
 NUM_ROWS, WORKERS, PEER_ROWS, TOKENIZER_ROWS = 100_000, 2, 3000, 8000

@@ -60,10 +60,11 @@ def child() -> None:
     """One submission; prints the seconds of its parts."""
     started = time.perf_counter()
     parts: dict[str, float] = {}
-    from launchers import plan, run
-    from launchers.display import Display
+    from launchers import run
     from launchers.estimates import estimate
     from launchers.executors import slurm
+    from launchers.here.display import Display
+    from launchers.planning import plan
     from tests.composing import compose_recipe
 
     parts["import"] = time.perf_counter() - started

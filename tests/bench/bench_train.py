@@ -27,7 +27,7 @@ ROUNDS = 2
 
 def write_data(folder: Path) -> None:
     """1,000 samples of random tokens, 116 on average, the last 40 % trained."""
-    from nemo_ext.megatron.data import PackedDataWriter
+    from nemo_ext.megatron.data.token_folder import PackedDataWriter
 
     rng = np.random.default_rng(0)
     with PackedDataWriter(folder, {}) as writer:
@@ -38,12 +38,12 @@ def write_data(folder: Path) -> None:
 
 def ours(argument: dict[str, Any]) -> float:
     """Tokens per second of the steps after the warm-up."""
-    from nemo_ext.megatron.data import PackedData
-    from nemo_ext.megatron.metrics import read_metrics
+    from nemo_ext.megatron.data.token_folder import PackedData
+    from nemo_ext.megatron.record.metrics import read_metrics
     from nemo_ext.megatron.settings import TrainSettings
     from nemo_ext.megatron.train import train
-    from nemo_ext.model import Model
-    from nemo_ext.progress import Progress
+    from nemo_ext.models.model import Model
+    from nemo_ext.records.progress import Progress
 
     settings = TrainSettings(
         data_parallel_size=2,
@@ -69,8 +69,8 @@ def plain(argument: dict[str, Any]) -> float:
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM
 
-    from nemo_ext.megatron.batches import Batches
-    from nemo_ext.megatron.data import PackedData
+    from nemo_ext.megatron.data.batches import Batches
+    from nemo_ext.megatron.data.token_folder import PackedData
 
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(2 // size)

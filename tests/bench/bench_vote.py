@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 from omegaconf import OmegaConf
 
+from nemo_ext.aggregation.vote import vote
 from nemo_ext.grading.extract import extract_answer
-from nemo_ext.grading.vote import vote
-from nemo_ext.manifest import MANIFEST
-from recipes.stages import vote as stage
+from nemo_ext.records.manifest import MANIFEST
+from recipes.stages.grading import vote as stage
 
 PROBLEMS, SAMPLES = 7473, 32
 FORMS = ("{}", "{}.0", "\\frac{{2{}}}{{2}}", "${}$", "{} dollars", "x={}", "0{}")

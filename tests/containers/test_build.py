@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from launchers import images
+from launchers.planning import images
 from tests.conftest import ROOT
 from tests.containers.docker_daemon import docker_daemon
 

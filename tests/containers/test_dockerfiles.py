@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers import images
+from launchers.planning import images
 from tests.conftest import ROOT
 from tests.containers import dockerfile_rules as rules
 from tests.containers.dockerfile_rules import RULES, Instruction, parse

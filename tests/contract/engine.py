@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from nemo_ext.megatron import cpu
+from nemo_ext.megatron.runtime import cpu
 from tests.contract import attention, fp8, kernels
 from tests.contract.wheels import unpacked
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from nemo_ext.serving.address import Dialect
-from nemo_ext.serving.requests import Request, Sampling
+from nemo_ext.serving.client.requests import Request, Sampling
 
 SAMPLING = Sampling(0.8, 0.95, 50, 24, ("\n", "="), 7, (128009,))
 CHAT = [{"role": "user", "content": "1 + 1?"}]

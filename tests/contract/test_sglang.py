@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
 from nemo_ext.serving.server import Place, load, module_of
 from tests.conftest import ROOT
 from tests.contract.sent import bodies

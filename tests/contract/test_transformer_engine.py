@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nemo_ext.megatron.export import export_hf
-from nemo_ext.megatron.hf import SINGLE
+from nemo_ext.megatron.weights.export import export_hf
+from nemo_ext.megatron.weights.hf import SINGLE
 from tests.contract.wheels import missing
 from tests.nemo_ext.megatron.ranks import join_ranks, run_ranks, start_ranks
 from tests.nemo_ext.megatron.tiny import save_data, save_llama

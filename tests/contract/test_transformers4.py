@@ -13,10 +13,10 @@ WHY = missing("transformers4")
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500), pytest.mark.skipif(bool(WHY), reason=WHY)]
 
 TESTS = (
-    "tests/nemo_ext/test_chat.py",
-    "tests/nemo_ext/test_chat_rendering.py",
-    "tests/nemo_ext/test_chat_templates.py",
-    "tests/nemo_ext/test_hub_folder.py",
+    "tests/nemo_ext/models/test_chat.py",
+    "tests/nemo_ext/models/test_chat_rendering.py",
+    "tests/nemo_ext/models/test_chat_templates.py",
+    "tests/nemo_ext/models/test_hub_folder.py",
     "tests/nemo_ext/megatron/test_shape.py",
     "tests/nemo_ext/megatron/test_export.py",
     "tests/nemo_ext/megatron/test_hf.py",
@@ -25,8 +25,8 @@ TESTS = (
 OPENING = """
 import sys, transformers
 from pathlib import Path
-from nemo_ext.chat import ChatTokenizer
-from nemo_ext.model import Model
+from nemo_ext.models.chat_tokenizer import ChatTokenizer
+from nemo_ext.models.model import Model
 assert transformers.__version__.startswith("4."), transformers.__version__
 folders = sorted(path.parent for path in Path("nemo_ext/serving/embedded/models").glob("*/config.json"))
 assert folders

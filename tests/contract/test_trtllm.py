@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
 from nemo_ext.serving.server import Place, Server, load
 from nemo_ext.serving.servers import trtllm
 from tests.conftest import ROOT

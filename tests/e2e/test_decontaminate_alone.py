@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launchers import plan
+from launchers.planning import plan
 from tests.composing import compose_recipe
 from tests.recipes.stages.conftest import lines
 

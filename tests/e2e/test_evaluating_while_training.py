@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nemo_ext.megatron.layout import complete_steps
+from nemo_ext.megatron.checkpoint_folders import complete_steps
 from tests.launchers.process_stages import wait_until
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers import plan
+from launchers.planning import plan
 from tests.composing import compose_recipe
 from tests.recipes.stages.conftest import lines
 

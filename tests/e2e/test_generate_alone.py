@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hydra.errors import HydraException
 
-from launchers import plan
+from launchers.planning import plan
 from tests.composing import compose_recipe
 from tests.nemo_ext.serving.faulty_server import Server, servers
 from tests.recipes.stages.conftest import lines

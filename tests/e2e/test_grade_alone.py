@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from launchers import plan
-from nemo_ext.rows import MAX_ROW_BYTES
+from launchers.planning import plan
+from nemo_ext.rows.row import MAX_ROW_BYTES
 from tests.composing import compose_recipe
 from tests.nemo_ext.serving.faulty_server import Server, servers
 from tests.recipes.stages.conftest import lines

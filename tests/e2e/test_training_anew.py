@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.files import sha256_file
 from nemo_ext.megatron.checkpoint_files import read_record
+from nemo_ext.records.files import sha256_file
 from nemo_ext.toy.sources import benchmark, solved
 
 ROWS, PROBLEMS = 96, 8

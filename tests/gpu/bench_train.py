@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nemo_ext.gpus import GPUS, find_gpu
-from nemo_ext.megatron.flops import model_flops
-from nemo_ext.megatron.memory import worst_stage
-from nemo_ext.megatron.published_shapes import SHAPES
+from nemo_ext.machine.gpus import GPUS, find_gpu
+from nemo_ext.megatron.plan.flops import model_flops
+from nemo_ext.megatron.plan.memory import worst_stage
 from nemo_ext.megatron.settings import TrainSettings
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.published_shapes import SHAPES
+from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.ranks import run_ranks
 
 STEPS, WARM_UP, NUM_PACKS, NUM_SAMPLES = 20, 5, 8, 4000
@@ -54,7 +54,7 @@ ANCHORS = (
 
 def write_data(folder: Path, vocab_size: int, longest: int) -> None:
     """Random tokens; lognormal lengths of 404 on average, the last three quarters of each trained."""
-    from nemo_ext.megatron.data import PackedDataWriter
+    from nemo_ext.megatron.data.token_folder import PackedDataWriter
 
     rng = np.random.default_rng(0)
     with PackedDataWriter(folder, {}) as writer:
@@ -65,7 +65,7 @@ def write_data(folder: Path, vocab_size: int, longest: int) -> None:
 
 def measure(argument: dict[str, Any]) -> dict[str, Any]:
     """In a process of its own: what `_figures` gives, or {"out_of_memory": true}."""
-    from nemo_ext.megatron.parallel import initialize, shutdown
+    from nemo_ext.megatron.runtime.parallel import initialize, shutdown
 
     settings, shape = TrainSettings(**argument["settings"]), ModelShape.from_json(argument["shape"])
     here = initialize(settings)
@@ -80,12 +80,12 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
 def _figures(settings: TrainSettings, shape: ModelShape, here: Any, folder: Path) -> dict[str, Any]:
     """Of the steps after the warm-up: tokens/s by the median step, TFLOP/s by the same, peak memory, first and last
     loss (random tokens: the last must not be above the first by much)."""
-    from nemo_ext.megatron.data import PackedData
-    from nemo_ext.megatron.metrics import read_metrics
-    from nemo_ext.megatron.preemption import PreemptionSignals
+    from nemo_ext.megatron.data.token_folder import PackedData
+    from nemo_ext.megatron.record.metrics import read_metrics
+    from nemo_ext.megatron.record.training_log import METRICS, memory_gib
+    from nemo_ext.megatron.runtime.preemption import PreemptionSignals
     from nemo_ext.megatron.train import Trainer
-    from nemo_ext.megatron.watch import METRICS, memory_gib
-    from nemo_ext.progress import Progress
+    from nemo_ext.records.progress import Progress
 
     data = PackedData.open(folder / "data")
     (folder / "config.json").write_text(json.dumps(asdict(shape)))  # what a training of random weights starts from
@@ -139,7 +139,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("error: no CUDA device; this measures one GPU", file=sys.stderr)
         return 2
-    from nemo_ext.megatron.layers import has
+    from nemo_ext.megatron.layers.kernels import has
 
     device, kinds = torch.cuda.get_device_properties(0), ", ".join(gpu.name for gpu in GPUS)
     gpu = find_gpu(device.name)

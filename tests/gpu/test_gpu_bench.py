@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_ext.megatron.published_shapes import SHAPES
 from nemo_ext.megatron.settings import TrainSettings
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.published_shapes import SHAPES
+from nemo_ext.models.shape import ModelShape
 from tests.gpu.bench_train import SETTINGS, fitting_layers, show, write_data
 from tests.nemo_ext.megatron.ranks import ROOT, join_ranks, start_ranks
 from tests.nemo_ext.megatron.tiny import save_llama

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from nemo_ext.megatron.layers import has
-from nemo_ext.megatron.layout import complete_steps
+from nemo_ext.megatron.checkpoint_folders import complete_steps
+from nemo_ext.megatron.layers.kernels import has
 from tests.nemo_ext.megatron.ranks import join_ranks, run_ranks, start_ranks
 from tests.nemo_ext.megatron.tiny import save_data, save_llama
 
@@ -109,7 +109,7 @@ def test_two_gpus(place: Path, on_cpu: list[float], changes: dict[str, Any]) -> 
 def test_the_gpu_has_no_cpu_workarounds() -> None:
     """cpu.py must not touch torch where there is CUDA."""
     assert os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    from nemo_ext.megatron import cpu
+    from nemo_ext.megatron.runtime import cpu
 
     cpu.enable()
     assert torch.zeros(1, device="cuda").device.type == "cuda"

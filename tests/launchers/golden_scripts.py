@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from launchers import images
 from launchers.executors import slurm
+from launchers.planning import images
 from launchers.slurm.sbatch import BODY, ROOT
 from tests.composing import resolve_recipe
 

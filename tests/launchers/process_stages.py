@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import psutil
 
-from launchers.plan import PlannedStage, Task
-from nemo_ext import manifest
+from launchers.planning.plan import PlannedStage, Task
+from nemo_ext.records import manifest
 from recipes.stage import Process, Resources, Stage
 
 Left = Callable[[], list[psutil.Process]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launchers.plan import PlannedStage, Task
+from launchers.planning.plan import PlannedStage, Task
 from recipes.stage import Process, Resources, Stage, main_process
 
 RUN = Path("/runs/sft")

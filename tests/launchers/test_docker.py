@@ -16,11 +16,11 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from launchers import contained, running
-from launchers.display import Display
 from launchers.executors import docker
-from launchers.plan import PlannedStage
-from launchers.running import Place, TaskFailed
+from launchers.here import containers, processes
+from launchers.here.display import Display
+from launchers.here.processes import Place, TaskFailed
+from launchers.planning.plan import PlannedStage
 from recipes.stage import Process, Resources, main_process
 from tests.conftest import ROOT
 from tests.containers.docker_daemon import BORROWED, docker_daemon, import_base
@@ -64,7 +64,7 @@ def test_command_is_the_golden_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After a wanted change: UPDATE_GOLDEN=1 pytest tests/launchers/test_docker.py, and read the diff."""
-    monkeypatch.setattr("launchers.images._code_version", lambda: "1f2e3d4c5b6a")
+    monkeypatch.setattr("launchers.planning.images._code_version", lambda: "1f2e3d4c5b6a")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     stage = bare_stage(Path("/runs/r/train"), process, resources=resources, name="train")
     text = lines(docker.command(config, stage, stage.tasks[0], process, place))
@@ -90,7 +90,7 @@ def test_container_names_differ_where_folders_do() -> None:
 
 def test_the_users_own_settings_win() -> None:
     stage = bare_stage(Path("/runs/r/s"), SERVER)
-    env = contained.variables(docker.Config(env={"HOME": "/h", "OMP_NUM_THREADS": "4"}), stage, SERVER, Place())
+    env = containers.variables(docker.Config(env={"HOME": "/h", "OMP_NUM_THREADS": "4"}), stage, SERVER, Place())
     assert env["HOME"] == "/h" and env["OMP_NUM_THREADS"] == "4" and "RANK" not in env
     assert docker._identity(docker.Config())[1] == f"{os.getuid()}:{os.getgid()}"
 
@@ -220,7 +220,7 @@ def test_containers_of_a_killed_launcher_are_stopped_then_removed_at_the_next_st
 
 def test_a_stubborn_container_is_removed(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killing the client alone would leave it running."""
-    monkeypatch.setattr(running, "STOP_S", 0.3)
+    monkeypatch.setattr(processes, "STOP_S", 0.3)
     ready = tmp_path / "ready"
     stubborn = f"""
 import pathlib, signal, time
@@ -317,14 +317,14 @@ def test_a_stage_runs_in_real_containers(tmp_path: Path, monkeypatch: pytest.Mon
         config = docker.Config(images={"base": "local/base:1"}, mounts=BORROWED, python=sys.executable)
         folder = tmp_path / "run" / "part0"
         ready, counted = folder / "server-0.json", folder / "counted"
-        sample = running.RunningTask._sample_memory
+        sample = processes.RunningTask._sample_memory
 
-        def sample_and_tell(task: running.RunningTask) -> None:
+        def sample_and_tell(task: processes.RunningTask) -> None:
             sample(task)
             if task.peak_memory > 2 * 160_000_000:
                 counted.touch()
 
-        monkeypatch.setattr(running.RunningTask, "_sample_memory", sample_and_tell)
+        monkeypatch.setattr(processes.RunningTask, "_sample_memory", sample_and_tell)
         serve = f"import pathlib, socket, time\ns = socket.create_server(('127.0.0.1', 0))\npathlib.Path({str(ready)!r}).write_text(str(s.getsockname()[1]))\ntime.sleep(600)"
         main = f"""
 import os, pathlib, socket, time

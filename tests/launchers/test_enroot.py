@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from launchers.display import Display
 from launchers.executors import enroot
-from launchers.plan import PlannedStage
-from launchers.running import Place, TaskFailed
+from launchers.here.display import Display
+from launchers.here.processes import Place, TaskFailed
+from launchers.planning.plan import PlannedStage
 from recipes.stage import Process, Resources, main_process
 from tests.conftest import ROOT
 from tests.launchers.process_stages import Left, bare_stage, process_stage, python
@@ -33,7 +33,7 @@ SITE = enroot.Config(
 
 def test_command_is_the_golden_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a wanted change: UPDATE_GOLDEN=1 pytest tests/launchers/test_enroot.py, and read the diff."""
-    monkeypatch.setattr("launchers.images._code_version", lambda: "1f2e3d4c5b6a")
+    monkeypatch.setattr("launchers.planning.images._code_version", lambda: "1f2e3d4c5b6a")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     process = main_process("/runs/r/train/part0/config.yaml", ranks=8)
     stage = bare_stage(Path("/runs/r/train"), process, resources=Resources(gpus=4, image="nemo"), name="train")

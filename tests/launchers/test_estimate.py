@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from launchers import resolvers
 from launchers.estimates import estimate
 from launchers.estimates.step_time import step_time
 from launchers.executors import local, slurm
-from nemo_ext.gpus import gpu_named
-from nemo_ext.megatron.published_shapes import SHAPES
+from launchers.planning import resolvers
+from nemo_ext.machine.gpus import gpu_named
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.published_shapes import SHAPES
 from tests.bench import bench_plan
 from tests.composing import compose_recipe, plan, resolve_recipe
 from tests.conftest import ROOT

@@ -8,12 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from launchers.estimates.fit import find_fit, why_not_fit
-from nemo_ext.gpus import gpu_named
-from nemo_ext.megatron.memory import worst_stage
-from nemo_ext.megatron.published_shapes import SHAPES
+from nemo_ext.machine.gpus import gpu_named
+from nemo_ext.megatron.plan.memory import worst_stage
 from nemo_ext.megatron.settings import validate, world_size
+from nemo_ext.models.published_shapes import SHAPES
 from recipes.stage import Resources
-from recipes.stages.train_sft import Config
+from recipes.stages.training.train_sft import Config
 from tests.composing import resolve_recipe
 
 L8, L70, L405 = (SHAPES[f"Llama-3.1-{size}"] for size in ("8B", "70B", "405B"))

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from launchers import resolvers, sizing
+from launchers import sizing
 from launchers.estimates import estimate, fit_serving
 from launchers.estimates.fit_serving import ServingFit
 from launchers.executors import slurm
-from launchers.plan import PlannedStage, Task
-from launchers.resolvers import CONF
-from nemo_ext.gpus import gpu_named
+from launchers.planning import resolvers
+from launchers.planning.plan import PlannedStage, Task
+from launchers.planning.resolvers import CONF
+from nemo_ext.machine.gpus import gpu_named
 from nemo_ext.serving.server import GpuServer, load
 from recipes.stage import Process, Resources
-from recipes.stages import generate
+from recipes.stages.generation import generate
 from tests.composing import resolve_recipe
 
 PRESETS = sorted(path.stem for path in (CONF / "server").glob("*.yaml"))

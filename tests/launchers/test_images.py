@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launchers import images
-from launchers.images import Image
+from launchers.planning import images
+from launchers.planning.images import Image
 from recipes.stage import Process, Resources, Stage
 from tests.conftest import ROOT
 from tests.launchers.process_stages import bare_stage

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launchers import running
-from launchers.display import Display
 from launchers.executors import local
-from launchers.plan import PlannedStage
+from launchers.here import processes
+from launchers.here.display import Display
+from launchers.planning.plan import PlannedStage
 from recipes.stage import Process
 from tests.conftest import ROOT
 from tests.launchers.process_stages import Left, gone, process_stage, python, wait_until
@@ -27,7 +27,7 @@ def submit(planned: PlannedStage, **config: object) -> None:
 
 
 def failure(planned: PlannedStage) -> str:
-    with pytest.raises(running.TaskFailed) as caught:
+    with pytest.raises(processes.TaskFailed) as caught:
         submit(planned)
     return str(caught.value)
 
@@ -101,7 +101,7 @@ assert path.read_text() in ("", "new"), path.read_text()
 def test_a_process_that_ignores_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_behind: Left
 ) -> None:
-    monkeypatch.setattr(running, "STOP_S", 0.5)
+    monkeypatch.setattr(processes, "STOP_S", 0.5)
     ready = tmp_path / "ready"
     stubborn = f"""
 import pathlib, signal, time

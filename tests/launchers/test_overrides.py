@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from launchers.overrides import check_name, prepare
+from launchers.planning.overrides import check_name, prepare
 from tests.conftest import ROOT
 from tests.launchers.conftest import Launch
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from launchers import plan
-from nemo_ext import manifest
+from launchers.planning import plan
+from nemo_ext.records import manifest
 from recipes.run_stage import config_hash
 from tests.composing import compose_recipe, resolve_recipe
 

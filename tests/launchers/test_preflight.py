@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from launchers import preflight
-from launchers.display import Display
 from launchers.executors import slurm
-from launchers.mounts import Mount
-from launchers.plan import PlannedStage
-from launchers.preflight import Findings, Refused
+from launchers.here.display import Display
+from launchers.planning import preflight
+from launchers.planning.mounts import Mount
+from launchers.planning.plan import PlannedStage
+from launchers.planning.preflight import Findings, Refused
 from launchers.slurm import preflight as preflight_slurm
 from recipes.stage import Resources, main_process
 from tests.composing import resolve_recipe

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launchers import resolvers, run
+from launchers import run
+from launchers.planning import resolvers
 from tests.composing import RECIPES
 from tests.conftest import ROOT
 from tests.launchers.conftest import Launch

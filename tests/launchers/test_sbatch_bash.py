@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launchers.executors import slurm
-from launchers.plan import PlannedStage
+from launchers.planning.plan import PlannedStage
 from recipes import rank_env
 from recipes.stage import Process, Resources
 from tests.launchers.slurm_stand_ins import Cluster, stage

@@ -11,17 +11,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
 from launchers import run
-from launchers.display import Display
 from launchers.executors import slurm
-from launchers.plan import PlannedStage, Task
+from launchers.here.display import Display
+from launchers.planning.plan import PlannedStage, Task
 from launchers.slurm import client as slurm_client
 from launchers.slurm import job_arrays, sbatch
 from launchers.slurm import preflight as preflight_slurm
-from nemo_ext import manifest
-from nemo_ext.model import Model
-from recipes.served import ServedStage, server_processes
+from nemo_ext.models.model import Model
+from nemo_ext.records import manifest
+from recipes.asking.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, main_process
-from recipes.stages import train_sft
+from recipes.stages.training import train_sft
 from tests.launchers.slurm_stand_ins import Cluster, chain, stage
 
 ROOT = Path(__file__).resolve().parent.parent.parent

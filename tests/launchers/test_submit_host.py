@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from launchers import cancel, logs, status
-from launchers.display import Display
+from launchers.here.display import Display
 from launchers.submit_host import link as links
 from launchers.submit_host import remote_run, tree
 from launchers.submit_host.link import SshHost, connected

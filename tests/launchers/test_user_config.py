@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers.user_config import check
+from launchers.planning.user_config import check
 
 
 def test_aliases_of_aliases_are_counted_and_not_written_out(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from recipes.stages import toy_corpus
+from recipes.stages.toy import toy_corpus
 from tests.conftest import ROOT
 
 

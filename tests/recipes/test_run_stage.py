@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext import manifest
-from nemo_ext.files import write_text_atomic
+from nemo_ext.records import manifest
+from nemo_ext.records.files import write_text_atomic
 from recipes import run_stage
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nemo_ext.model import Model
-from recipes.served import ServedStage, address_files, describe_server, server_processes
+from nemo_ext.models.model import Model
+from recipes.asking.served import ServedStage, address_files, describe_server, server_processes
 from recipes.stage import Process, Resources
 
 MODEL = Model(name="m", hf_path="/models/m", context_length=4096)

@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launchers.display import Display
 from launchers.executors import slurm
 from launchers.following import run_status
+from launchers.here.display import Display
 from launchers.slurm.client import client
 from tests.conftest import ROOT
 from tests.slurm.toy_jobs import CONFIG, ended, stage, toy, wait_until

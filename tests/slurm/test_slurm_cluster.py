@@ -13,13 +13,13 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from launchers.display import Display
 from launchers.executors import slurm
 from launchers.following import run_status
-from launchers.plan import PlannedStage, Task
-from nemo_ext import manifest
-from nemo_ext.model import Model
-from recipes.served import ServedStage, server_processes
+from launchers.here.display import Display
+from launchers.planning.plan import PlannedStage, Task
+from nemo_ext.models.model import Model
+from nemo_ext.records import manifest
+from recipes.asking.served import ServedStage, server_processes
 from recipes.stage import Process, Resources, Stage
 from tests.slurm.toy_jobs import CONFIG, ended, logs, stage, toy
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launchers.display import Display
 from launchers.executors import slurm
 from launchers.following import run_status
 from launchers.following.stage_status import Row
+from launchers.here.display import Display
 from tests.slurm.toy_jobs import CONFIG, ended, logs, stage, state, toy, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(300)]

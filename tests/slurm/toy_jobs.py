@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from launchers.executors import slurm
-from launchers.plan import PlannedStage, Task
+from launchers.planning.plan import PlannedStage, Task
 from recipes.stage import Process, Resources, Stage
 
 HERE = Path(__file__).resolve().parent

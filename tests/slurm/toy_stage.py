@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from nemo_ext.files import write_json_atomic
-from nemo_ext.process import die_with_parent
+from nemo_ext.machine.process import die_with_parent
+from nemo_ext.records.files import write_json_atomic
 
 WAIT_S = 120
 HELD_S = 600

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from nemo_ext.chat_template import ChatTemplate
+from nemo_ext.models.chat_template import ChatTemplate
 from nemo_ext.serving.embedded.engine import Engine, EngineError, choice_key
 from nemo_ext.serving.embedded.metrics import prometheus_text
 from nemo_ext.serving.embedded.replies import Replies

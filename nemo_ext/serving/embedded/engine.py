@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from nemo_ext.serving.embedded.model import Llama
+from nemo_ext.serving.embedded.forward.model import Llama
 from nemo_ext.serving.embedded.sampling import stream_key
 from nemo_ext.serving.embedded.sequence import Sequence, TokenLogprob
 from nemo_ext.serving.embedded.slots import Slots

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from nemo_ext.chat_template import ChatTemplate
+from nemo_ext.models.chat_template import ChatTemplate
 from nemo_ext.serving.embedded.sequence import SamplingParameters
 
 MAX_LOGPROBS = 20

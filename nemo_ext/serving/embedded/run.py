@@ -12,15 +12,15 @@ import uvicorn
 import uvloop
 from tokenizers import Tokenizer
 
-from nemo_ext.chat_template import ChatTemplate
-from nemo_ext.hub_folder import end_token_ids
-from nemo_ext.model import Model
+from nemo_ext.machine.web_server import web_server
+from nemo_ext.models.chat_template import ChatTemplate
+from nemo_ext.models.hub_folder import end_token_ids
+from nemo_ext.models.model import Model
 from nemo_ext.serving.embedded.app import Api
-from nemo_ext.serving.embedded.checkpoint import LlamaConfig, read_config, read_weights
+from nemo_ext.serving.embedded.config import Config
 from nemo_ext.serving.embedded.engine import Engine
-from nemo_ext.serving.embedded.model import Llama
-from nemo_ext.serving.servers.embedded import Config
-from nemo_ext.serving.web_server import web_server
+from nemo_ext.serving.embedded.forward.checkpoint import LlamaConfig, read_config, read_weights
+from nemo_ext.serving.embedded.forward.model import Llama
 
 log = logging.getLogger(__name__)
 

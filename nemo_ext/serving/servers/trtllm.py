@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_ext.model import Model, chat_template_path
+from nemo_ext.models.model import Model, chat_template_path
 from nemo_ext.serving.server import GpuServer, Place
 
 READY = "/health"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_ext.model import Model, chat_template_path
+from nemo_ext.models.model import Model, chat_template_path
+from nemo_ext.serving.launch.server_metrics import ServerMetrics, from_prometheus
 from nemo_ext.serving.server import GpuServer, Place
-from nemo_ext.serving.server_metrics import ServerMetrics, from_prometheus
 
 READY = "/health"
 VERSION = ("/version",)

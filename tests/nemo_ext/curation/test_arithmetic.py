@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.curation.arithmetic import evaluate, wrong_statement
+from nemo_ext.curation.arithmetic.statements import evaluate, wrong_statement
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.curation.decontaminate import either_order, rule_judge
-from nemo_ext.curation.retrieve import Retriever
+from nemo_ext.curation.contamination.retrieve import Retriever
+from nemo_ext.curation.contamination.same_problem import either_order, rule_judge
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 APPLES = "Ava has 12 apples. She buys 3 boxes of 4 apples each. How many apples does she have now?"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.curation.dedup import Names, collapsed, first_equal, read_keys, row_key
-from nemo_ext.rows import dumps
+from nemo_ext.curation.duplicates.exact import Names, collapsed, first_equal, read_keys, row_key
+from nemo_ext.rows.row import dumps
 
 
 def test_white_space_only_is_ignored() -> None:

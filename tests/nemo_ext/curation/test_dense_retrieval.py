@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_ext.curation.contamination import Methods, Search, by_benchmark
-from nemo_ext.curation.dense_retrieval import DenseRetriever
-from nemo_ext.curation.retrieve import NOTHING
+from nemo_ext.curation.contamination.candidates import Methods, Search, by_benchmark
+from nemo_ext.curation.contamination.dense_retrieval import DenseRetriever
+from nemo_ext.curation.contamination.retrieve import NOTHING
 from tests.tiny_tokenizer import make_tokenizer
 
 sentence_transformers = pytest.importorskip("sentence_transformers")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.curation.downsample import capped, fair, fair_rank, matching, of_problems, random_rows
+from nemo_ext.curation.choosing.downsample import capped, fair, fair_rank, matching, of_problems, random_rows
 
 problems = st.lists(st.integers(0, 4), max_size=30).map(lambda values: np.array(values, np.uint64))
 

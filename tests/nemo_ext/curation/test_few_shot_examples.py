@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nemo_ext.curation.arithmetic import wrong_statement
-from nemo_ext.curation.filters import Step, apply
-from nemo_ext.curation.retrieve import Retriever
+from nemo_ext.curation.arithmetic.statements import wrong_statement
+from nemo_ext.curation.contamination.retrieve import Retriever
+from nemo_ext.curation.filter_chain import Step, apply
 from nemo_ext.grading.equal import equal
 from nemo_ext.grading.extract import extract_answer
 

@@ -1,7 +1,7 @@
 import pytest
 
-from nemo_ext.curation.filter_context import Context
-from nemo_ext.curation.filters import ADDED_BY, EDITS, FILTERS, NEEDS, Step, apply, require_columns
+from nemo_ext.curation.filter_chain import ADDED_BY, EDITS, FILTERS, NEEDS, Step, apply, require_columns
+from nemo_ext.curation.filters.context import Context
 from nemo_ext.curation.token_limits import Counted
 
 GOOD = {

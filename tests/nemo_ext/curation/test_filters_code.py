@@ -1,9 +1,9 @@
 import pytest
 
+from nemo_ext.curation.choosing.code_selection import MODES, select
 from nemo_ext.curation.code_blocks import blocks
-from nemo_ext.curation.code_selection import MODES, select
-from nemo_ext.curation.filters import Step, apply
-from nemo_ext.curation.filters_code import has_code
+from nemo_ext.curation.filter_chain import Step, apply
+from nemo_ext.curation.filters.code import has_code
 
 
 def tagged(code: str, output: str) -> str:

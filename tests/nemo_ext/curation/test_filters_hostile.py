@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_ext.curation.filter_context import Context
-from nemo_ext.curation.filters import EDITS, FILTERS, Step, apply
-from nemo_ext.curation.problem_sketch import band_hashes, normalised, telling
+from nemo_ext.curation.duplicates.problem_sketch import band_hashes, normalised, telling
+from nemo_ext.curation.filter_chain import EDITS, FILTERS, Step, apply
+from nemo_ext.curation.filters.context import Context
 from nemo_ext.curation.token_limits import _PIECE, Bounded
 from tests.conftest import ROOT
 

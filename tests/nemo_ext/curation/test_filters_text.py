@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.curation.filters import Step, apply
-from nemo_ext.curation.filters_repetition import repeated_share
+from nemo_ext.curation.filter_chain import Step, apply
+from nemo_ext.curation.filters.repetition import repeated_share
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 ENGLISH = (

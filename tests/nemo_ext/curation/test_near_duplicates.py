@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_ext.curation import near_duplicates as near
-from nemo_ext.curation.near_duplicates import candidate_pairs, near_duplicates
-from nemo_ext.curation.problem_sketch import band_hashes, normalised, num_bands, shingles, telling
-from nemo_ext.rows import dumps
+from nemo_ext.curation.duplicates import near
+from nemo_ext.curation.duplicates.near import candidate_pairs, near_duplicates
+from nemo_ext.curation.duplicates.problem_sketch import band_hashes, normalised, num_bands, shingles, telling
+from nemo_ext.rows.row import dumps
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 PENS = "Ava has 12 pens. She buys 3 boxes of 4 pens each and gives 5 pens to her brother Ben. How many pens does Ava have now?"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_ext.curation.ngrams import NgramIndex, exact_form, words
+from nemo_ext.curation.contamination.ngrams import NgramIndex, exact_form, words
 
 OPENING = "Let $x$ and $y$ be nonzero real numbers such that"
 TEST = f"{OPENING} $xy = \\frac{{x}}{{y}} = x - y$. What is the value of $x + y$?"

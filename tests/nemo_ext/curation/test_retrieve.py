@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from nemo_ext.curation import retrieve
-from nemo_ext.curation.retrieve import NOTHING, Retriever, best_of
+from nemo_ext.curation.contamination import retrieve
+from nemo_ext.curation.contamination.retrieve import NOTHING, Retriever, best_of
 
 corpora = st.lists(
     st.lists(st.lists(st.sampled_from(["a", "b", "c", "7", "\\frac", "long"]), min_size=1, max_size=8), min_size=1), min_size=1, max_size=3

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.curation.arithmetic import wrong_statement
-from nemo_ext.curation.split_arithmetic import split_arithmetic
+from nemo_ext.curation.arithmetic.splitting import split_arithmetic
+from nemo_ext.curation.arithmetic.statements import wrong_statement
 
 
 @pytest.mark.parametrize(

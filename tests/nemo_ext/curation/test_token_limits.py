@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from nemo_ext.chat import ChatTokenizer
 from nemo_ext.curation.token_limits import _NEVER_ACROSS_A_SPACE, Bounded, Counted, serialised_tokenizer
-from nemo_ext.model import Model
+from nemo_ext.models.chat_tokenizer import ChatTokenizer
+from nemo_ext.models.model import Model
 from nemo_ext.toy.sources import solved
 from tests.conftest import ROOT
 
@@ -108,7 +108,9 @@ def test_the_file_is_taken_only_where_transformers_takes_it_unchanged(
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | change))
     (tmp_path / "tokenizer.json").write_text(KINDS["shipped"])
     asked = []
-    monkeypatch.setattr("nemo_ext.chat.ChatTokenizer", lambda model: asked.append(model) or ChatTokenizer(model))
+    monkeypatch.setattr(
+        "nemo_ext.models.chat_tokenizer.ChatTokenizer", lambda model: asked.append(model) or ChatTokenizer(model)
+    )
     model = Model(name="tiny", hf_path=str(tmp_path), context_length=512)
     content = serialised_tokenizer(model)
     assert bool(asked) is bool(change)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launchers import resolvers
-from nemo_ext.columns import BadRow
-from nemo_ext.evaluation.benchmark import Benchmark, check_settings, content_hash, is_integer, problem_of
-from nemo_ext.evaluation.benchmark_files import benchmark_files, read_benchmark
+from launchers.planning import resolvers
+from nemo_ext.problems.benchmark import Benchmark, check_settings, content_hash, is_integer, problem_of
+from nemo_ext.problems.benchmark_files import benchmark_files, read_benchmark
+from nemo_ext.rows.outside.columns import BadRow
 
 MATH_L4 = Benchmark(columns={"subject": "type", "answer": None}, keep={"level": 4, "answer": "integer"})
 

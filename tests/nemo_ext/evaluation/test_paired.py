@@ -11,8 +11,8 @@ from nemo_ext.evaluation.contract import Contract
 from nemo_ext.evaluation.paired import compare_all, compare_evaluations, evaluation_folders, read_evaluation, table
 from nemo_ext.evaluation.problems import count_problems
 from nemo_ext.evaluation.scores import scores_behind, write_scores
-from nemo_ext.manifest import Facts
-from nemo_ext.manifest import write as write_manifest
+from nemo_ext.records.manifest import Facts
+from nemo_ext.records.manifest import write as write_manifest
 from tests.nemo_ext.evaluation.contracts import CONTRACT
 
 

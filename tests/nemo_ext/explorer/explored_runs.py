@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.explorer.explorer import Options
-from nemo_ext.files import write_json_atomic
+from nemo_ext.records.files import write_json_atomic
 
 OPTIONS = Options(title="a run", kept_rows=40, dropped_rows=20, max_text_chars=20_000, seed=0)
 HOSTILE = (

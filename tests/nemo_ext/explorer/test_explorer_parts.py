@@ -9,7 +9,7 @@ import pytest
 
 from nemo_ext.explorer.page import KATEX, write_page
 from nemo_ext.explorer.parts import ENTRY_BYTES, PART_BYTES, PartSeries, cut, entry, part_folder
-from nemo_ext.files import sha256_file
+from nemo_ext.records.files import sha256_file
 
 
 def unpacked(path: Path) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_ext.grading import Verdict, grade_pairs
-from nemo_ext.grading.rules import fast_verdict
+from nemo_ext.grading.equality.rules import fast_verdict
 from tests.conftest import SHARED_DATA
 
 HERE = Path(__file__).parent

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ext.grading.equal import DIFFERENT, EQUAL, UNDECIDED, Grader, Verdict, equal, fast_verdict, verdict
-from nemo_ext.grading.normalise import normalise
-from nemo_ext.grading.number import number
+from nemo_ext.grading.reading.normalise import normalise
+from nemo_ext.grading.reading.number import number
 
 SAME = [
     ("5", "5", "exact"),

@@ -71,7 +71,7 @@ def test_benchmark_answers_equal_themselves_in_other_dress_and_not_their_neighbo
 
 
 def test_most_pairs_of_real_answers_need_no_computer_algebra(record_property: Callable[[str, object], None]) -> None:
-    from nemo_ext.grading.rules import fast_verdict
+    from nemo_ext.grading.equality.rules import fast_verdict
 
     answers = _answers("math500_test")
     pairs = [(left, right) for left in answers[::3] for right in answers[::5]]

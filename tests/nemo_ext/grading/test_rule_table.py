@@ -1,4 +1,4 @@
-"""The rules of equality as recipes/CURATION.md has them: the table is the test."""
+"""The rules of equality as recipes/guides/curation.md has them: the table is the test."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,9 @@ KINDS = (
 
 def rules() -> list[tuple[str, str, str, str]]:
     """(rule, prediction, reference, verdict) of every row."""
-    section = (ROOT / "recipes" / "CURATION.md").read_text().split(f"{HEADING}\n", 1)[1].split("\n## ", 1)[0]
+    section = (
+        (ROOT / "recipes" / "guides" / "curation.md").read_text().split(f"{HEADING}\n", 1)[1].split("\n## ", 1)[0]
+    )
     found = []
     for line in section.splitlines():
         cells = [cell.strip().replace("\\|", "|") for cell in CELL_END.split(line)[1:-1]]

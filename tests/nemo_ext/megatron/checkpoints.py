@@ -17,8 +17,8 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from nemo_ext.megatron.checkpoint_files import write_record
-from nemo_ext.megatron.mapping import LAYER_PREFIX, layer_sizes, outer_sizes
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.megatron.weights.mapping import LAYER_PREFIX, layer_sizes, outer_sizes
+from nemo_ext.models.shape import ModelShape
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]
 """Offsets and sizes."""

@@ -68,9 +68,9 @@ def check(argument: dict[str, Any]) -> dict[str, Any]:
 
     Models in `bf16` are loaded in bf16, at the topologies in `bf16_cases`, and have no logits. Returns {"logits": [...]}.
     """
-    import nemo_ext.megatron.parallel as parallel
+    import nemo_ext.megatron.runtime.parallel as parallel
     from nemo_ext.megatron.checkpoint_files import write_record
-    from nemo_ext.megatron.mcore import PendingSave
+    from nemo_ext.megatron.runtime.mcore import PendingSave
     from tests.nemo_ext.megatron import programs
 
     found = programs.logits({"cases": argument["cases"], "folders": argument["fp32"]})

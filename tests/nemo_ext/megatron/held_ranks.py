@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import nemo_ext.megatron.train as training
-from nemo_ext.megatron import mcore
+from nemo_ext.megatron.runtime import mcore
 from tests.nemo_ext.megatron import programs
 
 

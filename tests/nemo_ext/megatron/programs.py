@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 import nemo_ext.megatron.train as training
-from nemo_ext.megatron import parallel
-from nemo_ext.megatron.batches import microbatch
-from nemo_ext.megatron.data import PackedData
-from nemo_ext.megatron.hf import ModelShape, SafetensorsSource, load_weights
-from nemo_ext.megatron.metrics import read_metrics
-from nemo_ext.megatron.optimizer import build_optimizer, build_scheduler, wrap_data_parallel
+from nemo_ext.megatron.data.batches import microbatch
+from nemo_ext.megatron.data.token_folder import PackedData
+from nemo_ext.megatron.layers.specs import LlamaModel, build_model, unwrap
+from nemo_ext.megatron.record.metrics import read_metrics
+from nemo_ext.megatron.runtime import parallel
+from nemo_ext.megatron.runtime.optimizer import build_optimizer, build_scheduler, wrap_data_parallel
 from nemo_ext.megatron.settings import TrainSettings, padded_vocab
-from nemo_ext.megatron.specs import LlamaModel, build_model, unwrap
-from nemo_ext.model import Model
+from nemo_ext.megatron.weights.hf import ModelShape, SafetensorsSource, load_weights
+from nemo_ext.models.model import Model
 
 
 def sizes(tp: int = 1, pp: int = 1, vp: int | None = None, cp: int = 1, dp: int = 1, **others: Any) -> TrainSettings:

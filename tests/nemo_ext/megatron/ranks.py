@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from nemo_ext.process import die_with_parent
+from nemo_ext.machine.process import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULT = "RANK RESULT "

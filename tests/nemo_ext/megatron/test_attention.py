@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from nemo_ext.megatron.attention import PackedAttention, PackedSegments, RMSNorm, segments
+from nemo_ext.megatron.layers.attention import PackedAttention, PackedSegments, RMSNorm, segments
 
 HEADS, GROUPS, SIZE = 4, 2, 8
 

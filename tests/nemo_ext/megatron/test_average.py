@@ -16,13 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from nemo_ext.megatron import weights
-from nemo_ext.megatron.average import average_to_hf
-from nemo_ext.megatron.export import export_hf
-from nemo_ext.megatron.layout import select_steps
-from nemo_ext.megatron.mapping import LAYER_PREFIX, Piece, pieces
-from nemo_ext.megatron.shape import ModelShape
-from nemo_ext.megatron.weights import row_blocks
+from nemo_ext.megatron.checkpoint_folders import select_steps
+from nemo_ext.megatron.weights import blocks
+from nemo_ext.megatron.weights.average import average_to_hf
+from nemo_ext.megatron.weights.blocks import row_blocks
+from nemo_ext.megatron.weights.export import export_hf
+from nemo_ext.megatron.weights.mapping import LAYER_PREFIX, Piece, pieces
+from nemo_ext.models.shape import ModelShape
 from tests.conftest import ROOT
 from tests.nemo_ext.megatron.checkpoints import cheap_values, save_shape, whole, write_boxes, write_model
 
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.timeout(300)
 GROWTH = """
 import re, sys
 from pathlib import Path
-from nemo_ext.megatron import export
-from nemo_ext.megatron.average import average_to_hf
+from nemo_ext.megatron.weights import export
+from nemo_ext.megatron.weights.average import average_to_hf
 assert not [name for name in sys.modules if name.startswith("megatron.core")], "a machine without it can average and export"
 # Not getrusage: its peak counts from before exec, when the process was a copy of pytest.
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
@@ -158,7 +158,7 @@ def test_topology_and_vocabulary_padding_may_differ(tmp_path: Path) -> None:
     """A checkpoint with more padding, and one whose layers are not stacked, as newer megatron-core writes them."""
     hf = save_shape(tmp_path / "hf", SMALL)
     first = write_model(tmp_path / "a", SMALL, torch.float32, False, cheap_values(1))
-    reader = weights.TorchDistReader(first)
+    reader = blocks.TorchDistReader(first)
     tensors: dict[str, torch.Tensor] = {}
     for key in reader.weights:
         tensor = reader.read(key)
@@ -180,13 +180,13 @@ def test_topology_and_vocabulary_padding_may_differ(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [1, 7, 40, 10**6])
 def test_blocks_are_the_rows_in_order(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "BLOCK", most)
+    monkeypatch.setattr(blocks, "BLOCK", most)
     for piece in pieces(SMALL):
-        blocks = list(row_blocks(piece))
-        rows = [row for block in blocks for start, count in block for row in range(start, start + count)]
+        parts = list(row_blocks(piece))
+        rows = [row for block in parts for start, count in block for row in range(start, start + count)]
         assert rows == [row for start, count in piece.rows for row in range(start, start + count)]
         width = piece.num_elements // piece.size[0]
-        assert all(sum(count for _, count in block) <= max(1, most // width) for block in blocks)
+        assert all(sum(count for _, count in block) <= max(1, most // width) for block in parts)
 
 
 @pytest.mark.parametrize("most", [1, 30])
@@ -194,7 +194,7 @@ def test_small_blocks_give_the_same_file(most: int, monkeypatch: pytest.MonkeyPa
     hf = save_shape(tmp_path / "hf", SMALL)
     folders = [write_model(tmp_path / str(i), SMALL, torch.bfloat16, True, cheap_values(i)) for i in (1, 2)]
     large = average_to_hf(folders, hf, tmp_path / "large", "bf16")
-    monkeypatch.setattr(weights, "BLOCK", most)
+    monkeypatch.setattr(blocks, "BLOCK", most)
     small = average_to_hf(folders, hf, tmp_path / "small", "bf16")
     assert (large / "model.safetensors").read_bytes() == (small / "model.safetensors").read_bytes()
 
@@ -241,7 +241,7 @@ def test_memory_is_bounded_and_no_megatron_is_needed(large_space: Path) -> None:
     out = large_space / "average"
     arguments = [sys.executable, "-c", GROWTH, *map(str, [*folders, hf, out])]
     grown = subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    threads = min(weights.MAX_THREADS, os.cpu_count() or 1)
+    threads = min(blocks.MAX_THREADS, os.cpu_count() or 1)
     assert 10 < int(grown) < 100 + 50 * threads, f"{grown} MB with {threads} threads"
     with safe_open(out / "model.safetensors", framework="pt") as file:
         assert sorted(file.keys()) == sorted(piece.name for piece in pieces(shape))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from nemo_ext.megatron.layout import complete_steps, step_folder
-from nemo_ext.megatron.metrics import read_metrics
-from nemo_ext.megatron.torch_dist import TorchDistReader
+from nemo_ext.megatron.checkpoint_folders import complete_steps, step_folder
+from nemo_ext.megatron.record.metrics import read_metrics
+from nemo_ext.megatron.weights.torch_dist import TorchDistReader
 from tests.nemo_ext.megatron.ranks import Rank, join_ranks, kill_ranks, run_ranks, start_ranks
 
 PROGRAM = ("tests.nemo_ext.megatron.programs", "train_runs")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_ext.megatron.average import average_to_hf
 from nemo_ext.megatron.checkpoint_files import RECORD, read_record, require_whole, why_damaged, write_record
+from nemo_ext.megatron.weights.average import average_to_hf
 from tests.nemo_ext.megatron.checkpoints import cheap_values, save_shape, write_model
 from tests.nemo_ext.megatron.test_average import make_shape
 

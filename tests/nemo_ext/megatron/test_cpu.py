@@ -9,7 +9,7 @@ import torch
 
 CHECK = """
 import torch
-from nemo_ext.megatron import cpu
+from nemo_ext.megatron.runtime import cpu
 cpu.enable()
 zeros = torch.zeros
 cpu.enable()
@@ -32,11 +32,11 @@ assert "torch._inductor.compile_fx" not in sys.modules
 KERNELS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from nemo_ext.megatron import cpu
+from nemo_ext.megatron.runtime import cpu
 cpu.enable()
 import torch
 from megatron.core import optimizer
-from nemo_ext.megatron.layers import has
+from nemo_ext.megatron.layers.kernels import has
 assert optimizer.Adam is torch.optim.AdamW, optimizer.Adam
 assert not (optimizer.distrib_optimizer.USING_TE_OPTIMIZER or optimizer.distrib_optimizer.USING_APEX_OPTIMIZER)
 assert not has("transformer_engine") and not has("apex")

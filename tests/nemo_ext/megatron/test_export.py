@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from nemo_ext.megatron.average import average_to_hf
-from nemo_ext.megatron.data import PackedData
-from nemo_ext.megatron.export import export_hf
-from nemo_ext.megatron.hf import SafetensorsSource
-from nemo_ext.megatron.layout import read_model, select_steps
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.megatron.checkpoint_folders import read_model, select_steps
+from nemo_ext.megatron.data.token_folder import PackedData
+from nemo_ext.megatron.weights.average import average_to_hf
+from nemo_ext.megatron.weights.export import export_hf
+from nemo_ext.megatron.weights.hf import SafetensorsSource
+from nemo_ext.models.shape import ModelShape
 
 pytestmark = pytest.mark.timeout(300)
 

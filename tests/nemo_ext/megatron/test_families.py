@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nemo_ext.megatron.export import export_hf
-from nemo_ext.megatron.hf import RandomSource
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.megatron.weights.export import export_hf
+from nemo_ext.megatron.weights.hf import RandomSource
+from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.families import FAMILIES, check, checkpoint, save_family
 from tests.nemo_ext.megatron.ranks import run_ranks
 

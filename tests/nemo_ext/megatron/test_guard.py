@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from nemo_ext.megatron.data import PackedDataWriter
-from nemo_ext.megatron.guard import MIN_HISTORY, BadStep, Guard, badness
+from nemo_ext.megatron.data.token_folder import PackedDataWriter
+from nemo_ext.megatron.record.bad_steps import MIN_HISTORY, BadStep, Guard, badness
 from nemo_ext.megatron.settings import TrainSettings
 from tests.nemo_ext.megatron.ranks import join_ranks, run_ranks, start_ranks
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemo_ext.megatron.hf import SafetensorsSource
-from nemo_ext.serving.embedded.checkpoint import read_weights
+from nemo_ext.megatron.weights.hf import SafetensorsSource
+from nemo_ext.serving.embedded.forward.checkpoint import read_weights
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DOWN = "model.layers.1.mlp.down_proj.weight"

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from nemo_ext.megatron import layers
-from nemo_ext.megatron.attention import PackedAttention, RMSNorm
+from nemo_ext.megatron.layers import kernels
+from nemo_ext.megatron.layers.attention import PackedAttention, RMSNorm
 from nemo_ext.megatron.settings import TrainSettings
 
 CPU = torch.device("cpu")
 
 
 def test_a_cpu_gets_local_layers_and_is_told_why() -> None:
-    chosen = layers.choose_layers(TrainSettings(), CPU)
+    chosen = kernels.choose_layers(TrainSettings(), CPU)
     assert chosen.own_attention and chosen.norm is RMSNorm
     assert chosen.layer.submodules.self_attention.submodules.core_attention is PackedAttention
     assert "there is no GPU" in chosen.reason
@@ -29,7 +29,7 @@ def test_a_cpu_gets_local_layers_and_is_told_why() -> None:
 )
 def test_what_only_transformer_engine_can_do_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        layers.choose_layers(TrainSettings(**settings), CPU)
+        kernels.choose_layers(TrainSettings(**settings), CPU)
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_what_only_transformer_engine_can_do_is_refused(settings: dict[str, Any]
 def test_a_gpu_says_why_its_layers_are_local(
     installed: bool, settings: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "has", lambda module: installed)
-    assert reason in layers.choose_layers(TrainSettings(**settings), torch.device("cuda")).reason
+    monkeypatch.setattr(kernels, "has", lambda module: installed)
+    assert reason in kernels.choose_layers(TrainSettings(**settings), torch.device("cuda")).reason
 
 
 def test_transformer_engine_is_used_on_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "has", lambda module: True)
-    assert layers.uses_transformer_engine(TrainSettings(), torch.device("cuda"))
-    assert not layers.uses_transformer_engine(TrainSettings(), CPU)
+    monkeypatch.setattr(kernels, "has", lambda module: True)
+    assert kernels.uses_transformer_engine(TrainSettings(), torch.device("cuda"))
+    assert not kernels.uses_transformer_engine(TrainSettings(), CPU)

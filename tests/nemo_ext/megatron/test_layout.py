@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.megatron.layout import check_space, complete_steps, read_model, select_steps, step_folder
+from nemo_ext.megatron.checkpoint_folders import check_space, complete_steps, read_model, select_steps, step_folder
 
 
 def test_only_complete_checkpoints_count(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.megatron.hf import RandomSource
-from nemo_ext.megatron.mapping import (
+from nemo_ext.megatron.weights.hf import RandomSource
+from nemo_ext.megatron.weights.mapping import (
     EMBEDDING,
     FC1,
     LAYER,
@@ -22,7 +22,7 @@ from nemo_ext.megatron.mapping import (
     megatron_shard,
     pieces,
 )
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.shape import ModelShape
 
 
 def make_shape(

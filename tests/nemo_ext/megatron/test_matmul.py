@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nemo_ext.megatron import matmul
+from nemo_ext.megatron.layers import matmul
 
 
 def test_it_is_only_used_where_it_is_exact() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from nemo_ext.megatron.checkpoint_files import unreadable
-from nemo_ext.megatron.layout import PARTIAL, complete_steps, expendable, step_folder
-from nemo_ext.megatron.mapping import EMBEDDING
-from nemo_ext.megatron.torch_dist import TorchDistReader
+from nemo_ext.megatron.checkpoint_folders import PARTIAL, complete_steps, expendable, step_folder
+from nemo_ext.megatron.weights.mapping import EMBEDDING
+from nemo_ext.megatron.weights.torch_dist import TorchDistReader
 from tests.nemo_ext.megatron.ranks import join_ranks, kill_ranks, run_ranks, start_ranks
 from tests.nemo_ext.megatron.tiny import save_llama
 

@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from nemo_ext.megatron.rope import inverse_frequencies, rotate, rotations
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.megatron.layers.rope import inverse_frequencies, rotate, rotations
+from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.test_shape import LLAMA31_8B
 
 LLAMA3 = LLAMA31_8B["rope_scaling"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from nemo_ext.megatron.safetensors_file import read_header, write_safetensors
+from nemo_ext.models.safetensors_file import read_header, write_safetensors
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
 from nemo_ext.megatron.settings import TrainSettings, pack_length, validate, world_size
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.models.shape import ModelShape
 
 
 def test_defaults_are_the_papers() -> None:
@@ -94,6 +94,6 @@ def test_it_is_a_config_schema() -> None:
 
 
 def test_the_planner_can_import_it_without_torch() -> None:
-    code = "import sys, nemo_ext.megatron.settings, nemo_ext.megatron.layout; assert 'torch' not in sys.modules"
+    code = "import sys, nemo_ext.megatron.settings, nemo_ext.megatron.checkpoint_folders; assert 'torch' not in sys.modules"
     root = Path(__file__).resolve().parents[3]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from nemo_ext.megatron.rope import inverse_frequencies
-from nemo_ext.megatron.shape import ModelShape, RopeScaling
+from nemo_ext.megatron.layers.rope import inverse_frequencies
+from nemo_ext.models.shape import ModelShape, RopeScaling
 from tests.nemo_ext.megatron.families import FAMILIES, save_family
 
 LLAMA31_8B: dict[str, Any] = {  # as meta-llama published it, in transformers 4's form

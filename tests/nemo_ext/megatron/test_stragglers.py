@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.megatron.stragglers import SLOW, slowest
+from nemo_ext.megatron.record.stragglers import SLOW, slowest
 from tests.nemo_ext.megatron.ranks import run_ranks
 
 

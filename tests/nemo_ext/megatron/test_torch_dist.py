@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.distributed.checkpoint.metadata import Metadata
 
-from nemo_ext.megatron import torch_dist
-from nemo_ext.megatron.dcp_metadata import read_metadata
-from nemo_ext.megatron.torch_dist import TorchDistReader
+from nemo_ext.megatron.weights import torch_dist
+from nemo_ext.megatron.weights.dcp_metadata import read_metadata
+from nemo_ext.megatron.weights.torch_dist import TorchDistReader
 from tests.nemo_ext.megatron.checkpoints import Box, whole, write_boxes
 
 KEY = "decoder.w"

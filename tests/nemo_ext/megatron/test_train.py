@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nemo_ext.megatron.torch_dist import TorchDistReader
+from nemo_ext.megatron.weights.torch_dist import TorchDistReader
 from tests.nemo_ext.megatron.families import save_family
 from tests.nemo_ext.megatron.ranks import run_ranks
 from tests.nemo_ext.megatron.tiny import save_data, save_llama
@@ -182,7 +182,7 @@ def single(workspace: Path, llama31: Path, data: Path) -> dict[str, Any]:
     changed = workspace / "changed"
     save_data(changed)
     tokens = bytearray((changed / "tokens.bin").read_bytes())
-    from nemo_ext.megatron.data import PackedData
+    from nemo_ext.megatron.data.token_folder import PackedData
 
     offsets = PackedData.open(data).offsets
     for at in range(int(offsets[2]), int(offsets[3])):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nemo_ext.megatron.metrics import MetricsLog, read_metrics
+from nemo_ext.megatron.record.metrics import MetricsLog, read_metrics
 
 
 def test_a_restart_drops_later_steps_and_a_torn_line(tmp_path: Path) -> None:

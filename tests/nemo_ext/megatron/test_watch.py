@@ -10,13 +10,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nemo_ext.gpus import find_gpu
-from nemo_ext.megatron.metrics import read_metrics
+from nemo_ext.machine.gpus import find_gpu
+from nemo_ext.megatron.record.metrics import read_metrics
+from nemo_ext.megatron.record.stragglers import slowest
+from nemo_ext.megatron.record.trackers import TensorBoard, open_trackers
+from nemo_ext.megatron.record.training_log import Interval, Watch, duration
 from nemo_ext.megatron.settings import TrainSettings
-from nemo_ext.megatron.shape import ModelShape
-from nemo_ext.megatron.stragglers import slowest
-from nemo_ext.megatron.trackers import TensorBoard, open_trackers
-from nemo_ext.megatron.watch import Interval, Watch, duration
+from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.tiny import save_llama
 
 LINE = {"step": 3, "loss": 0.5, "grad_norm": 1.0, "lr": 1e-5, "num_tokens": 1000, "seconds": 0.5}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nemo_ext.megatron.data import PackedDataWriter
+from nemo_ext.megatron.data.token_folder import PackedDataWriter
 
 LLAMA31_ROPE = {
     "rope_type": "llama3",

@@ -1,6 +1,6 @@
 import pytest
 
-from nemo_ext.megatron.data import PackedData
+from nemo_ext.megatron.data.token_folder import PackedData
 from tests.nemo_ext.megatron_data.samples import made, write
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_ext.megatron.data import PackedData, PackedDataWriter
+from nemo_ext.megatron.data.token_folder import PackedData, PackedDataWriter
 
 Samples = list[tuple[list[int], list[int]]]
 

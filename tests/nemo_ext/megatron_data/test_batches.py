@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_ext.megatron.batches import Batches, microbatch, rank_packs
-from nemo_ext.megatron.data import PackedData
-from nemo_ext.megatron.pack_index import PackIndex
-from nemo_ext.megatron.packing import count_packs
+from nemo_ext.megatron.data.batches import Batches, microbatch, rank_packs
+from nemo_ext.megatron.data.pack_index import PackIndex
+from nemo_ext.megatron.data.packing import count_packs
+from nemo_ext.megatron.data.token_folder import PackedData
 from tests.nemo_ext.megatron_data.samples import write
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.megatron.data import PackedData, PackedDataWriter
+from nemo_ext.megatron.data.token_folder import PackedData, PackedDataWriter
 from tests.nemo_ext.megatron_data.samples import made, write
 
 

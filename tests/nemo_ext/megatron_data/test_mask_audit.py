@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.chat import ChatTokenizer, Sample
-from nemo_ext.megatron.data import PackedDataWriter
-from nemo_ext.megatron.mask_audit import audit, check_sample
-from nemo_ext.model import Model
-from nemo_ext.sft_samples import Dropped, Made, RowBatch, SampleMaker, SampleSettings
+from nemo_ext.megatron.data.token_folder import PackedDataWriter
+from nemo_ext.models.chat_tokenizer import ChatTokenizer, Sample
+from nemo_ext.models.model import Model
+from nemo_ext.samples.mask_audit import audit, check_sample
+from nemo_ext.samples.sft_samples import Dropped, Made, RowBatch, SampleMaker, SampleSettings
 from tests.conftest import ROOT
 
 TINY = ROOT / "nemo_ext" / "serving" / "embedded" / "models" / "tiny_base"

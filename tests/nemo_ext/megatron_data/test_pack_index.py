@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_ext.megatron.pack_index import PackIndex, index_key, wait_for
+from nemo_ext.megatron.data.pack_index import PackIndex, index_key, wait_for
 
 LENGTHS = np.random.default_rng(0).integers(3, 21, 103).astype(np.int32)
 

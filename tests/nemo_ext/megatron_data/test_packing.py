@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.megatron.packing import assign_packs, best_fit_decreasing, count_packs, efficiency
+from nemo_ext.megatron.data.packing import assign_packs, best_fit_decreasing, count_packs, efficiency
 
 problems = st.integers(1, 200).flatmap(
     lambda capacity: st.tuples(st.lists(st.integers(1, capacity), max_size=60), st.just(capacity))

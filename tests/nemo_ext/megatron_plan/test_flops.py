@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.megatron.flops import flops_per_token, hardware_flops, matmul_parameters, model_flops, step_flops
-from nemo_ext.megatron.published_shapes import SHAPES
+from nemo_ext.megatron.plan.flops import flops_per_token, hardware_flops, matmul_parameters, model_flops, step_flops
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.published_shapes import SHAPES
 
 L8, L70, L405 = (SHAPES[f"Llama-3.1-{size}"] for size in ("8B", "70B", "405B"))
 

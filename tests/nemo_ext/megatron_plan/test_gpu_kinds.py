@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.gpus import GPUS, find_gpu, gpu_named, list_devices
+from nemo_ext.machine.gpus import GPUS, find_gpu, gpu_named, list_devices
 
 
 @pytest.mark.parametrize(

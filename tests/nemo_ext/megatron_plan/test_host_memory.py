@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from nemo_ext.megatron.host_memory import PROCESS_BYTES, bytes_at_save
-from nemo_ext.megatron.memory import GIB, checkpoint_bytes, stage_parameters
-from nemo_ext.megatron.published_shapes import SHAPES
+from nemo_ext.megatron.plan.host_memory import PROCESS_BYTES, bytes_at_save
+from nemo_ext.megatron.plan.memory import GIB, checkpoint_bytes, stage_parameters
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.published_shapes import SHAPES
 
 SMALL = replace(SHAPES["Llama-3.1-8B"], num_layers=8, hidden_size=1024, ffn_size=2816, num_heads=8, num_kv_heads=8)
 ON_CPU = TrainSettings(precision="fp32", overlap_communication=False, make_vocab_size_divisible_by=1)

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from nemo_ext.megatron.memory import (
+from nemo_ext.megatron.plan.memory import (
     GIB,
     bytes_per_parameter,
     checkpoints_on_disk,
@@ -17,8 +17,8 @@ from nemo_ext.megatron.memory import (
     stage_parameters,
     worst_stage,
 )
-from nemo_ext.megatron.published_shapes import SHAPES, shape_of
 from nemo_ext.megatron.settings import TrainSettings, padded_vocab, validate
+from nemo_ext.models.published_shapes import SHAPES, shape_of
 from tests.conftest import ROOT
 
 L7, L8, L70 = SHAPES["Llama-2-7b"], SHAPES["Llama-3.1-8B"], SHAPES["Llama-3.1-70B"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemo_ext.sandbox.config import ToolLoopConfig
 from nemo_ext.sandbox.tool_loop import Send, ToolLoop
-from nemo_ext.serving.requests import Completion, Request, Sampling
+from nemo_ext.serving.client.requests import Completion, Request, Sampling
 from tests.nemo_ext.sandbox.conftest import Service
 
 PROMPT = "Problem: how much?\n"

@@ -19,7 +19,7 @@ import yaml
 from nemo_ext.sandbox import access
 from nemo_ext.sandbox.config import ToolLoopConfig
 from nemo_ext.sandbox.remote import SandboxDown
-from recipes.tool_use import ToolStage, sandbox_processes, tool_loop
+from recipes.asking.tool_use import ToolStage, sandbox_processes, tool_loop
 from tests.conftest import ROOT
 from tests.nemo_ext.sandbox.conftest import SMALL, Service, sessions_of, start_service, stop, wait_until
 from tests.nemo_ext.sandbox.scripted_model import ScriptedModel, trace

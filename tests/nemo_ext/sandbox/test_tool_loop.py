@@ -12,7 +12,7 @@ from nemo_ext.curation.code_blocks import blocks
 from nemo_ext.sandbox.config import ToolLoopConfig
 from nemo_ext.sandbox.remote import SandboxDown
 from nemo_ext.sandbox.tool_loop import Send, ToolLoop
-from nemo_ext.serving.requests import Completion, Request
+from nemo_ext.serving.client.requests import Completion, Request
 from tests.nemo_ext.sandbox.conftest import Service, sleeping, stop, wait_until
 from tests.nemo_ext.sandbox.scripted_model import PROMPT, ScriptedModel, request, trace
 

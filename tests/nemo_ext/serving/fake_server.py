@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from nemo_ext.serving import ports
+from nemo_ext.machine import ports
 from nemo_ext.serving.address import Endpoint
-from nemo_ext.serving.probe import TEXT
+from nemo_ext.serving.client.probe import TEXT
 
 
 class FakeServer:
@@ -33,7 +33,7 @@ class FakeServer:
         self.honours_n = self.honours_seed = True
         self.on_probe: Callable[[dict[str, Any]], web.Response] | None = None
         self.probes = 0
-        """Requests of nemo_ext.serving.probe, which are answered here and not counted elsewhere."""
+        """Requests of nemo_ext.serving.client.probe, which are answered here and not counted elsewhere."""
         self.port = 0
         self.start()
 

@@ -20,7 +20,7 @@ import orjson
 import uvloop
 from aiohttp import web
 
-from nemo_ext.serving import ports
+from nemo_ext.machine import ports
 from nemo_ext.serving.address import Endpoint
 
 ROOT = Path(__file__).resolve().parents[3]

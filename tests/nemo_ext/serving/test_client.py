@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 
 from nemo_ext.serving.address import Endpoint
-from nemo_ext.serving.client import Stats, complete
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.failures import ServersDown, TooManyFailures
-from nemo_ext.serving.requests import Completion, Request, Sampling, request_key
+from nemo_ext.serving.client.client import Stats, complete
+from nemo_ext.serving.client.config import ClientConfig
+from nemo_ext.serving.client.failures import ServersDown, TooManyFailures
+from nemo_ext.serving.client.requests import Completion, Request, Sampling, request_key
 from tests.nemo_ext.serving.fake_server import FakeServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -314,7 +314,7 @@ def test_ticks(fake: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch)
         while len(seen) <= 5:
             await asyncio.sleep(0.005)
 
-    monkeypatch.setattr("nemo_ext.serving.client.TICK_S", 0.02)
+    monkeypatch.setattr("nemo_ext.serving.client.client.TICK_S", 0.02)
     seen: list[tuple[int, int]] = []
     server = fake(until_it_ticks)
     complete(_requests(40), [server.endpoint], _config(), print, lambda s: seen.append((s.done, s.in_flight)))

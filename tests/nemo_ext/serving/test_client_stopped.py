@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from nemo_ext.serving.client import complete
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.failures import Interrupted
-from nemo_ext.serving.requests import Request, Sampling
+from nemo_ext.serving.client.client import complete
+from nemo_ext.serving.client.config import ClientConfig
+from nemo_ext.serving.client.failures import Interrupted
+from nemo_ext.serving.client.requests import Request, Sampling
 from tests.nemo_ext.serving.conftest import ROOT, Running
 from tests.nemo_ext.serving.fake_server import FakeServer
 
@@ -45,10 +45,10 @@ STORING = """
 import os, sys
 from pathlib import Path
 from nemo_ext.serving.address import Endpoint
-from nemo_ext.serving.client import complete
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.requests import Request, Sampling, request_key
-from nemo_ext.serving.store import CompletionStore
+from nemo_ext.serving.client.client import complete
+from nemo_ext.serving.client.config import ClientConfig
+from nemo_ext.serving.client.requests import Request, Sampling, request_key
+from nemo_ext.serving.completions.completion_store import CompletionStore
 
 sampling, stop_by = Sampling(1.0, 0.95, 0, 40, (), 7), int(sys.argv[3])
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.serving.concurrency import Concurrency
+from nemo_ext.serving.client.concurrency import Concurrency
 
 
 def test_a_burst_of_refusals_decreases_it_once() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.serving.content import TAIL, content_class, ends_in_loop
+from nemo_ext.serving.client.reply_flaws import TAIL, content_class, ends_in_loop
 
 
 @pytest.mark.parametrize(

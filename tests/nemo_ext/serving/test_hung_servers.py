@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from nemo_ext.serving.client import Stats, complete
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.failures import ServersDown
-from nemo_ext.serving.requests import Completion, Request, Sampling
+from nemo_ext.serving.client.client import Stats, complete
+from nemo_ext.serving.client.config import ClientConfig
+from nemo_ext.serving.client.failures import ServersDown
+from nemo_ext.serving.client.requests import Completion, Request, Sampling
 from tests.nemo_ext.serving.faulty_server import Server, answer_text, servers
 
 SAMPLING = Sampling(1.0, 0.95, 0, 8, (), 3)
@@ -96,7 +96,7 @@ def test_one_hangs_and_its_requests_go_elsewhere(three: list[Server]) -> None:
 
 
 def test_one_hangs_and_comes_back(three: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nemo_ext.serving.client.TICK_S", 0.05)
+    monkeypatch.setattr("nemo_ext.serving.client.client.TICK_S", 0.05)
     victim, back = three[2], 0
 
     def at(done: int) -> None:
@@ -171,8 +171,8 @@ class _continued:
 
 @pytest.fixture(autouse=True)
 def _short_health_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nemo_ext.serving.replica.HEALTH_TIMEOUT_S", 0.5)
-    monkeypatch.setattr("nemo_ext.serving.replica.TRIAL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("nemo_ext.serving.client.replica.HEALTH_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("nemo_ext.serving.client.replica.TRIAL_TIMEOUT_S", 1.0)
 
 
 def test_hedged_requests_do_not_wait_for_a_slow_server() -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ext.serving.address import Dialect
-from nemo_ext.serving.order import grouped, longest_last_first
-from nemo_ext.serving.requests import Request, Sampling
+from nemo_ext.serving.client.requests import Request, Sampling
+from nemo_ext.serving.completions.request_order import grouped, longest_last_first
 
 SAMPLING = Sampling(1.0, 1.0, 0, 8, (), 0)
 

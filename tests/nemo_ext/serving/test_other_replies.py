@@ -11,13 +11,13 @@ import pytest
 from aiohttp import web
 
 from nemo_ext.serving.address import Dialect, Endpoint
-from nemo_ext.serving.client import complete
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.failures import Refused, ServerBusy
-from nemo_ext.serving.http import Mask
-from nemo_ext.serving.probe import keeps_text, probe
-from nemo_ext.serving.reply import UnusableReply, read_reply
-from nemo_ext.serving.requests import Completion, Request, Sampling
+from nemo_ext.serving.client.client import complete
+from nemo_ext.serving.client.config import ClientConfig
+from nemo_ext.serving.client.failures import Refused, ServerBusy
+from nemo_ext.serving.client.http import Mask
+from nemo_ext.serving.client.probe import keeps_text, probe
+from nemo_ext.serving.client.reply import UnusableReply, read_reply
+from nemo_ext.serving.client.requests import Completion, Request, Sampling
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
 
 Fake = Callable[..., FakeServer]

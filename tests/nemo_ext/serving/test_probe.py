@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from nemo_ext.serving.address import Endpoint
-from nemo_ext.serving.client_config import ClientConfig
-from nemo_ext.serving.failures import ServersDown, WrongModel
-from nemo_ext.serving.probe import Abilities, probe
-from nemo_ext.serving.requests import Request, Sampling
+from nemo_ext.serving.client.config import ClientConfig
+from nemo_ext.serving.client.failures import ServersDown, WrongModel
+from nemo_ext.serving.client.probe import Abilities, probe
+from nemo_ext.serving.client.requests import Request, Sampling
 from tests.nemo_ext.serving.fake_server import FakeServer
 from tests.nemo_ext.serving.faulty_server import Server, servers
 
@@ -21,7 +21,7 @@ Fake = Callable[..., FakeServer]
 
 @pytest.fixture(autouse=True)
 def _wait_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nemo_ext.serving.probe.OTHERS_S", 60)
+    monkeypatch.setattr("nemo_ext.serving.client.probe.OTHERS_S", 60)
 
 
 def _probe(
@@ -106,7 +106,7 @@ def test_a_server_that_starts_late_is_waited_for(fake: Fake) -> None:
 
 
 def test_a_server_that_is_down_is_left_to_the_client(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nemo_ext.serving.probe.OTHERS_S", 0.2)
+    monkeypatch.setattr("nemo_ext.serving.client.probe.OTHERS_S", 0.2)
     up, down = fake(), fake()
     down.stop()
     assert _probe(up, down, model="").endpoints == [up.endpoint, down.endpoint]

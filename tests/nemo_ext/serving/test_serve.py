@@ -14,8 +14,9 @@ import psutil
 import pytest
 import yaml
 
-from nemo_ext.model import Model
-from nemo_ext.serving import ports, serve
+from nemo_ext.machine import ports
+from nemo_ext.models.model import Model
+from nemo_ext.serving import serve
 from nemo_ext.serving.address import wait_for
 from nemo_ext.serving.server import load
 from tests.nemo_ext.serving.conftest import ROOT, Running, StartServer, wait_until

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
 from nemo_ext.serving import server
 from nemo_ext.serving.servers import embedded, external, sglang, trtllm, vllm
 from tests.nemo_ext.serving.conftest import ROOT

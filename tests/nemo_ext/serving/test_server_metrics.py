@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemo_ext.serving.server_metrics import ServerMetrics, describe, prometheus
+from nemo_ext.serving.launch.server_metrics import ServerMetrics, describe, prometheus
 from nemo_ext.serving.servers import embedded, sglang, vllm
 
 

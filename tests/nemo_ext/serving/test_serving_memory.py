@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.gpus import gpu_named
-from nemo_ext.megatron.published_shapes import SHAPES
-from nemo_ext.model import Model
+from nemo_ext.machine.gpus import gpu_named
+from nemo_ext.models.model import Model
+from nemo_ext.models.published_shapes import SHAPES
 from nemo_ext.serving import memory
 from nemo_ext.serving.memory import GIB, serving_memory
 from nemo_ext.serving.servers import sglang, trtllm, vllm

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nemo_ext.serving.requests import Completion
-from nemo_ext.serving.store import CompletionStore
+from nemo_ext.serving.client.requests import Completion
+from nemo_ext.serving.completions.completion_store import CompletionStore
 from tests.nemo_ext.serving.conftest import ROOT, wait_until
 
 
@@ -111,7 +111,7 @@ def test_a_full_disk_says_so_and_leaves_the_store_usable(tmp_path: Path, monkeyp
         store.append([_completion("a")])
         for write in (half_then_full, full):
             with monkeypatch.context() as patch:
-                patch.setattr("nemo_ext.serving.store.os.write", write)
+                patch.setattr("nemo_ext.serving.completions.completion_store.os.write", write)
                 with pytest.raises(OSError, match=r"No space left.*free some space.*1 completions") as raised:
                     store.append([_completion("b")])
             assert raised.value.errno == errno.ENOSPC
@@ -127,7 +127,7 @@ def test_a_full_disk_says_so_and_leaves_the_store_usable(tmp_path: Path, monkeyp
 def test_fsync_by_rows_by_time_and_at_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     store = CompletionStore(tmp_path / "store.jsonl", fsync_rows=3, fsync_s=1000)
-    monkeypatch.setattr("nemo_ext.serving.store.os.fsync", calls.append)
+    monkeypatch.setattr("nemo_ext.serving.completions.completion_store.os.fsync", calls.append)
     for i in range(7):
         store.append([_completion(f"k{i}")])
     assert len(calls) == 2
@@ -141,8 +141,8 @@ def test_fsync_by_rows_by_time_and_at_close(tmp_path: Path, monkeypatch: pytest.
 WRITER = """
 import sys
 from pathlib import Path
-from nemo_ext.serving.requests import Completion
-from nemo_ext.serving.store import CompletionStore
+from nemo_ext.serving.client.requests import Completion
+from nemo_ext.serving.completions.completion_store import CompletionStore
 with CompletionStore(Path(sys.argv[1])) as store:
     for i in range(10**9):
         store.append([Completion(f"k{i}", "x" * (i % 500), "stop", 1, 1, 0.1, None, 1)])

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.serving import ports, tasks
+from nemo_ext.machine import ports
 from nemo_ext.serving.address import wait_for
+from nemo_ext.serving.launch import tasks
+from nemo_ext.serving.launch.tasks import Ports, Step, read_ports, this_step, write_ports
 from nemo_ext.serving.serve import use_gpus
-from nemo_ext.serving.tasks import Ports, Step, read_ports, this_step, write_ports
 from tests.nemo_ext.serving.conftest import ROOT, wait_until
 
 ENV = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "1"}

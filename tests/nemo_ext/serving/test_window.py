@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.serving.requests import Request, Sampling
-from nemo_ext.serving.window import Window
+from nemo_ext.serving.client.requests import Request, Sampling
+from nemo_ext.serving.completions.context_window import Window
 
 
 def _request(prompt: str | list[dict[str, str]], max_tokens: int = 100) -> Request:

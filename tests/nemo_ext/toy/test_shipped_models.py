@@ -5,9 +5,9 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from launchers import resolvers
-from nemo_ext.files import sha256_file
-from nemo_ext.prompts import Prompt, prompt_hash
+from launchers.planning import resolvers
+from nemo_ext.prompts.prompt import Prompt, prompt_hash
+from nemo_ext.records.files import sha256_file
 from nemo_ext.serving import embedded
 
 MODELS = resolvers.ROOT / "nemo_ext" / "serving" / "embedded" / "models"

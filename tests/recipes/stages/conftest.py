@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_ext import manifest
-from nemo_ext.files import write_text_atomic
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
+from nemo_ext.records import manifest
+from nemo_ext.records.files import write_text_atomic
 from recipes import run_stage
 from tests.nemo_ext.serving.conftest import shared_server, tiny_checkpoint  # noqa: F401 - fixtures
 from tests.nemo_ext.serving.fake_server import FakeServer, fake  # noqa: F401 - a fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from nemo_ext.curation import contamination_parts
+from nemo_ext.curation.contamination import parts
 from recipes import run_stage
 from tests.conftest import ROOT
 from tests.nemo_ext.curation.test_ngrams import OPENING, OTHER
@@ -151,7 +151,7 @@ MANY = [f"Item {i}: {i * 7} pens and {i} boxes cost {i + 3} dollars; what do {i 
 
 
 def test_the_number_of_workers_changes_no_byte(run, rows, keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contamination_parts, "PART_PROBLEMS", 17)
+    monkeypatch.setattr(parts, "PART_PROBLEMS", 17)
     source, tests = (
         rows(rows_of(*MANY)),
         rows(benchmark_of(*MANY[::9], *(text.replace("Item", "Thing") for text in MANY[::7]))),
@@ -243,14 +243,14 @@ def test_an_empty_data_set_and_one_all_of_copies(run, rows, keys) -> None:
 
 SMALL_PARTS = """
 import sys, time
-from nemo_ext.curation import contamination_parts
+from nemo_ext.curation.contamination import parts
 from recipes import run_stage
-write = contamination_parts._write
+write = parts._write
 def write_or_hang(path, rows):
     if path.name in sys.argv[2:]:
         time.sleep(600)
     write(path, rows)
-contamination_parts.PART_PROBLEMS, contamination_parts._write = 5, write_or_hang
+parts.PART_PROBLEMS, parts._write = 5, write_or_hang
 sys.exit(run_stage.main(["", sys.argv[1]]))
 """
 
@@ -286,14 +286,14 @@ def test_killed_while_it_retrieves(rows, keys, tmp_path: Path, monkeypatch: pyte
     found()[0].write_bytes(b'{"hits":[],"near":[]}\n' * first.count(b"\n"))
     kept: dict[Path, int] = {}
 
-    class Inodes(contamination_parts.Parts):
+    class Inodes(parts.Parts):
         def read(self) -> Any:
             kept.update({each: each.stat().st_ino for each in found()})
             return super().read()
 
     before = {each: each.stat().st_ino for each in found()}
-    monkeypatch.setattr(contamination_parts, "PART_PROBLEMS", 5)  # as in SMALL_PARTS
-    monkeypatch.setattr(contamination_parts, "Parts", Inodes)
+    monkeypatch.setattr(parts, "PART_PROBLEMS", 5)  # as in SMALL_PARTS
+    monkeypatch.setattr(parts, "Parts", Inodes)
     run_stage.run(path)
     result = {name: (path.parent / name).read_bytes() for name in ("dropped.jsonl", "contaminated.jsonl")}
     made_again = {each.name for each in before if kept[each] != before[each]}

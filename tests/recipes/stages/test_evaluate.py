@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from nemo_ext import manifest
 from nemo_ext.evaluation.contract import Contract, compare
-from nemo_ext.manifest import Facts
+from nemo_ext.records import manifest
+from nemo_ext.records.manifest import Facts
 from tests.nemo_ext.serving.fake_server import reply_to
 from tests.recipes.stages.conftest import Ran, external, lines
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from nemo_ext import manifest
 from nemo_ext.explorer import explorer
+from nemo_ext.records import manifest
 from recipes import run_stage
-from recipes.stages import explore
+from recipes.stages.release import explore
 from tests.conftest import ROOT
 from tests.nemo_ext.explorer.explored_runs import OPTIONS, sample, write_evaluation, write_run
 from tests.recipes.stages.conftest import write_config

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.stages.export_scores import Config, check, run
+from recipes.stages.evaluation.export_scores import Config, check, run
 from tests.nemo_ext.interop.evaluation_folder import write
 
 

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nemo_ext import manifest
 from nemo_ext.megatron.checkpoint_files import write_record
-from nemo_ext.megatron.layout import step_folder
-from nemo_ext.megatron.shape import ModelShape
-from nemo_ext.model_files import folder_fingerprint
-from nemo_ext.progress import read_heartbeat
+from nemo_ext.megatron.checkpoint_folders import step_folder
+from nemo_ext.models.model_files import folder_fingerprint
+from nemo_ext.models.shape import ModelShape
+from nemo_ext.records import manifest
+from nemo_ext.records.progress import read_heartbeat
 from recipes import run_stage
 from tests.nemo_ext.megatron.checkpoints import cheap_values, write_model
 from tests.recipes.stages.conftest import write_config

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recipes.stages import filter as stage
+from recipes.stages.curation import filter as stage
 from tests.recipes.stages.conftest import lines
 
 GOOD = {"predicted_answer": "4", "is_correct": True, "finish_reason": "stop", "problem_source": "math"}

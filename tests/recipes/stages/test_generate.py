@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from nemo_ext.serving.failures import Refused
+from nemo_ext.serving.client.failures import Refused
 from recipes import run_stage
 from tests.conftest import ROOT
 from tests.recipes.stages.conftest import Ran, external, lines, write_config

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.rows import in_shard
-from nemo_ext.serving.earlier import EarlierCompletions, earlier_files
-from nemo_ext.serving.requests import Completion, line_of
+from nemo_ext.rows.row import in_shard
+from nemo_ext.serving.client.requests import Completion, line_of
+from nemo_ext.serving.completions.earlier_runs import EarlierCompletions, earlier_files
 from tests.nemo_ext.serving.fake_server import FakeServer
 from tests.recipes.stages.conftest import Ran, external
 

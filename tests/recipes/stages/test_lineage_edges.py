@@ -1,4 +1,4 @@
-"""Every edge of recipes/LINEAGE.md: what a stage's result rests on is recorded, and a change of it makes the stage anew."""
+"""Every edge of recipes/guides/lineage.md: what a stage's result rests on is recorded, and a change of it makes the stage anew."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ import torch
 from aiohttp import web
 from omegaconf import OmegaConf
 
-from nemo_ext import file_records, manifest
 from nemo_ext.megatron.checkpoint_files import RECORD
-from nemo_ext.megatron.layout import step_folder
-from nemo_ext.megatron.shape import ModelShape
+from nemo_ext.megatron.checkpoint_folders import step_folder
+from nemo_ext.models.shape import ModelShape
+from nemo_ext.records import file_records, manifest
 from recipes import run_stage
 from tests.nemo_ext.megatron.checkpoints import cheap_values, write_model
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to

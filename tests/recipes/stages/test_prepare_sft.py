@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.megatron.data import PackedData
+from nemo_ext.megatron.data.token_folder import PackedData
 from tests.recipes.stages.conftest import Ran
 
 PROMPT = {"name": "p", "template": "chat", "system": "", "user": "Solve.\n\n{problem}"}
@@ -177,7 +177,7 @@ def test_a_problem_needs_a_prompt(run, rows, model) -> None:
 
 
 def test_a_killed_run_leaves_no_data_folder_that_opens(run, rows, model, monkeypatch, tmp_path: Path) -> None:
-    from recipes.stages import prepare_sft
+    from recipes.stages.training import prepare_sft
 
     def break_down(self, *args) -> None:
         raise RuntimeError("disk")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.megatron.data import PackedData
+from nemo_ext.megatron.data.token_folder import PackedData
 from tests.conftest import ROOT
 from tests.recipes.stages.conftest import Ran
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from nemo_ext.row_files import read_any
-from nemo_ext.rows import input_files
+from nemo_ext.rows.outside.read import read_any
+from nemo_ext.rows.row import input_files
 from tests.recipes.stages.conftest import write_config
 
 Rows = list[dict[str, Any]]

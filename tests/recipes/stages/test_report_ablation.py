@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.report.run_sections import warnings
-from recipes.stages.report import Ablation, Point, ablation
+from recipes.stages.release.report import Ablation, Point, ablation
 
 
 def _stage(root: Path, name: str, **manifest: Any) -> Path:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from nemo_ext import manifest
 from nemo_ext.evaluation.contract import Contract, compare
-from nemo_ext.manifest import Facts
+from nemo_ext.records import manifest
+from nemo_ext.records.manifest import Facts
 from tests.conftest import ROOT
 from tests.nemo_ext.evaluation.contracts import contract
 from tests.recipes.stages.conftest import Ran, lines, write_config
@@ -21,7 +21,7 @@ CUT = """
 import os, signal, sys
 from itertools import islice
 from pathlib import Path
-from nemo_ext.row_parts import PartWriter
+from nemo_ext.rows.part_files import PartWriter
 from recipes import run_stage
 
 write = PartWriter.write

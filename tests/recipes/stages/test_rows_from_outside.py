@@ -12,7 +12,7 @@ from aiohttp import web
 from omegaconf import OmegaConf
 
 from launchers.run import RECIPES
-from nemo_ext import manifest
+from nemo_ext.records import manifest
 from recipes import run_stage
 from recipes.stage import ReadsRows
 from tests.conftest import ROOT

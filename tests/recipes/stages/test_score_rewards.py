@@ -10,7 +10,7 @@ import torch
 from aiohttp import web
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from recipes.stages.score_rewards import TRIED, Config, check
+from recipes.stages.grading.score_rewards import TRIED, Config, check
 from tests.nemo_ext.serving.conftest import Running
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
 from tests.recipes.stages.conftest import Ran, external

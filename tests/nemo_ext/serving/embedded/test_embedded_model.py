@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
-from nemo_ext.serving.embedded import model as model_module
-from nemo_ext.serving.embedded.checkpoint import read_config, read_weights
-from nemo_ext.serving.embedded.model import ALONE, WAYS, Llama, rows_keep_their_bits
-from nemo_ext.serving.embedded.pages import PAGE
+from nemo_ext.serving.embedded.forward import model as model_module
+from nemo_ext.serving.embedded.forward.checkpoint import read_config, read_weights
+from nemo_ext.serving.embedded.forward.model import ALONE, WAYS, Llama, rows_keep_their_bits
+from nemo_ext.serving.embedded.forward.pages import PAGE
 from tests.nemo_ext.serving.tiny_checkpoint import make_checkpoint
 
 Ints = NDArray[np.int64]

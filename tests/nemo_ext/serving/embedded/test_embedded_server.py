@@ -14,11 +14,11 @@ import pytest
 from starlette.applications import Starlette
 from transformers import AutoTokenizer
 
-from nemo_ext.chat_template import ChatTemplate
-from nemo_ext.model import Model
+from nemo_ext.models.chat_template import ChatTemplate
+from nemo_ext.models.model import Model
 from nemo_ext.serving.embedded.app import Api
+from nemo_ext.serving.embedded.config import Config
 from nemo_ext.serving.embedded.run import load_engine
-from nemo_ext.serving.servers.embedded import Config
 from tests.nemo_ext.serving.conftest import Running, StartServer, wait_until
 
 

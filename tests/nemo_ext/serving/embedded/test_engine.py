@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
+from nemo_ext.serving.embedded.config import Config
 from nemo_ext.serving.embedded.engine import Engine, EngineError, choice_key
 from nemo_ext.serving.embedded.run import load_engine
 from nemo_ext.serving.embedded.sequence import SamplingParameters, Sequence
-from nemo_ext.serving.servers.embedded import Config
 
 
 def _engine(folder: Path, **config: object) -> Engine:
@@ -109,7 +109,7 @@ def test_where_float32_depends_on_the_batch_the_engine_takes_float64(
 ) -> None:
     async def main() -> None:
         assert _engine(tiny_checkpoint).model.embedding.dtype == torch.float32
-        check = "nemo_ext.serving.embedded.model.rows_keep_their_bits"
+        check = "nemo_ext.serving.embedded.forward.model.rows_keep_their_bits"
         monkeypatch.setattr(check, lambda matrix, way: matrix.dtype == torch.float64)
         assert _engine(tiny_checkpoint).model.embedding.dtype == torch.float64
         assert "no way of batching keeps the bits of float32" in caplog.text and "by itself" not in caplog.text

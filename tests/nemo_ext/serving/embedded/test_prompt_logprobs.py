@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
+from nemo_ext.serving.embedded.config import Config
 from nemo_ext.serving.embedded.engine import choice_key
 from nemo_ext.serving.embedded.run import load_engine
 from nemo_ext.serving.embedded.sequence import SamplingParameters, Sequence
-from nemo_ext.serving.servers.embedded import Config
 from tests.nemo_ext.serving.conftest import Running
 
 PROMPTS = ["Ann has 5 coins and buys 17 more.", "Zoë", "李雷 has 12 tickets. How many now?"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ext.model import Model
+from nemo_ext.models.model import Model
 from nemo_ext.serving.address import Endpoint
 from nemo_ext.serving.server import Place
 from nemo_ext.serving.servers import external, sglang, trtllm, vllm

@@ -1,0 +1,1 @@
+"""Several solutions to one problem: votes, rewards, the answer they agree on."""

@@ -1,0 +1,1 @@
+"""Arithmetic written in solutions: false statements found, long ones split."""

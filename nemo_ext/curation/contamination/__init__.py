@@ -1,0 +1,1 @@
+"""Training problems that are a benchmark's in other words."""

@@ -1,0 +1,1 @@
+"""Rules that compare two answers, one kind of answer per file."""

@@ -1,0 +1,1 @@
+"""Answers as text to values: normalised, parsed, with numbers and units."""

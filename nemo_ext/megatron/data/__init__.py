@@ -1,0 +1,1 @@
+"""Tokenised samples on disk, packed into micro-batches."""

@@ -1,0 +1,1 @@
+"""What a transformer layer is made of."""

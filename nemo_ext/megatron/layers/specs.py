@@ -1,0 +1,186 @@
+"""Build this process's part of the model: one GPTModel per model chunk, of the layers that layers.py chooses."""
+
+import logging
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
+from megatron.core.transformer.module import Float16Module
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from nemo_ext.megatron.layers.attention import Pack, bounds, segments
+from nemo_ext.megatron.layers.kernels import choose_layers, has, uses_transformer_engine
+from nemo_ext.megatron.layers.rope import inverse_frequencies
+from nemo_ext.megatron.runtime.optimizer import DTYPES
+from nemo_ext.megatron.runtime.parallel import Parallel
+from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab
+from nemo_ext.megatron.weights.mapping import ROW_PARALLEL, canonical_name
+from nemo_ext.models.shape import ModelShape
+
+logger = logging.getLogger(__name__)
+FP8_HISTORY = 1024
+"""Steps whose largest values delayed scaling looks at; Transformer Engine's default and Megatron's published runs'."""
+
+
+class LlamaModel(GPTModel):
+    """GPTModel that never lets vocabulary padding take part in the loss, and makes its own packs.
+
+    `chunk` is which of this process's model chunks it is (parallel.chunk_place).
+    """
+
+    def __init__(
+        self, shape: ModelShape, parallel: Parallel, chunk: int, padded_vocab: int, rotates: bool, **kwargs: Any
+    ) -> None:
+        place = parallel.chunk_place(chunk)
+        super().__init__(
+            vocab_size=padded_vocab,
+            pre_process=place == 0,
+            post_process=place == parallel.num_places - 1,
+            share_embeddings_and_output_weights=shape.tied_embeddings,
+            position_embedding_type="rope" if rotates else "none",
+            vp_stage=chunk if parallel.num_chunks > 1 else None,
+            **kwargs,
+        )
+        each = padded_vocab // parallel.tensor_size
+        self.num_pad_rows = max(0, min(each, (parallel.tensor_rank + 1) * each - shape.vocab_size))
+        self.rotates = rotates
+        self.first_layer = place * shape.num_layers // parallel.num_places
+        """Index in the whole model of this chunk's first layer."""
+        self.frequencies = inverse_frequencies(shape).to(parallel.device)
+        if rotates:
+            self.rotary_pos_emb.inv_freq = self.frequencies
+
+    def pack_params(self, batch: dict[str, Any], part: dict[str, Any]) -> Pack:
+        """The samples of a micro-batch (batches.microbatch, on this rank's device) as the layers want them; `part` is
+        what this rank holds of it (context.local_part)."""
+        if self.rotates:
+            return Pack(**bounds(batch, part))
+        return segments(batch, part, self.frequencies, self.config.params_dtype)
+
+    def _postprocess(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Logits and losses of the trained positions alone: most of a pack is prompt. The others' losses are 0.
+
+        With sequence parallelism the positions are spread over the ranks, and all of them are computed.
+        """
+        pack, labels = kwargs["packed_seq_params"], kwargs["labels"]
+        if not (self.post_process and labels is not None) or self.config.sequence_parallel:
+            return super()._postprocess(hidden_states, **kwargs)
+        kwargs["labels"] = labels.index_select(1, pack.trained)
+        losses = super()._postprocess(hidden_states.index_select(0, pack.trained), **kwargs)
+        return losses.new_zeros(labels.shape).index_copy(1, pack.trained, losses)
+
+    def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Cross entropy per token, fp32 [batch, tokens]; pad rows get no probability and no gradient."""
+        if self.num_pad_rows:
+            kept = logits[..., : logits.shape[-1] - self.num_pad_rows]
+            logits = F.pad(kept, (0, self.num_pad_rows), value=torch.finfo(logits.dtype).min)
+        return super().compute_language_model_loss(labels, logits)
+
+
+def build_model(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
+    """This process's model chunks in order, weights not yet set, in the settings' precision on this rank's device."""
+    config = transformer_config(settings, shape, parallel)
+    layers = choose_layers(settings, parallel.device)
+    if parallel.rank == 0:
+        logger.info("layers: %s", layers.reason)
+    block = TransformerBlockSubmodules(
+        layer_specs=[layers.layer] * (shape.num_layers // parallel.num_places), layer_norm=layers.norm
+    )
+    chunks = [
+        LlamaModel(
+            shape,
+            parallel,
+            chunk,
+            padded_vocab(settings, shape),
+            rotates=not layers.own_attention,
+            config=config,
+            transformer_layer_spec=block,
+            max_sequence_length=pack_length(settings),
+            rotary_base=int(shape.rope_theta),
+        )
+        for chunk in range(parallel.num_chunks)
+    ]
+    for chunk in chunks:
+        _mark_split_weights(chunk)
+    return [Float16Module(config, chunk) if config.bf16 else chunk for chunk in chunks]
+
+
+def _mark_split_weights(chunk: LlamaModel) -> None:
+    """Megatron marks the weights it splits over tensor parallel ranks only when it initialises them, which is left out
+    here because they are loaded; unmarked, the gradient norm would count those of one rank alone."""
+    for name, parameter in chunk.named_parameters():
+        key, _ = canonical_name(name)
+        if not key.endswith(("layernorm.weight", "layer_norm_weight")) and not hasattr(
+            parameter, "tensor_model_parallel"
+        ):
+            set_tensor_model_parallel_attributes(parameter, True, int(key in ROW_PARALLEL), 1)
+
+
+def unwrap(model: torch.nn.Module) -> LlamaModel:
+    """The LlamaModel inside the bf16 and the data parallel wrapper, if there are."""
+    while not isinstance(model, LlamaModel):
+        inner = model.module
+        assert isinstance(inner, torch.nn.Module), f"no LlamaModel inside {type(model).__name__}"
+        model = inner
+    return model
+
+
+def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> TransformerConfig:
+    """Megatron's configuration of one Llama; the loss is summed over tokens and divided by their global count.
+
+    A virtual pipeline sends its messages one by one, as Megatron-LM's arguments.py does: where two stages are each
+    other's previous and next, a batch of messages holds two in either direction, which are matched in the wrong order,
+    and training takes one chunk's activations for another's.
+    """
+    dtype = DTYPES[settings.precision]
+    on_gpu = parallel.device.type == "cuda"
+    engine = uses_transformer_engine(settings, parallel.device)
+    whole = settings.recompute_granularity == "full"
+    return TransformerConfig(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.ffn_size,
+        num_attention_heads=shape.num_heads,
+        num_query_groups=shape.num_kv_heads,
+        kv_channels=shape.head_dim,
+        layernorm_epsilon=shape.norm_eps,
+        normalization="RMSNorm",
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        add_bias_linear=False,
+        add_qkv_bias=shape.qkv_bias,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=parallel.tensor_size,
+        pipeline_model_parallel_size=parallel.pipeline_size,
+        virtual_pipeline_model_parallel_size=settings.virtual_pipeline_model_parallel_size,
+        context_parallel_size=parallel.context_size,
+        sequence_parallel=settings.sequence_parallel,
+        overlap_p2p_comm=parallel.num_chunks > 1,
+        batch_p2p_comm=parallel.num_chunks == 1,
+        pipeline_dtype=dtype,
+        params_dtype=dtype,
+        bf16=settings.precision == "bf16",
+        calculate_per_token_loss=True,
+        deterministic_mode=settings.deterministic_mode and on_gpu,
+        perform_initialization=False,
+        use_cpu_initialization=not on_gpu,
+        recompute_granularity=settings.recompute_granularity,
+        recompute_method=settings.recompute_method if whole else None,
+        recompute_num_layers=settings.recompute_num_layers if whole else None,
+        fp8=settings.fp8,
+        fp8_recipe=settings.fp8_recipe,
+        fp8_amax_history_len=FP8_HISTORY,
+        fp8_amax_compute_algo="max",
+        first_last_layers_bf16=bool(settings.num_layers_at_start_in_bf16 or settings.num_layers_at_end_in_bf16),
+        num_layers_at_start_in_bf16=settings.num_layers_at_start_in_bf16,
+        num_layers_at_end_in_bf16=settings.num_layers_at_end_in_bf16,
+        bias_activation_fusion=on_gpu,
+        masked_softmax_fusion=False,
+        persist_layer_norm=engine,
+        apply_rope_fusion=engine,
+        gradient_accumulation_fusion=engine and has("fused_weight_gradient_mlp_cuda"),
+    )

@@ -1,0 +1,1 @@
+"""Arithmetic and memory of training, for plans. Light imports only."""

@@ -1,0 +1,1 @@
+"""What a training records of itself: metrics, log lines, bad steps, slow ranks."""

@@ -1,0 +1,114 @@
+"""One pass of all model chunks over a list of packs: forward, and backward when training, through the pipeline."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.utils import get_model_config
+
+from nemo_ext.megatron.data.batches import Batches, microbatch, rank_packs
+from nemo_ext.megatron.data.token_folder import PackedData
+from nemo_ext.megatron.objectives.loss import forward_step
+from nemo_ext.megatron.runtime.parallel import Parallel
+from nemo_ext.megatron.settings import TrainSettings, pack_length
+
+LENGTH_STEP = 64  # a CPU step is trimmed to the longest pack, rounded up to this
+
+
+@dataclass
+class PassResult:
+    """What this rank saw of a pass. Off the pipeline's last stage there are no losses."""
+
+    packs: list[list[int]]
+    """This rank's packs: sample indices."""
+    length: int
+    """Tokens per micro-batch, padding included, over all context parallel ranks."""
+    sums: list[float] = field(default_factory=list)
+    """Weighted loss sum of each pack; this rank's share of its tokens with context parallelism."""
+    counts: list[float] = field(default_factory=list)
+    """What each sum is to be divided by."""
+    seconds: float = 0.0
+    """Until this rank's gradients were ready to be reduced: its own work and its waits for the pipeline."""
+
+    @property
+    def loss_sum(self) -> float:
+        return sum(self.sums)
+
+    @property
+    def count(self) -> float:
+        return sum(self.counts)
+
+
+class Passes:
+    """Runs packs through this process's model chunks."""
+
+    def __init__(self, settings: TrainSettings, parallel: Parallel, chunks: list[DistributedDataParallel]) -> None:
+        self.settings, self.parallel, self.chunks = settings, parallel, chunks
+        self.forward_step = partial(
+            forward_step, context_rank=parallel.context_rank, context_size=parallel.context_size
+        )
+        self._gradients_ready = 0.0
+        config = get_model_config(chunks[0])
+        config.finalize_model_grads_func = self._timed(config.finalize_model_grads_func)
+
+    def run(self, batches: Batches, packs: list[list[int]], forward_only: bool) -> PassResult:
+        """This rank's share of `packs`, a whole step's or a whole evaluation's."""
+        parallel = self.parallel
+        # The interleaved schedule takes whole rounds of the pipeline.
+        multiple = parallel.pipeline_size if parallel.num_chunks > 1 else 1
+        mine = rank_packs(packs, parallel.data_rank, parallel.data_size, multiple)
+        length = self._length(batches.data, mine)
+        started = time.perf_counter()
+        reports = get_forward_backward_func()(
+            forward_step_func=self.forward_step,
+            data_iterator=self._iterators(batches.data, mine, length),
+            model=self.chunks,
+            num_microbatches=len(mine),
+            seq_length=length,
+            micro_batch_size=1,
+            forward_only=forward_only,
+        )
+        result = PassResult(mine, length)
+        if reports:
+            result.sums = torch.stack([r["sum"].double() for r in reports]).tolist()
+            result.counts = torch.stack([r["count"].double() for r in reports]).tolist()
+        if not forward_only:
+            result.seconds = self._gradients_ready - started
+        return result
+
+    def _iterators(self, data: PackedData, packs: list[list[int]], length: int) -> Any:
+        """One iterator per model chunk: each sees every pack."""
+        iterators = [self._microbatches(data, packs, length) for _ in self.chunks]
+        return iterators if len(iterators) > 1 else iterators[0]
+
+    def _microbatches(self, data: PackedData, packs: list[list[int]], length: int) -> Iterator[dict[str, Any]]:
+        device = self.parallel.device
+        for pack in packs:
+            batch = microbatch(data, pack, length, self.settings.loss_mean)
+            yield {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+    def _length(self, data: PackedData, packs: list[list[int]]) -> int:
+        """Tokens per micro-batch of this pass. Constant on a GPU, where memory and kernels are planned for one shape;
+        on a CPU what the fullest pack needs, because padding costs as much as text."""
+        longest = pack_length(self.settings)
+        if self.parallel.device.type == "cuda":
+            return longest
+        used = max(sum(int(data.lengths[i]) for i in pack) for pack in packs)
+        multiple = LENGTH_STEP * self.parallel.tensor_size * self.parallel.context_size
+        return min(longest, -(-max(used, 1) // multiple) * multiple)
+
+    def _timed(self, finalize: Any) -> Any:
+        """Note when Megatron starts to reduce gradients; what follows is waiting for other ranks."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self.parallel.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._gradients_ready = time.perf_counter()
+            return finalize(*args, **kwargs)
+
+        return timed

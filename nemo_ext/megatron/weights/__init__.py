@@ -1,0 +1,1 @@
+"""Weights between Megatron checkpoints and Hugging Face folders: read, averaged, exported."""

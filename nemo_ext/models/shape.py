@@ -1,0 +1,160 @@
+"""The sizes of a Llama-like model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from nemo_ext.models.hub_folder import DEFAULT_THETA, check_rope, read_json
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "qwen2": {"max_position_embeddings": 32768},
+    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+}
+"""Families by `model_type`, and what transformers takes for a key that a config leaves out."""
+
+ONLY: Mapping[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),  # on the output projection too, which only Llama variants have
+    "mlp_bias": (False,),
+    "use_sliding_window": (False,),  # Qwen2's: a window in some layers and not in others
+    "partial_rotary_factor": (1.0,),
+    "quantization_config": (),
+}
+"""Keys that may be absent, null or one of these: what the mapping and the layers would otherwise get wrong."""
+
+NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Llama 3.1's "llama3" scaling: low frequencies are divided by `factor`, high ones kept, the rest interpolated."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+    @classmethod
+    def linear(cls, factor: float) -> Self:
+        """All frequencies divided by `factor`: with no original positions every frequency counts as low."""
+        return cls(factor=factor, low_freq_factor=1.0, high_freq_factor=2.0, original_max_positions=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What a checkpoint's tensors look like. Sizes are in elements; `vocab_size` is without any padding."""
+
+    model_type: str = "llama"
+    num_layers: int
+    hidden_size: int
+    ffn_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    norm_eps: float
+    tied_embeddings: bool
+    qkv_bias: bool = False
+    """Query, key and value projections have biases (Qwen2)."""
+    sliding_window: int | None = None
+    """Tokens each token attends to, itself included; None: all before it. A longer sample would need windowed
+    attention."""
+    init_std: float = 0.02
+
+    @classmethod
+    def from_hf(cls, folder: Path) -> Self:
+        """Read `<folder>/config.json`, in the transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`)
+        form.
+
+        Raises:
+            ValueError: not a folder with a config, another architecture, or a variant this mapping would get wrong.
+        """
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} has no config.json: give the folder of a Hugging Face checkpoint")
+        config = read_json(path)
+        _check_supported(path, config)
+        family = config["model_type"]
+        config = {**DEFAULTS[family], **config}
+        heads = config["num_attention_heads"]
+        return cls(
+            model_type=family,
+            num_layers=config["num_hidden_layers"],
+            hidden_size=config["hidden_size"],
+            ffn_size=config["intermediate_size"],
+            num_heads=heads,
+            num_kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            vocab_size=config["vocab_size"],
+            max_positions=config["max_position_embeddings"],
+            norm_eps=config.get("rms_norm_eps", 1e-6),
+            tied_embeddings=config.get("tie_word_embeddings", False),
+            qkv_bias=family == "qwen2",
+            sliding_window=config["sliding_window"] if family == "mistral" else None,
+            init_std=config.get("initializer_range", 0.02),
+            **_rope(path, config),
+        )
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """The inverse of dataclasses.asdict."""
+        scaling = fields["rope_scaling"]
+        return cls(**{**fields, "rope_scaling": RopeScaling(**scaling) if scaling else None})
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters, tied embeddings counted once."""
+        queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        attention = self.hidden_size * 2 * (queries + keys) + self.qkv_bias * (queries + 2 * keys)
+        layer = attention + 3 * self.hidden_size * self.ffn_size + 2 * self.hidden_size
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
+        return self.num_layers * layer + embeddings + self.hidden_size
+
+    def padded_vocab(self, multiple: int) -> int:
+        """`vocab_size` rounded up to `multiple` (make_vocab_size_divisible_by x tensor parallel size)."""
+        return math.ceil(self.vocab_size / multiple) * multiple
+
+
+def _check_supported(path: Path, config: dict[str, Any]) -> None:
+    if config.get("model_type") not in DEFAULTS:
+        raise ValueError(
+            f"{path}: model_type={config.get('model_type')!r} is not supported; it may be one of {sorted(DEFAULTS)}"
+        )
+    missing = [key for key in NEEDED if key not in config]
+    if missing:
+        raise ValueError(f"{path}: it has no {', '.join(missing)}")
+    for key, allowed in ONLY.items():
+        if config.get(key) is not None and config[key] not in allowed:
+            may = f"it may be {allowed[0]!r} or absent" if allowed else "use a checkpoint without it"
+            raise ValueError(f"{path}: {key}={config[key]!r} is not supported; {may}")
+    if set(config.get("layer_types") or ()) - {"full_attention"}:
+        kinds = sorted(set(config["layer_types"]))
+        raise ValueError(f"{path}: layer_types={kinds} is not supported; it may be 'full_attention' throughout")
+
+
+def _rope(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Rope base and scaling from either config form."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    theta = rope.get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    check_rope(path, kind, rope)
+    if kind == "default":
+        scaling = None
+    elif kind == "linear":
+        scaling = RopeScaling.linear(float(rope["factor"]))
+    elif kind == "llama3":
+        scaling = RopeScaling(
+            factor=float(rope["factor"]),
+            low_freq_factor=float(rope["low_freq_factor"]),
+            high_freq_factor=float(rope["high_freq_factor"]),
+            original_max_positions=int(rope["original_max_position_embeddings"]),
+        )
+    else:
+        raise ValueError(f"{path}: rope_type={kind!r} is not supported; it may be 'default', 'linear' or 'llama3'")
+    return {"rope_theta": float(theta), "rope_scaling": scaling}

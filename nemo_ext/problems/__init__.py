@@ -1,0 +1,1 @@
+"""Problems to solve: the benchmarks and their files."""

@@ -1,0 +1,166 @@
+r"""What a benchmark is (conf/benchmark/*.yaml), and how a row of its file becomes one of its problems.
+
+    {"problem": "...", "solution": "... \boxed{3}", "level": "Level 4", "type": "Algebra"}
+ -> {"id": "9c1e...", "benchmark": "math", "problem": "...", "expected_answer": "3", "level": 4, "subject": "Algebra", ...}
+
+Light imports only.
+"""
+
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from nemo_ext.rows.outside.columns import BadRow, renamed
+from nemo_ext.rows.outside.known_shapes import normalise
+from nemo_ext.rows.row import Row
+
+ANSWER_TYPES = ("expression", "number", "integer")
+KEEP_KEYS = ("level", "subject", "source", "answer")
+ROW_KEYS = ("id", "problem", "answer", "solution", "level", "subject", "source")
+OPTIONAL = frozenset({"level", "subject", "source", "id"})
+UNDERSTOOD = (
+    "the problem as `problem` or `question`; the answer as `expected_answer` or `answer`, or in a last \\boxed{} of "
+    "`solution`, `reference_solution` or `generated_solution`; or what `columns` says"
+)
+_LEVEL = re.compile(r"(?:level\s*)?(\d+)(?:\.0+)?", re.IGNORECASE)
+_IN_PARENTHESES = re.compile(r"\s*\([^()]*\)")
+
+
+@dataclass(kw_only=True)
+class Benchmark:
+    path: str = MISSING
+    """A file; a folder laid out as on the Hugging Face hub; hf://<owner>/<data set>[@<revision>][/<folder>]; or `toy`."""
+    split: str = "test"
+    """In a folder: whose files; several as train+test."""
+    hub: str = ""
+    """Which data set of the hub has it, for the message that says how to get it."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """id, problem, answer, solution, level, subject or source -> the file's column, where that has another name. Of a list
+    the texts are joined by a space. null: the column is not taken; without an answer, the last box of the solution is it."""
+    answer_type: str = "expression"
+    """expression, number or integer; checked for every row."""
+    answer_units: bool = False
+    """Answers end in a unit in parentheses, as in `9 (apples)`, which is taken away."""
+    keep: dict[str, Any] = field(default_factory=dict)
+    """Only problems of this level, subject or source, each a value or a list; `answer: integer`: whose answer, as it is
+    written, Python's float() reads as a whole number."""
+    num_rows: int | None = None
+    """How many problems it must have; for `toy`, has."""
+    content_hash: str | None = None
+    """Of its problems and answers, as content_hash() computes it. null: not checked; the manifest has what was found."""
+    few_shot: str | None = None
+    """The file of conf/few_shot whose worked examples are customary for it."""
+    source: str = ""
+    """Where it comes from; for `toy`: which kind of problems, gsm8k or math."""
+
+
+def check_settings(name: str, settings: Benchmark) -> None:
+    """Raises ValueError for what no file can make right."""
+    for given, allowed, what in (
+        (settings.columns, ROW_KEYS, "columns"),
+        (settings.keep, KEEP_KEYS, "keep"),
+        ([settings.answer_type], ANSWER_TYPES, "answer_type"),
+    ):
+        if unknown := [key for key in given if key not in allowed]:
+            raise ValueError(f"benchmark {name}: {what} has {unknown}; it may have {', '.join(allowed)}")
+    if settings.keep.get("answer", "integer") != "integer":
+        raise ValueError(f"benchmark {name}: keep.answer={settings.keep['answer']!r}; it may be `integer`")
+
+
+def problem_of(raw: Row, name: str, settings: Benchmark, require_answers: bool = True) -> Row | None:
+    """The row as a problem of the benchmark; None where `keep` leaves it out.
+
+    Raises:
+        BadRow: no_problem, no_answer, or what else is wrong with it.
+    """
+    row = normalise(_renamed(raw, settings.columns), name, require_answers)
+    row |= {"id": str(row["id"]), "benchmark": name}
+    if settings.answer_units and row["expected_answer"] is not None:
+        row["expected_answer"] = _IN_PARENTHESES.sub("", row["expected_answer"]).strip() or row["expected_answer"]
+    if row.get("level") is not None:
+        row["level"] = _level(row["level"])
+    if not _is_kept(row, settings.keep):
+        return None
+    _check_answer(row["expected_answer"], settings.answer_type)
+    return row
+
+
+def _renamed(raw: Row, columns: dict[str, Any]) -> Row:
+    if "answer" in columns:
+        raw = {key: value for key, value in raw.items() if key != "expected_answer" or columns["answer"] == key}
+    row = renamed(raw, columns, OPTIONAL)
+    return row | {key: _one(row[key]) for key in ("answer", "expected_answer") if key in row}
+
+
+def _one(answer: Any) -> Any:
+    """Of several answers, as some files list them, one text; what parquet has in the place of none is none."""
+    if isinstance(answer, list):
+        return ", ".join(str(each).strip() for each in answer)
+    return None if isinstance(answer, float) and not math.isfinite(answer) else answer
+
+
+def _level(value: Any) -> Any:
+    """`Level 3`, 3.0 and "3" are 3; anything else stays."""
+    found = _LEVEL.fullmatch(str(value).strip())
+    return int(found[1]) if found else value
+
+
+def _is_kept(row: Row, keep: dict[str, Any]) -> bool:
+    for key, wanted in keep.items():
+        if key == "answer":
+            if not is_integer(row["expected_answer"] or ""):
+                return False
+        elif row.get(key) not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
+
+
+def is_integer(answer: str) -> bool:
+    r"""Whether float() reads the text as a whole number: 12, -3, 5. and 1e3 are; 1,000, \frac{4}{2} and 3^2 are not.
+
+    NuminaMath's rule for its sets of MATH, by which levels 4 and 5 of the test split have 754 and 721 problems.
+    """
+    try:
+        return float(answer) == int(float(answer))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _check_answer(answer: str | None, answer_type: str) -> None:
+    if answer is None or answer_type == "expression":
+        return
+    plain = answer.replace(",", "").removeprefix("$")
+    try:
+        float(plain)
+    except ValueError:
+        raise BadRow(f"the answer {answer[:80]!r} is no number, and answer_type says {answer_type}") from None
+    if answer_type == "integer" and not is_integer(plain):
+        raise BadRow(f"the answer {answer[:80]!r} is no whole number, and answer_type says integer")
+
+
+def content_hash(rows: Iterable[Row]) -> str:
+    """Which problems and answers these are: 64 hex digits that depend on neither their order nor on the file they came in.
+
+    sha256 over the sorted sha256 digests of one JSON array [problem, expected_answer] per row (UTF-8, no spaces after the
+    comma), both texts in Unicode form NFC with every run of white space as one space and none around them.
+    """
+    digests = sorted(
+        hashlib.sha256(
+            json.dumps(
+                [_plain(row["problem"]), _plain(row["expected_answer"])], ensure_ascii=False, separators=(",", ":")
+            ).encode()
+        ).digest()
+        for row in rows
+    )
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _plain(text: str | None) -> str | None:
+    return None if text is None else " ".join(unicodedata.normalize("NFC", text).split())

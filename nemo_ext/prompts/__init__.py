@@ -1,0 +1,1 @@
+"""Prompts: YAML files rendered from a row."""

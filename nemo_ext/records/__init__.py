@@ -1,0 +1,1 @@
+"""What a run leaves behind: manifests, lineage, fingerprints, heartbeats, image versions."""

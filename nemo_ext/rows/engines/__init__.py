@@ -1,0 +1,1 @@
+"""What carries the parts of a row pass: processes of this machine."""

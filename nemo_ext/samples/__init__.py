@@ -1,0 +1,1 @@
+"""Rows to training samples: token ids and loss masks."""

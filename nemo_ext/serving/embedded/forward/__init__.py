@@ -1,0 +1,1 @@
+"""The forward pass of Llama-like models in numpy and torch, with a paged KV cache."""

@@ -1,0 +1,1 @@
+"""Asking a model about rows: the server, the requests, the completions."""

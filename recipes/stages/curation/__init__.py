@@ -1,0 +1,1 @@
+"""Stages that decide which rows stay."""

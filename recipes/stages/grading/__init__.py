@@ -1,0 +1,1 @@
+"""Stages that judge solutions: graders, votes, rewards."""

@@ -1,0 +1,1 @@
+"""Stages that gather and prepare problems."""

@@ -1,0 +1,1 @@
+"""Stages that publish data and models and report on a run."""

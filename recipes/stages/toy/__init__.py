@@ -1,0 +1,1 @@
+"""Stages that make the toy world: corpora and tiny models."""

@@ -1,0 +1,1 @@
+"""Stages from rows to weights."""
