@@ -1,4 +1,4 @@
-"""The plan's estimates against published figures. `python -m tests.bench.bench_plan` prints recipes/README.md's table.
+"""The plan's estimates against published figures. `python -m tests.bench.bench_plan` prints recipes/MEASURED.md's table.
 
 Published by: the models' repositories; arXiv 2410.01560; the NeMo-RL guide and its CI gates; Megatron-Bridge's
 performance-summary-archive.md; Korthikanti et al. 2022; Megatron-LM's log lines ("Theoretical memory footprints", "max

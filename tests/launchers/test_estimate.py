@@ -192,8 +192,8 @@ def test_checkpoint_spacing() -> None:
 
 
 def test_the_documented_table_is_what_is_computed() -> None:
-    """recipes/README.md: `python -m tests.bench.bench_plan` prints its rows."""
-    text = (ROOT / "recipes" / "README.md").read_text()
+    """recipes/MEASURED.md: `python -m tests.bench.bench_plan` prints its rows."""
+    text = (ROOT / "recipes" / "MEASURED.md").read_text()
     rows = [bench_plan.row(each) for each in bench_plan.figures()]
     assert len(rows) > 20
     assert [row for row in rows if row not in text] == []

@@ -3,7 +3,7 @@
 Counted for the layers that run on GPUs: Transformer Engine's, fused attention that stores no scores, fused SwiGLU, no
 dropout. Everything is per GPU of the pipeline stage that needs most. Checked against Korthikanti et al. 2022
 (arXiv 2205.05198), Megatron-LM's theoretical_memory_usage.py and logs of real runs in
-tests/nemo_ext/megatron_plan/test_memory_estimate.py; recipes/README.md has the errors.
+tests/nemo_ext/megatron_plan/test_memory_estimate.py; recipes/MEASURED.md has the errors.
 """
 
 from dataclasses import dataclass
