@@ -1,6 +1,7 @@
 """What every stage has, and what a stage asks of the place it runs in. Light imports only."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
@@ -59,7 +60,7 @@ def row_files(cfg: ReadsRows, *sources: str) -> "RowFiles":
     """The files of rows that `sources` name, to be read as the stage's config says; raises ValueError."""
     from nemo_ext.rows.row_input import row_files
 
-    return row_files(cfg.name, sources, cfg.split, cfg.columns)
+    return row_files(cfg.name, sources, cfg.split, cfg.columns, Path(cfg.output_dir))
 
 
 @dataclass(kw_only=True)

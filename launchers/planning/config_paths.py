@@ -9,8 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from nemo_ext.rows.sources import HUB
-from nemo_ext.toy.sources import TOY
+from nemo_ext.rows.sources import is_path
 
 ROOT_KEYS = ("data", "input", "second", "checkpoints", "publish_dir")
 """Root keys of conf/config.yaml."""
@@ -25,8 +24,8 @@ NO_PATHS = ("columns", "keep", "params")
 
 
 def absolute(path: str) -> str:
-    """`toy` and hf:// are no paths."""
-    return path if path == TOY or path.startswith(HUB) or not path else str(Path(path).expanduser().absolute())
+    """hf:// and toy:// are no paths."""
+    return str(Path(path).expanduser().absolute()) if path and is_path(path) else path
 
 
 def absolute_model(path: str) -> str:

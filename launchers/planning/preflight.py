@@ -185,17 +185,22 @@ def look_at_disk(found: Findings, stages: list[PlannedStage]) -> None:
 
 def stage_paths(stage: PlannedStage) -> Iterator[tuple[str, str]]:
     """(dotted key, absolute path) of what the stage reads from outside its run; shards, which are alike, are one. A model
-    that it does not read here, such as that of an external server, is left out."""
+    that it does not read here, such as that of an external server, is left out, and so is what it waits for."""
     run_dir = stage.folder.parent
     tasks: list[Task] = stage.tasks[:1] if stage.tasks[0].part.startswith("shard_") else stage.tasks
     seen = set()
     for task in tasks:
         for key, path in _paths(task.content, ""):
-            if key == "model.hf_path" and not _reads_model(task):
+            if (key == "model.hf_path" and not _reads_model(task)) or key in _waited_for(task):
                 continue
             if run_dir not in Path(path).parents and path != str(run_dir) and path not in seen:
                 seen.add(path)
                 yield key, path
+
+
+def _waited_for(task: Task) -> set[str]:
+    waits = getattr(task.module, "waits_for", None)
+    return set(waits(task.typed())) if waits else set()
 
 
 def _reads_model(task: Task) -> bool:

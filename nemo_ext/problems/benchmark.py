@@ -36,7 +36,7 @@ _IN_PARENTHESES = re.compile(r"\s*\([^()]*\)")
 @dataclass(kw_only=True)
 class Benchmark:
     path: str = MISSING
-    """A file; a folder laid out as on the Hugging Face hub; hf://<owner>/<data set>[@<revision>][/<folder>]; or `toy`."""
+    """A file; a folder laid out as on the Hugging Face hub; hf://<owner>/<data set>[@<revision>][/<folder>]; or toy://test/<source>."""
     split: str = "test"
     """In a folder: whose files; several as train+test."""
     hub: str = ""
@@ -52,13 +52,13 @@ class Benchmark:
     """Only problems of this level, subject or source, each a value or a list; `answer: integer`: whose answer, as it is
     written, Python's float() reads as a whole number."""
     num_rows: int | None = None
-    """How many problems it must have; for `toy`, has."""
+    """How many problems it must have."""
     content_hash: str | None = None
     """Of its problems and answers, as content_hash() computes it. null: not checked; the manifest has what was found."""
     few_shot: str | None = None
     """The file of conf/few_shot whose worked examples are customary for it."""
     source: str = ""
-    """Where it comes from; for `toy`: which kind of problems, gsm8k or math."""
+    """Where it comes from."""
 
 
 def check_settings(name: str, settings: Benchmark) -> None:

@@ -6,16 +6,20 @@ from pathlib import Path
 
 from nemo_ext.rows.outside.read import placed_rows
 from nemo_ext.rows.row import ROW_FILES, Row
-from nemo_ext.rows.sources import HUB, fetched, split_files
+from nemo_ext.rows.schemes.hf import HUB, fetched
+from nemo_ext.rows.sources import data_files, is_path
+from nemo_ext.rows.split_files import split_files
 
 
-def benchmark_files(name: str, path: str, split: str, hub: str = "") -> list[Path]:
-    """The files of the split, in order.
+def benchmark_files(name: str, path: str, split: str, made_in: Path, hub: str = "") -> list[Path]:
+    """The files of the split, in order; `made_in`: where those go that have to be made.
 
     Raises:
         ValueError: nothing there, or no such split; says what is there, or how to get it.
     """
     what = f"benchmark {name}"
+    if not path.startswith(HUB) and not is_path(path):
+        return data_files(path, None, made_in)
     found = fetched(path, split, f"{what}: ") if path.startswith(HUB) else Path(path)
     if found.is_file():
         if not found.name.endswith(ROW_FILES):

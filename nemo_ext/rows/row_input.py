@@ -1,6 +1,6 @@
 """The row files a stage is given, with what their columns are called here.
 
-    files = row_files("grade", ["rows.jsonl"], split=None, columns={"problem": "query"})
+    files = row_files("grade", ["rows.jsonl"], split=None, columns={"problem": "query"}, made_in=folder)
     mapped = map_rows(folder, files, make)     # every pass over them renames the columns first
 
 Files that a stage of this repository wrote are read as they are: they have its names already.
@@ -15,7 +15,7 @@ from typing import Any, overload
 from nemo_ext.records.manifest import MANIFEST
 from nemo_ext.rows.outside.columns import Columns, check_columns
 from nemo_ext.rows.outside.read import is_array, read_any
-from nemo_ext.rows.sources import HUB, data_files, data_patterns
+from nemo_ext.rows.sources import comes_meanwhile, data_files, data_patterns
 
 LOOKED_AT = 100
 """Rows that are looked at for a column that none of them has."""
@@ -62,8 +62,8 @@ def columns_of(files: Sequence[Path], path: Path) -> Columns:
     return files.columns if isinstance(files, RowFiles) and files.columns and not is_own(path) else {}
 
 
-def row_files(stage: str, sources: Sequence[str], split: str | None, columns: Any) -> RowFiles:
-    """The files of all sources, as `data_files` finds them.
+def row_files(stage: str, sources: Sequence[str], split: str | None, columns: Any, made_in: Path) -> RowFiles:
+    """The files of all sources, as `data_files` finds or makes them.
 
     Raises:
         ValueError: what `data_files` and `check_columns` raise; columns for files that need none; columns that name one
@@ -71,14 +71,14 @@ def row_files(stage: str, sources: Sequence[str], split: str | None, columns: An
     """
     check_columns(f"stages.{stage}.columns", columns)
     named = dict(columns or {})
-    paths = tuple(path for source in sources for path in data_files(source, split))
+    paths = tuple(path for source in sources for path in data_files(source, split, made_in))
     if named:
         _require_named(stage, paths, named)
     return RowFiles(
         paths,
         named,
         tuple(pattern for source in sources for pattern in data_patterns(source, split)),
-        any(source.startswith(HUB) for source in sources),
+        any(comes_meanwhile(source) for source in sources),
     )
 
 

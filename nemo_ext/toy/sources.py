@@ -6,14 +6,10 @@ A seed row that restates a benchmark problem also has `contaminates`, that probl
 """
 
 import random
-from pathlib import Path
 
-from nemo_ext.records.files import atomic_open
-from nemo_ext.rows.row import Row, content_id, dumps
+from nemo_ext.rows.row import Row, content_id
 from nemo_ext.toy.problems import SOURCES, ToyProblem, distinct, paraphrase
 
-TOY = "toy"
-"""The path that stands for this generator in conf/."""
 NUM_SOLVED = 2000
 """Problems per source in `solved`."""
 
@@ -35,14 +31,6 @@ def seeds(source: str, count: int, contaminated: int, seed: int) -> list[Row]:
 def solved() -> list[Row]:
     """Training problems with their solutions, as a data set to fine-tune on."""
     return [row for source in SOURCES for row in seeds(source, NUM_SOLVED, contaminated=0, seed=0)]
-
-
-def solved_file(folder: Path) -> Path:
-    """`solved` as a file in `folder`, for stages that read files."""
-    path = folder / "toy.jsonl"
-    with atomic_open(path) as out:
-        out.write(b"".join(dumps(row) + b"\n" for row in solved()))
-    return path
 
 
 def _row(toy: ToyProblem) -> Row:

@@ -56,10 +56,10 @@ def test_one_command_each(finish: Finish, rows: Path, tmp_path: Path) -> None:
 def test_mistakes_are_told_in_one_line(finish: Finish, rows: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="it may be one of"):
         plan.resolve(compose_recipe("downsample", "stages.downsample.method=best"), tmp_path)
-    for words, said in (
+    for words, said, code in (
         (["+recipe=inject_noise", f"input={rows}", "stages.inject_noise.kind=wrong_answer", "stages.inject_noise.rate=0.5"],
-         "need 45 correct and 45 wrong ones; the input has 90 and 0"),
-        (["+recipe=publish_data", f"input={tmp_path}/*.xls"], "no file matches"),
+         "need 45 correct and 45 wrong ones; the input has 90 and 0", 1),
+        (["+recipe=publish_data", f"input={tmp_path}/*.xls"], "stages.publish.input: there is no", 2),
     ):  # fmt: skip
-        output = finish(*words, f"run_name={len(said)}", code=1)
+        output = finish(*words, f"run_name={len(said)}", code=code)
         assert said in output and "Traceback" not in output, output

@@ -157,7 +157,7 @@ def test_models_and_data_that_are_not_here(tmp_path: Path) -> None:
     planned = reading(
         model={"hf_path": f"{tmp_path}/model"},
         judge={"hf_path": f"{tmp_path}/judge"},
-        inputs=[f"{tmp_path}/rows-*.jsonl", f"{tmp_path}/more-*.jsonl", "/runs/sft/prepare", "toy"],
+        inputs=[f"{tmp_path}/rows-*.jsonl", f"{tmp_path}/more-*.jsonl", "/runs/sft/prepare", "toy://solved"],
         sources={"math": {"path": f"{tmp_path}/math.jsonl"}, "hub": {"path": "org/name"}},
         title="/not/a/path",
     )

@@ -116,7 +116,10 @@ def test_a_mistake_given_to_a_process_is_no_traceback(tmp_path: Path) -> None:
         (("+recipe=match_coverage", "input=.", "second=nowhere"), "/nowhere"),
         (("+recipe=compare", "input=.", "second=nowhere"), "/nowhere"),
         (("+recipe=explore", "input=nowhere"), "/nowhere"),
-        (("+recipe=evaluate_checkpoint", "+scale=tiny", "checkpoints=nowhere", "step=1"), "/nowhere"),
+        (
+            ("+recipe=evaluate_checkpoint", "+scale=tiny", "checkpoints=nowhere", "step=1", "sizes.wait_minutes=0"),
+            "/nowhere",
+        ),
         (("+recipe=openmathinstruct2", "+scale=tiny", "source.gsm8k.path=nowhere.jsonl"), "/nowhere.jsonl"),
     ],
 )
@@ -137,6 +140,12 @@ def test_a_model_that_is_not_read_here_may_be_missing(launch_here: Launch, tmp_p
     for words in (("+recipe=generate", *external), ("+recipe=decontaminate", "+scale=tiny")):
         assert "/nowhere/model" not in launch_here(*words, *asked).stderr
     assert "/nowhere/model" in launch_here("+recipe=generate", *asked).stderr
+
+
+def test_checkpoints_that_are_waited_for_may_be_missing(launch_here: Launch) -> None:
+    words = ("+recipe=evaluate_checkpoint", "+scale=tiny", "checkpoints=/nowhere/train", "step=3", "dry_run=true")
+    assert "/nowhere/train" not in launch_here(*words).stderr
+    assert "there is no /nowhere/train" in launch_here(*words, "sizes.wait_minutes=0").stderr
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -13,12 +13,10 @@ from omegaconf import MISSING
 
 from nemo_ext.records.manifest import Facts
 from nemo_ext.rows.row import require_rows
-from nemo_ext.toy.sources import TOY, solved_file
 from recipes.stage import ReadsRows, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.choosing.row_keys import RowKeys
-    from nemo_ext.rows.row_input import RowFiles
 
 METHODS = ("fair", "random")
 REASONS = ("not_sampled", "over_source_cap", "not_correct")
@@ -27,7 +25,7 @@ REASONS = ("not_sampled", "over_source_cap", "not_correct")
 @dataclass(kw_only=True)
 class Config(ReadsRows):
     input: str = MISSING
-    """An earlier stage's folder, a file or pattern of your own, or `toy`."""
+    """An earlier stage's folder, a file or pattern of your own, or toy://solved."""
     num_rows: int | None = None
     """Rows to keep; None: all."""
     method: str = "fair"
@@ -62,7 +60,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.rows.select import select_rows
 
     folder = Path(cfg.output_dir)
-    files = _files(cfg, folder)
+    files = row_files(cfg, cfg.input)
     keys = read_keys(files, cfg.workers, correct=cfg.only_correct)
     codes = _codes(cfg, keys)
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, compact=True, lengths=keys.lengths)
@@ -76,18 +74,6 @@ def run(cfg: Config) -> Facts:
             "by_source": {name: int((kept == index).sum()) for index, name in enumerate(keys.source_names)},
         },
     )
-
-
-def _files(cfg: Config, folder: Path) -> "RowFiles":
-    from nemo_ext.rows.row_input import RowFiles
-
-    if cfg.input != TOY:
-        return row_files(cfg, cfg.input)
-    if cfg.columns or cfg.split:
-        raise ValueError(
-            f"stages.{cfg.name}.input=toy has the names of here and no splits: leave columns and split out"
-        )
-    return RowFiles((solved_file(folder),))
 
 
 def _codes(cfg: Config, keys: "RowKeys") -> Any:

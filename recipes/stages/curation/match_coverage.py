@@ -48,7 +48,7 @@ def run(cfg: Config) -> Facts:
 
     folder = Path(cfg.output_dir)
     both = row_files(cfg, cfg.first, cfg.second)
-    num_first = len(data_files(cfg.first, cfg.split))
+    num_first = len(data_files(cfg.first, cfg.split, folder))
     files = {"first": both[:num_first], "second": both[num_first:]}
     keys = {name: read_keys(paths, cfg.workers, correct=cfg.only_correct) for name, paths in files.items()}
     allowed = {

@@ -50,11 +50,12 @@ def processes(cfg: Config, config_path: str) -> list[Process]:
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.rows.row import RowWriter, require_rows
-    from nemo_ext.rows.sources import HUB, data_files, data_patterns
+    from nemo_ext.rows.sources import comes_meanwhile, data_files, data_patterns
     from nemo_ext.serving.completions.completion_store import CompletionStore
     from nemo_ext.serving.completions.spending import Spending
 
-    folder, files = Path(cfg.output_dir), data_files(cfg.input, cfg.split)
+    folder = Path(cfg.output_dir)
+    files = data_files(cfg.input, cfg.split, folder)
     samples, loop = _with_tools(cfg, files) if cfg.use_tools else (_samples(cfg, files), None)
     total = samples.count()
     model = asked_model(cfg, lambda: next(samples.requests(), None), cfg.samples_per_request)
@@ -78,7 +79,7 @@ def run(cfg: Config) -> Facts:
     return Facts(
         inputs=files,
         listed=data_patterns(cfg.input, cfg.split),
-        inputs_came_meanwhile=cfg.input.startswith(HUB),
+        inputs_came_meanwhile=comes_meanwhile(cfg.input),
         outputs=[folder / "output.jsonl"],
         rows_in=out.total,
         rows_out=out.kept,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.problems.benchmark import UNDERSTOOD, Benchmark, check_settings, content_hash, problem_of
-from nemo_ext.problems.benchmark_files import HUB, benchmark_files, read_benchmark
+from nemo_ext.problems.benchmark_files import benchmark_files, read_benchmark
 from nemo_ext.records.manifest import Facts
 from nemo_ext.rows.outside.columns import BadRow
 from nemo_ext.rows.row import Row, RowWriter, require_rows
-from nemo_ext.toy.sources import TOY, benchmark
+from nemo_ext.rows.sources import comes_meanwhile
 from recipes.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def run(cfg: Config) -> Facts:
     folder, files, figures = Path(cfg.output_dir), list[Path](), dict[str, Any]()
     with RowWriter(folder) as out:
         for name, settings in cfg.benchmarks.items():
-            own = [] if settings.path == TOY else benchmark_files(name, settings.path, settings.split, settings.hub)
+            own = benchmark_files(name, settings.path, settings.split, folder, settings.hub)
             problems = list(_problems(name, settings, own, cfg.require_answers))
             figures |= _checked(name, settings, problems)
             for row in problems:
@@ -48,7 +48,7 @@ def run(cfg: Config) -> Facts:
         require_rows(out.kept, cfg.name, out.dropped)
     return Facts(
         inputs=list(dict.fromkeys(files)),
-        inputs_came_meanwhile=any(settings.path.startswith(HUB) for settings in cfg.benchmarks.values()),
+        inputs_came_meanwhile=any(comes_meanwhile(settings.path) for settings in cfg.benchmarks.values()),
         outputs=[folder / "output.jsonl"],
         rows_in=out.total,
         rows_out=out.kept,
@@ -66,8 +66,6 @@ def _checked(name: str, settings: Benchmark, problems: list[Row]) -> dict[str, s
             f"benchmark {name}: {settings.path} has {len(problems)} problems, but conf/benchmark says "
             f"{settings.num_rows}. Scores on another set could not be compared."
         )
-    if settings.path == TOY:
-        return {}
     found = content_hash(problems)
     if settings.content_hash is None:
         log.warning("benchmark %s: not checked against a known hash; this one has content_hash: %s", name, found)
@@ -84,7 +82,7 @@ def _problems(name: str, settings: Benchmark, files: list[Path], require_answers
     """A benchmark is taken whole: a bad line is an error, not a drop."""
     check_settings(name, settings)
     places: dict[str, str] = {}
-    for place, raw in _toy(settings) if settings.path == TOY else read_benchmark(files):
+    for place, raw in read_benchmark(files):
         if isinstance(raw, str):
             raise ValueError(f"benchmark {name}: {place}: {raw}")
         try:
@@ -117,8 +115,3 @@ def _unique(name: str, settings: Benchmark, row: Row, raw: Row, place: str, plac
 def _lacks(raw: Row, what: str) -> str:
     without = ". Decontamination needs no answers: require_answers=false" if what == "no_answer" else ""
     return f"the row has the columns {', '.join(raw) or '(none)'}; understood are {UNDERSTOOD}{without}"
-
-
-def _toy(settings: Benchmark) -> Iterator[tuple[str, Row | str]]:
-    for number, row in enumerate(benchmark(settings.source, settings.num_rows or 0), start=1):
-        yield f"{TOY}: row {number}", row

@@ -1,14 +1,14 @@
 """Bring seed problems of several sources to one shape.
 
 In:  per source rows in any layout that nemo_ext/rows/outside/adopt.py knows (GSM8K, MATH, our own columns, conversations
-     of one turn), or with other columns and `columns`; or `toy`, a generator
+     of one turn), or with other columns and `columns`
 Out: {"id": "9c1e...", "problem": "Ava has 7 pens. ...", "expected_answer": "19", "problem_source": "gsm8k"}
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -18,32 +18,24 @@ from nemo_ext.rows.outside.columns import BadRow, renamed
 from nemo_ext.rows.outside.known_shapes import normalise, problem_column
 from nemo_ext.rows.outside.read import read_any
 from nemo_ext.rows.row import MALFORMED, Row, RowWriter, require_rows
-from nemo_ext.toy.sources import TOY, seeds
+from nemo_ext.rows.row_input import RowFiles, row_files
 from recipes.stage import Stage
-
-if TYPE_CHECKING:
-    from nemo_ext.rows.row_input import RowFiles
 
 
 @dataclass(kw_only=True)
 class Source:
     path: str = MISSING
-    """A file, a pattern or a folder of them, hf://<owner>/<data set>, or `toy`."""
+    """A file, a pattern or a folder of them, hf://<owner>/<data set>, or toy://seeds/<source>."""
     columns: Any = None
     """What a column is here -> its name in the file, as {problem: query}; null: not taken."""
     split: str | None = None
     """In a folder or on the hub: whose files."""
-    num_rows: int = 0
-    """For `toy`: how many problems."""
-    contaminated: int = 0
-    """For `toy`: how many restated benchmark problems to hide among them."""
 
 
 @dataclass(kw_only=True)
 class Config(Stage):
     sources: dict[str, Source] = field(default_factory=dict)
     """problem_source -> where its problems are."""
-    seed: int = 0
 
 
 def run(cfg: Config) -> Facts:
@@ -52,7 +44,7 @@ def run(cfg: Config) -> Facts:
     files = _files(cfg)
     with RowWriter(folder) as out:
         for name, source in cfg.sources.items():
-            for raw in _read(name, source, files, cfg.seed):
+            for raw in chain.from_iterable(map(read_any, files[name])):
                 if isinstance(raw, str):
                     out.drop({"line": raw, "problem_source": name}, MALFORMED)
                     continue
@@ -75,33 +67,18 @@ def run(cfg: Config) -> Facts:
         rows_in=out.total,
         rows_out=out.kept,
         dropped=out.dropped,
-        seeds={"problems": cfg.seed},
     )
 
 
-def _files(cfg: Config) -> "dict[str, RowFiles]":
-    from nemo_ext.rows.row_input import row_files
-
-    toy = next((name for name, each in cfg.sources.items() if each.path == TOY and (each.columns or each.split)), None)
-    if toy is not None:
-        raise ValueError(
-            f"stages.{cfg.name}.sources.{toy}: toy has the names of here and no splits: leave columns and split out"
-        )
+def _files(cfg: Config) -> dict[str, RowFiles]:
     return {
-        name: row_files(f"{cfg.name}.sources.{name}", [source.path], source.split, source.columns)
+        name: row_files(
+            f"{cfg.name}.sources.{name}", [source.path], source.split, source.columns, Path(cfg.output_dir)
+        )
         for name, source in cfg.sources.items()
-        if source.path != TOY
     }
 
 
 def _asked(raw: Row, source: Source) -> Row:
     row = renamed(raw, source.columns) if source.columns else raw
     return row if problem_column(row) is not None else adopt(row).row
-
-
-def _read(name: str, source: Source, files: "dict[str, RowFiles]", seed: int) -> Iterator[Row | str]:
-    if source.path == TOY:
-        yield from seeds(name, source.num_rows, source.contaminated, seed)
-    else:
-        for path in files[name]:
-            yield from read_any(path)

@@ -67,6 +67,11 @@ def run(cfg: Config) -> Facts:
     )
 
 
+def waits_for(cfg: Config) -> list[str]:
+    """Keys whose path may appear while it runs: a training that was launched at the same time makes it."""
+    return ["checkpoints"] if cfg.wait_minutes else []
+
+
 def _wait_for(cfg: Config, root: Path) -> None:
     from nemo_ext.megatron.checkpoint_folders import complete_steps
 

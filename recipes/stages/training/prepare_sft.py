@@ -33,7 +33,6 @@ from omegaconf import MISSING
 from nemo_ext.models.model import Model
 from nemo_ext.prompts.prompt import Prompt, prompt_hash
 from nemo_ext.records.manifest import Facts
-from nemo_ext.toy.sources import TOY
 from recipes.stage import Stage
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it need
 class Config(Stage):
     input: str = MISSING
     """An earlier stage's folder, a .jsonl or .parquet file of your own, a pattern of them, a folder as the hub lays it out,
-    hf://<owner>/<data set>[@<revision>][/<folder>], or `toy`."""
+    hf://<owner>/<data set>[@<revision>][/<folder>], or toy://solved."""
     split: str | None = None
     """In a folder or on the hub: whose files; several as train+validation."""
     columns: Any = None
@@ -99,7 +98,7 @@ def run(cfg: Config) -> Facts:
     from nemo_ext.models.chat_tokenizer import ChatTokenizer
     from nemo_ext.models.model_files import text_files
     from nemo_ext.rows.row import require_rows
-    from nemo_ext.rows.sources import HUB, data_patterns
+    from nemo_ext.rows.sources import comes_meanwhile, data_patterns
 
     tokenizer = ChatTokenizer(cfg.model)
     folder = Path(cfg.output_dir)
@@ -110,8 +109,8 @@ def run(cfg: Config) -> Facts:
     require_rows(writer.rows.kept, cfg.name, writer.rows.dropped, writer.example)
     return Facts(
         inputs=files,
-        listed=[] if cfg.input == TOY else data_patterns(cfg.input, cfg.split),
-        inputs_came_meanwhile=cfg.input.startswith(HUB),
+        listed=data_patterns(cfg.input, cfg.split),
+        inputs_came_meanwhile=comes_meanwhile(cfg.input),
         model_files=text_files(cfg.model),
         outputs=[folder / "output.jsonl", folder / "audit.txt", *_token_files(folder)],
         rows_in=writer.rows.total,
@@ -152,7 +151,7 @@ def _require_template(cfg: Config, writer: "SampleWriter") -> None:
 def _inputs(cfg: Config) -> list[Path]:
     from nemo_ext.rows.sources import data_files
 
-    return [] if cfg.input == TOY else data_files(cfg.input, cfg.split)
+    return data_files(cfg.input, cfg.split, Path(cfg.output_dir))
 
 
 class SampleWriter:
@@ -263,13 +262,9 @@ def _workers(files: list[Path]) -> int:
 def _batches(files: list[Path]) -> Iterator["RowBatch"]:
     from nemo_ext.rows.outside.read import read_any
     from nemo_ext.samples.sft_samples import RowBatch
-    from nemo_ext.toy.sources import solved
 
-    sources: list[tuple[str, Iterator[Any]]] = [(str(file), read_any(file)) for file in files] or [
-        (TOY, iter(solved()))
-    ]
-    for name, rows in sources:
-        first = 1
+    for file in files:
+        rows, first = read_any(file), 1
         while batch := list(islice(rows, BATCH)):
-            yield RowBatch(name, first, batch)
+            yield RowBatch(str(file), first, batch)
             first += len(batch)

@@ -131,27 +131,29 @@ def test_folders_as_the_hub_lays_them_out(tmp_path: Path) -> None:
     for path in parts:
         pq.write_table(pa.Table.from_pylist([{"problem": path.name, "answer": "1"}]), path)
     test = _lines(tmp_path / "data" / "test.jsonl", "T")
-    assert benchmark_files("b", str(tmp_path), "train") == parts
-    assert benchmark_files("b", str(tmp_path), "train+test") == [*parts, test]
-    assert benchmark_files("b", str(tmp_path / "test.jsonl"), "test") == [test], "a download has the file elsewhere"
+    assert benchmark_files("b", str(tmp_path), "train", tmp_path) == parts
+    assert benchmark_files("b", str(tmp_path), "train+test", tmp_path) == [*parts, test]
+    assert benchmark_files("b", str(tmp_path / "test.jsonl"), "test", tmp_path) == [test], (
+        "a download has the file elsewhere"
+    )
     assert [row["problem"] for _, row in read_benchmark([*parts, test])] == [parts[0].name, parts[1].name, "T"]  # type: ignore[index]
     with pytest.raises(ValueError, match=r"no files of the split 'validation' .*it has test\.jsonl, train-00000"):
-        benchmark_files("b", str(tmp_path), "validation")
+        benchmark_files("b", str(tmp_path), "validation", tmp_path)
 
 
 def test_a_split_in_two_configurations_is_asked_back(tmp_path: Path) -> None:
     for name in ("main", "socratic"):
         _lines(tmp_path / name / "test.jsonl", name)
     with pytest.raises(ValueError, match=r"more than once; give one of .*/main, .*/socratic"):
-        benchmark_files("b", str(tmp_path), "test")
-    assert benchmark_files("b", str(tmp_path / "main"), "test") == [tmp_path / "main" / "test.jsonl"]
+        benchmark_files("b", str(tmp_path), "test", tmp_path)
+    assert benchmark_files("b", str(tmp_path / "main"), "test", tmp_path) == [tmp_path / "main" / "test.jsonl"]
 
 
 def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"hf download a/b --repo-type dataset --local-dir {tmp_path}/x$"):
-        benchmark_files("b", f"{tmp_path}/x/test.jsonl", "test", "a/b")
+        benchmark_files("b", f"{tmp_path}/x/test.jsonl", "test", tmp_path, "a/b")
     with pytest.raises(ValueError, match="it may be hf://<owner>"):
-        benchmark_files("b", "hf://gsm8k", "test")
+        benchmark_files("b", "hf://gsm8k", "test", tmp_path)
 
 
 def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +169,10 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     file = _lines(tmp_path / "main" / "test.jsonl", "Q")
-    assert benchmark_files("b", "hf://a/set@v1/main", "test") == [file]
+    assert benchmark_files("b", "hf://a/set@v1/main", "test", tmp_path) == [file]
     assert (asked["name"], asked["revision"], asked["allow_patterns"]) == ("a/set", "v1", ["*test.*", "*test-*"])
     with pytest.raises(ValueError, match=r"could not be fetched: no network\. Without a network"):
-        benchmark_files("b", "hf://a/gone", "test")
+        benchmark_files("b", "hf://a/gone", "test", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["\ufeff{line}\r\n{line}\r\n", "[{line},\n {line}]", "\ufeff[{line}, {line}]"])

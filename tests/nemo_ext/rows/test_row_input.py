@@ -15,12 +15,12 @@ from tests.nemo_ext.rows.test_row_map import make_group_sizes, read, write
 def test_a_split_of_a_folder(tmp_path: Path) -> None:
     for name in ("train.jsonl", "test.jsonl"):
         write(tmp_path / name, [{"problem": name}])
-    files = row_files("grade", [str(tmp_path)], "test", None)
+    files = row_files("grade", [str(tmp_path)], "test", None, tmp_path)
     assert list(files) == [tmp_path / "test.jsonl"] and all("test" in pattern for pattern in files.listed)
     with pytest.raises(ValueError, match="no files of the split 'dev'.*test.jsonl, train.jsonl"):
-        row_files("grade", [str(tmp_path)], "dev", None)
+        row_files("grade", [str(tmp_path)], "dev", None, tmp_path)
     with pytest.raises(ValueError, match="split=train says which files of a folder are meant"):
-        row_files("grade", [str(tmp_path / "train.jsonl")], "train", None)
+        row_files("grade", [str(tmp_path / "train.jsonl")], "train", None, tmp_path)
 
 
 def test_columns_that_no_row_has_are_refused_with_those_there_are(tmp_path: Path) -> None:
@@ -28,19 +28,19 @@ def test_columns_that_no_row_has_are_refused_with_those_there_are(tmp_path: Path
     with pytest.raises(
         ValueError, match=r"grade\.columns: problem: ask; none of the first .* has 'ask'. They have n, query, reply"
     ):
-        row_files("grade", [str(file)], None, {"problem": "ask"})
+        row_files("grade", [str(file)], None, {"problem": "ask"}, tmp_path)
     with pytest.raises(ValueError, match=r"has 'more'\. They have"):
-        row_files("grade", [str(file)], None, {"problem": ["query", "more"]})
+        row_files("grade", [str(file)], None, {"problem": ["query", "more"]}, tmp_path)
     with pytest.raises(ValueError, match=r"stages\.grade\.columns: problem: 3; it may be a column's name"):
-        row_files("grade", [str(file)], None, {"problem": 3})
-    assert row_files("grade", [str(file)], None, {"problem": "query", "hint": None}).columns
+        row_files("grade", [str(file)], None, {"problem": 3}, tmp_path)
+    assert row_files("grade", [str(file)], None, {"problem": "query", "hint": None}, tmp_path).columns
 
 
 def test_columns_for_a_stage_s_own_rows_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "output.jsonl", [{"problem": "P"}])
     (tmp_path / "manifest.json").touch()
     with pytest.raises(ValueError, match=r"output.jsonl is a stage's own file.*Leave columns out"):
-        row_files("vote", [str(file)], None, {"problem": "query"})
+        row_files("vote", [str(file)], None, {"problem": "query"}, tmp_path)
 
 
 def test_a_slice_keeps_the_columns(tmp_path: Path) -> None:

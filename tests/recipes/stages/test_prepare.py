@@ -47,7 +47,7 @@ def test_a_missing_or_empty_file(run, tmp_path: Path) -> None:
 
 
 def test_toy_seeds_are_counted(run) -> None:
-    ran = run("prepare_problems", sources={"gsm8k": {"path": "toy", "num_rows": 20, "contaminated": 3}})
+    ran = run("prepare_problems", sources={"gsm8k": {"path": "toy://seeds/gsm8k?num_rows=20&contaminated=3"}})
     assert len(ran.output) + len(ran.dropped) == 23
     assert sum("contaminates" in row for row in ran.output) == 3
 

@@ -1,0 +1,60 @@
+"""The word problems of the toy world, made when they are asked for and written as a file.
+
+toy://solved                                            training problems of all sources, with solutions
+toy://seeds/gsm8k?num_rows=130&contaminated=12&seed=0   training problems, and so many test problems in other words
+toy://test/math?num_rows=150                            the test problems of one source
+"""
+
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from nemo_ext.records.files import atomic_open
+from nemo_ext.rows.row import Row, dumps
+
+FETCHED, IS_PATH = True, False
+PARAMETERS = {"solved": set[str](), "seeds": {"num_rows", "contaminated", "seed"}, "test": {"num_rows"}}
+
+
+def files(address: str, split: str | None, made_in: Path) -> list[Path]:
+    """One file, below `made_in`.
+
+    Raises:
+        ValueError: an address of another form, or a split, which the toy world has none of.
+    """
+    kind, source, numbers = _parsed(address)
+    if split:
+        raise ValueError(f"split={split}: {address} has no splits; leave split out")
+    path = made_in / "toy" / f"{'_'.join(filter(None, [kind, source]))}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path) as out:
+        out.write(b"".join(dumps(row) + b"\n" for row in _rows(kind, source, numbers)))
+    return [path]
+
+
+def patterns(address: str, split: str | None) -> list[str]:
+    return []
+
+
+def _rows(kind: str, source: str, numbers: dict[str, int]) -> list[Row]:
+    from nemo_ext.toy.sources import benchmark, seeds, solved
+
+    if kind == "solved":
+        return solved()
+    if kind == "test":
+        return benchmark(source, numbers.get("num_rows", 0))
+    return seeds(source, numbers.get("num_rows", 0), numbers.get("contaminated", 0), numbers.get("seed", 0))
+
+
+def _parsed(address: str) -> tuple[str, str, dict[str, int]]:
+    from nemo_ext.toy.problems import SOURCES
+
+    parts = urlsplit(address)
+    kind, source, given = parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query, keep_blank_values=True))
+    forms = "toy://solved, toy://seeds/<source>?num_rows=&contaminated=&seed= or toy://test/<source>?num_rows="
+    known = not source if kind == "solved" else source in SOURCES
+    if kind not in PARAMETERS or not known:
+        raise ValueError(f"{address}: it may be {forms}, with a source of {', '.join(SOURCES)}")
+    wrong = [name for name, value in given.items() if name not in PARAMETERS[kind] or not value.isdecimal()]
+    if wrong:
+        raise ValueError(f"{address}: {wrong[0]}={given[wrong[0]]!r}; it may be {forms}, with whole numbers")
+    return kind, source, {name: int(value) for name, value in given.items()}
