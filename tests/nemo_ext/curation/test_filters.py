@@ -1,6 +1,11 @@
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from nemo_ext.curation.filter_chain import ADDED_BY, EDITS, FILTERS, NEEDS, Step, apply, require_columns
+from nemo_ext.curation.filter_steps import functions
 from nemo_ext.curation.filters.context import Context
 from nemo_ext.curation.token_limits import Counted
 
@@ -160,3 +165,24 @@ def test_the_names_recipes_use_exist() -> None:
     assert names | {"solution_too_short", "incorrect_arithmetic", "majority"} <= set(FILTERS)
     assert {"trim_prefix", "trim_after_answer"} <= set(EDITS)
     assert not set(FILTERS) & set(EDITS)
+
+
+def test_a_filter_is_added_as_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(
+        "def shouting(row, context, *, most: int = 3) -> str | None:\n"
+        "    return 'shouting' if row['generated_solution'].count('!') > most else None\n"
+        "def quieter(solution: str) -> str:\n    return solution.replace('!', '.')\n"
+        "def helper(text: str) -> bool:\n    return True\n"
+    )
+    package = ModuleType("own_filters")
+    package.__path__ = [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, "own_filters", package)
+    found = functions(package, ("row", "context"), str | None)
+    edits = functions(package, ("solution",), str)
+    monkeypatch.delitem(sys.modules, "own_filters.own")
+    assert list(found) == ["shouting"] and list(edits) == ["quieter"]
+    monkeypatch.setitem(FILTERS, "shouting", found["shouting"])
+    monkeypatch.setitem(EDITS, "quieter", edits["quieter"])
+    row = {"problem": "p", "generation": "no!!!!"}
+    assert apply(row, [Step("shouting", {"most": 2})])[1] == "shouting"
+    assert apply(row, [Step("quieter"), Step("shouting")]) == (row | {"generated_solution": "no...."}, None)
