@@ -1,1 +1,1 @@
-"""What runs on the login node: compose, check, plan, submit. Imports no torch."""
+"""The login node's programs: compose, check, plan, submit. No torch is imported."""

@@ -1,4 +1,4 @@
-"""What every GPU preset of conf/server holds of its models: `python -m launchers.sizing [preset ...]`.
+"""Print what every GPU preset of conf/server holds of its models: `python -m launchers.sizing [preset ...]`.
 
 The lines are those in the presets' comments, which name the models (tests/launchers/test_fit_serving.py compares them):
     llama31_405b_instruct on h100: 47.7 GiB of weights, 5.9 of buffers, 22.9 of cache for 761,834 tokens; sequences: 214 of

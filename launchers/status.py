@@ -1,4 +1,4 @@
-"""What a run is at: `python launchers/status.py <run folder or run name> [--watch] [--json]`.
+"""Show what a run is at: `python launchers/status.py <run folder or run name> [--watch] [--json]`.
 
 One line per stage: state, jobs, nodes, time, progress from the stage's own heartbeat, retries; below, what went wrong
 and how to go on. Works from the run's files, and from squeue and sacct where its jobs are Slurm's.

@@ -1,1 +1,1 @@
-"""What runs inside the container: the stages recipes are made of."""
+"""The stages that recipes are made of: all that runs inside the container."""

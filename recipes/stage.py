@@ -1,4 +1,4 @@
-"""What every stage has, and what a stage asks of the place it runs in. Light imports only."""
+"""The base of every stage's Config, and what a stage asks of the place it runs in. Light imports only."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What a plan takes: seconds, GPU hours, memory, space, before anything runs."""
+"""Estimates of a plan before anything runs: seconds, GPU hours, memory, disk space."""

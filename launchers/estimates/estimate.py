@@ -1,4 +1,4 @@
-"""What a plan will take, before anything is submitted: memory, hours, GPU-hours, disk, stage by stage.
+"""Estimate what a plan will take before anything is submitted: memory, hours, GPU-hours and disk, stage by stage.
 
 Figures rest on published rates and a stated MFU (recipes/README.md, "Estimates"); what nothing is published for is
 `unknown`. Only GPU stages have hours: the others run on the CPU in minutes to hours.

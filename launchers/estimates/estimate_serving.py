@@ -1,4 +1,4 @@
-"""What the stages that ask a model take: completions, at the rates that are published."""
+"""Estimate the stages that ask a model: completions, at the rates that are published."""
 
 from collections import Counter
 from pathlib import Path

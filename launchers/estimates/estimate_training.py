@@ -1,4 +1,4 @@
-"""What a train_sft stage will take: parameters, memory, steps, tokens, hours, disk."""
+"""Estimate a training stage: parameters, memory, steps, tokens, hours, disk."""
 
 import json
 from dataclasses import dataclass, field

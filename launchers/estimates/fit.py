@@ -1,4 +1,4 @@
-"""Whether training fits the GPUs' memory, and what would make it fit: found by trying."""
+"""Check that training fits the GPUs' memory, and find by trying what would make it fit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Whether a stage's servers fit their GPUs, how many sequences they hold at once, and what would make them fit."""
+"""Check that a stage's servers fit their GPUs: the sequences they hold at once, and what would make them fit."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""How long an optimizer step takes, from a GPU kind's peak and a stated share of it."""
+"""The time of an optimizer step, from a GPU kind's peak and a stated share of it."""
 
 import math
 from dataclasses import dataclass

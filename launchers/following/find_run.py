@@ -1,4 +1,4 @@
-"""Which folder a run's name or path means, and how the commands that follow runs end."""
+"""Find the folder that a run's name or path means; the exit codes of the commands that follow runs."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What the files of a run say: its stages and tasks, which are done, since when one runs, how far, and its error.
+"""A run's state from its files: stages and tasks, which are done, since when one runs, how far, and its error.
 
 Files' times are compared with each other only, never with a host's clock, which may differ from the file server's.
 Of a finished task one file is looked at, so that 5,000 finished shards cost 5,000 calls of os.stat.

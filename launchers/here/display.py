@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one live line per stage, or plain heartbeat lines where there is no terminal."""
+"""The display of a running launch: one live line per stage, or plain heartbeat lines where there is no terminal."""
 
 import sys
 import time

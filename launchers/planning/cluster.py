@@ -1,4 +1,4 @@
-"""What every kind of place says about its GPUs; executors' Configs extend it."""
+"""The settings that every kind of cluster has, about its GPUs; executors' Configs extend them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

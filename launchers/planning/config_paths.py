@@ -1,4 +1,4 @@
-"""Which values of a stage's config name files and folders.
+"""The values of a stage's config that name files and folders.
 
 Stages run in the repository's folder and not where the person is who launches, so what is relative on the command line is
 made absolute here.

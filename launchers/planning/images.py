@@ -1,4 +1,4 @@
-"""Which image a stage runs in: a name of containers/images.yaml, or what the cluster's `images` puts in its place.
+"""The image a stage runs in: a name of containers/images.yaml, or what the cluster's `images` puts in its place.
 
     nemo -> Image(reference="nvcr.io/nvidia/nemo:<tag>", digest=None, sqsh=None)
 

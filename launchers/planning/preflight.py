@@ -1,4 +1,4 @@
-"""What can be known before anything is submitted: all that would fail, at once, each with the key to change.
+"""Find what would fail before anything is submitted: everything at once, each with the key to change.
 
 A failure refuses the run; a warning is shown and the run goes on. Here is what holds for every kind of cluster: the
 run folder, mounts, models, data, disk. launchers/slurm/preflight.py asks Slurm.

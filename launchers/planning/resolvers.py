@@ -1,4 +1,4 @@
-"""What `${...}` may call in conf/: files of other groups, by name.
+"""The functions that `${...}` may call in conf/: files of other groups, by name.
 
 ${prompt:math_base,math_text_detailed}   conf/prompt/math_base.yaml with the examples of conf/few_shot/...
 ${prompt:openmath_code}                  the same with the examples that the file names;  ${prompt:${prompt}}: the root's

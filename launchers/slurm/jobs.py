@@ -1,4 +1,4 @@
-"""What squeue and sacct say about a run's jobs, in one call each, however many jobs and array elements there are.
+"""Ask squeue and sacct about a run's jobs, in one call each, however many jobs and array elements there are.
 
 squeue --states=all knows what the controller knows: jobs that wait or run, and those that ended within MinJobAge
 (5 minutes by default). Older ones are in sacct where the cluster keeps accounts (slurmdbd).

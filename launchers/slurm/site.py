@@ -1,4 +1,4 @@
-"""What a Slurm site says of itself, and which of a run's jobs it still has."""
+"""A Slurm site's settings, and the jobs of a run that it still has."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What Slurm's words for the end of a job, and for why one waits, mean for a stage, and what to do about them."""
+"""The meaning, for a stage, of Slurm's words for a job's end and for why one waits, and what to do about each."""
 
 from launchers.slurm.jobs import Job
 from nemo_ext.megatron.runtime.preemption import EXIT_PREEMPTED

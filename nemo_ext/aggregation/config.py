@@ -1,4 +1,4 @@
-"""How samples become one answer. Light imports only: stages put these in their Config."""
+"""Settings of how samples become one answer. Light imports only: stages put these in their Config."""
 
 from dataclasses import dataclass
 

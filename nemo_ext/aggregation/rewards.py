@@ -1,4 +1,4 @@
-"""What a reward model's reply says of a solution.
+"""Read a reward model's reply.
 
 "reward:-3.6"                              a NIM with one attribute (Llama-3.1-Nemotron-70B-Reward)
 "helpfulness:1.6,correctness:2.0,..."      a NIM of a SteerLM model (Nemotron-4-340B-Reward)

@@ -1,1 +1,1 @@
-"""Which rows stay: filters, edits, duplicates, downsampling, retrieval and decontamination."""
+"""Deciding which rows stay: filters, edits, duplicates, downsampling, retrieval and decontamination."""

@@ -1,4 +1,4 @@
-r"""What a row must pass to be trained on, and the edits made to its solution: the steps a recipe lists by name.
+"""A chain of filters and edits, the steps that a recipe lists by name: a row passes them all or is dropped.
 
     chain = Chain([Step("incorrect"), Step("trim_after_answer"), Step("solution_too_short", {"min_chars": 200})])
     row, reason = chain(row)

@@ -1,4 +1,4 @@
-"""What each filter and edit would do to the first rows of a file, before anything is written."""
+"""Preview what each filter and edit would do to the first rows of a file, before anything is written."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,4 +1,4 @@
-"""Is a text longer than so many tokens? Tokenised only where its bytes leave that open, and then word by word.
+"""Compare a text's length with a limit in tokens: tokenised only where its bytes leave that open, then word by word.
 
 A byte-level BPE makes at most one token of each byte, and at least one of every as many bytes as its longest token has:
 most rows are settled by that. For the rest the pieces between spaces, each counted once and remembered, add up to the

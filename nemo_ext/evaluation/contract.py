@@ -1,4 +1,4 @@
-"""Everything that moves a score besides the model. Two scores are compared only when all of it is the same."""
+"""The contract of a score: all that moves it besides the model. Only scores under the same contract are compared."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any

@@ -1,4 +1,4 @@
-"""The rows of an evaluation, and what is said of rows that are none."""
+"""The rows of an evaluation, and the errors for rows that are not of one."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What the models are called that reports treat apart: average; checkpoint_1, checkpoint_2, ... as export_hf writes them."""
+"""Names of models that reports treat apart: average; checkpoint_1, checkpoint_2, ... as export_hf writes them."""
 
 AVERAGE = "average"
 _CHECKPOINT = "checkpoint_"

@@ -1,4 +1,4 @@
-"""How sure a score is, and whether two differ: intervals and exact tests. Shares are in 0..1, intervals 95 %."""
+"""Statistics of scores: intervals, and exact tests of differences. Shares are in 0..1, intervals 95 %."""
 
 import math
 from collections.abc import Sequence

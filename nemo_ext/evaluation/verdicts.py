@@ -1,4 +1,4 @@
-r"""What several graders say of a row's answer, each different pair of answers decided once.
+"""Ask several graders about rows' answers; each different pair of answers is decided once.
 
 symbolic            our rules and computer algebra: the grader called `default` elsewhere
 hendrycks, math_verify, integer, integer_mod_<n>     as nemo_ext/grading/graders.py has them

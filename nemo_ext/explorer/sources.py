@@ -1,4 +1,4 @@
-"""What there is to explore: the finished evaluations of some folders, and the stages that left rows."""
+"""Find what there is to explore: the finished evaluations of some folders, and the stages that left rows."""
 
 import glob
 import json

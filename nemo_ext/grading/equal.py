@@ -1,4 +1,4 @@
-r"""Are two answers the same? The one place to ask about a single pair.
+r"""Compare a single pair of answers. The one place to ask about one.
 
     equal("0.5", r"\frac{1}{2}")  ->  True
     verdict("5", "500")           ->  Verdict(DIFFERENT, "numeric")

@@ -1,4 +1,4 @@
-r"""What a benchmark is (conf/benchmark/*.yaml), and how a row of its file becomes one of its problems.
+r"""A benchmark's settings (conf/benchmark/*.yaml), and how a row of its file becomes one of its problems.
 
     {"problem": "...", "solution": "... \boxed{3}", "level": "Level 4", "type": "Algebra"}
  -> {"id": "9c1e...", "benchmark": "math", "problem": "...", "expected_answer": "3", "level": 4, "subject": "Algebra", ...}

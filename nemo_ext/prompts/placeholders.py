@@ -1,4 +1,4 @@
-r"""Which braces of a prompt's text are placeholders. Prompts are full of LaTeX, so not all of them are.
+r"""Tell the placeholders of a prompt's text from its other braces: prompts are full of LaTeX.
 
 {problem}                     the row's value (lower-case letters and _)
 \boxed{answer}, x_{n}, a^{n}  LaTeX: the argument of a command, of _ and of ^ stays text, \frac{a}{b} too

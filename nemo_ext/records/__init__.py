@@ -1,1 +1,1 @@
-"""What a run leaves behind: manifests, lineage, fingerprints, heartbeats, image versions."""
+"""The records of a run: manifests, lineage, fingerprints, heartbeats, image versions."""

@@ -1,4 +1,4 @@
-"""Whether the packages in the image a job runs in are those that containers/images.yaml says, and which they are.
+"""Compare the packages in the image a job runs in with those that containers/images.yaml names.
 
 The executor names the image by environment variables (launchers/planning/images.py); without them nothing is checked, for
 a job then runs in whatever environment its launcher has. Packages are looked up, not imported.

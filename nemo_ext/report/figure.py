@@ -1,4 +1,4 @@
-"""How the report's plots look, and a figure as SVG text to be put inside its page.
+"""The look of the report's plots; a figure as SVG text to be put inside its page.
 
 Colours are drawn as placeholders and replaced by CSS variables, so one plot reads well in light and dark. Labels come
 from model and file names, so nothing in them is read as markup or mathematics.

@@ -1,4 +1,4 @@
-"""What a report says of a run's stages: warnings, rows, training, resources, lineage."""
+"""The report's sections about a run's stages: warnings, rows, training, resources, lineage."""
 
 import json
 from collections.abc import Iterator

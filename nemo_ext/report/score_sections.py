@@ -1,4 +1,4 @@
-"""What a report says of a run's scores: a leaderboard, comparisons, levels, checkpoints, published figures.
+"""The report's sections about scores: leaderboard, comparisons, levels, checkpoints, published figures.
 
 `found` everywhere: model -> scores.json of its evaluation with its `folder`, as run_folder.scores gives it.
 """

@@ -1,4 +1,4 @@
-"""Any line of some files by its number, without holding the files: 8 bytes a line."""
+"""An index of lines: any line of some files by its number, without holding the files; 8 bytes a line."""
 
 import mmap
 from collections.abc import Iterator, Sequence

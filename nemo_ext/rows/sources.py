@@ -1,4 +1,4 @@
-"""Where rows are, by the scheme of the address: nemo_ext/rows/schemes/<scheme>.py, found by file name.
+"""Find rows by the scheme of their address: nemo_ext/rows/schemes/<scheme>.py, found by file name.
 
 data_files("hf://nvidia/OpenMathInstruct-2", "train", folder)   # .../data/train-00000-of-00032.parquet, ...
 data_files("openmathinstruct2", "train_1M", folder)

@@ -1,4 +1,4 @@
-"""Is it the answer, all of it, and nothing else that a sample trains? Checked for every sample before it is written,
+"""Audit the loss mask: the answer is trained, all of it, and nothing else. Checked for every sample before it is written,
 and shown for some as they were written.
 
 A mask that is off by one token trains without complaint and yields a model that never stops, or repeats its prompt.

@@ -1,4 +1,4 @@
-"""What a row of any known layout trains: a conversation's last turn, an answer to a problem, or a text as it is.
+"""The text that a row of any known layout trains: a conversation's last turn, an answer to a problem, or a text as it is.
 
     training_of({"problem": "1+1?", "solution": "2"}, prompt)
     -> Training(messages=[system, user], answer={"role": "assistant", "content": "2"}, layout="problem + solution")

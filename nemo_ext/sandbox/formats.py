@@ -1,4 +1,4 @@
-r"""How a model marks code to run and is shown the result. Data, and three functions over text; no I/O.
+"""Formats in which a model marks code to run and is shown the result. Data, and three functions over text; no I/O.
 
 llm_code (OpenMathInstruct-1)          fenced (ToRA, NuminaMath)
 <llm-code>                             ```python

@@ -1,4 +1,4 @@
-"""How the fork server is started: the argv for each isolation, and which of them works on this machine."""
+"""Start the fork server: the argv for each isolation, and which of them works on this machine."""
 
 import json
 import logging

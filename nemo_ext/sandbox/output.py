@@ -1,4 +1,4 @@
-"""What a block printed: kept from both ends, and made printable."""
+"""The output of a block of code: kept from both ends, and made printable."""
 
 from collections import deque
 

@@ -1,1 +1,1 @@
-"""Everything that generates: servers, the one client, and what passes between them."""
+"""Generation: servers, the one client, and what passes between them."""

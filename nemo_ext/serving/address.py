@@ -1,4 +1,4 @@
-"""Where a server listens: a small JSON file it writes once it answers, which clients wait for.
+"""A server's address: a small JSON file it writes once it answers, which clients wait for.
 
     {"url": "http://node1:20713", "host": "node1", "port": 20713, "model": "Llama-3.1-405B-Instruct-FP8",
      "kind": "trtllm", "version": "1.2.1", "pid": 4711}

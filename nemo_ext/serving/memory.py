@@ -1,4 +1,4 @@
-"""What a server's GPUs hold: weights, buffers, and the tokens that the rest of the memory caches. Light imports only.
+"""Memory of a server's GPUs: weights, buffers, and the tokens that the rest of it caches. Light imports only.
 
 Per GPU, of the pipeline stage that holds most:
     weights  layers/pp * (linear layers' bytes)/tp, + the embeddings or the output layer, 2 bytes * vocabulary * hidden / tp.

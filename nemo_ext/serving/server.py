@@ -1,4 +1,4 @@
-"""What every inference server has in common, and how a `server:` mapping becomes a typed one.
+"""Settings and functions that all inference servers share; a `server:` mapping becomes a typed one.
 
 A kind is a file: `kind: trtllm` is nemo_ext/serving/servers/trtllm.py. Such a file has
     Config(Server)                      its fields, documented; Config(GpuServer) where it needs GPUs

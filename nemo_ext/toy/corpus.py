@@ -1,4 +1,4 @@
-"""What the tiny teacher and the tiny base student are trained on. Only tasks of the `train` split.
+"""Training text of the tiny teacher and the tiny base student. Only tasks of the `train` split.
 
 The teacher learns the very prompts the pipeline sends it: to solve problems, to write new ones, to answer zero-shot.
 The base student is like a real one: it has seen many solved problems, in other formats than the one SFT will teach, and

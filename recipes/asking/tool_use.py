@@ -1,4 +1,4 @@
-"""What stages share whose models may run Python: settings, the sandbox's process, the loop of model and code."""
+"""Stages whose models may run Python: settings, the sandbox's process, the loop of model and code."""
 
 import re
 from dataclasses import asdict, dataclass, field

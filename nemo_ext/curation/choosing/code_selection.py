@@ -1,4 +1,4 @@
-"""Which of a problem's solutions to train on when some use code and some do not (OpenMathInstruct-1, section 3).
+"""Choose among a problem's solutions when some use code and some do not (OpenMathInstruct-1, section 3).
 
 With c solutions with code of N in all:
     any_code        c > 0: those with code;  c = 0: those in words

@@ -1,4 +1,4 @@
-"""Which rows to take: fairly over the problems, at random, of so many problems, at most so many of a source.
+"""Choose rows: fairly over the problems, at random, of so many problems, at most so many of a source.
 
 All work on arrays with a number per row, `problems[i]` telling rows of one problem from those of others, so that 14
 million rows take a few hundred MB; all depend on their arguments and the seed alone, and give a boolean per row.

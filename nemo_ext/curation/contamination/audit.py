@@ -1,4 +1,4 @@
-"""How much of each benchmark is in a data set, and how it was found: figures, and a table to read in a terminal."""
+"""Audit how much of each benchmark is in a data set: figures, and a table to read in a terminal."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence

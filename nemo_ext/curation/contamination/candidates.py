@@ -1,4 +1,4 @@
-"""What of a benchmark a problem may be a copy of: exact matches, n-grams, and the problems to ask a judge about.
+"""Find what a problem may be a copy of: exact matches, n-grams, and the problems to ask a judge about.
 
 search = Search(tests, Methods(ngrams=(10,), retrieval=("tfidf",), encoder="", top_k=5, top_k_of="all",
                                 number_matches=0, rule=True))

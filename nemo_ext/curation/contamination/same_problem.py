@@ -1,4 +1,4 @@
-"""Is a new problem one of a benchmark's in other words? By a rule, or by an LLM judge's replies.
+"""Decide whether a new problem is a benchmark's in other words, by a rule or by an LLM judge's replies.
 
 As in OpenMathInstruct-2 a candidate comes from retrieval and is judged in both orders; one "same" is enough. The rule
 says the same in either order.

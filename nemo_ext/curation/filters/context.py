@@ -1,4 +1,4 @@
-"""What filters see: a row, and what they need beyond it."""
+"""The arguments of every filter: a row, and what is needed beyond it."""
 
 from dataclasses import dataclass, field
 from typing import Any

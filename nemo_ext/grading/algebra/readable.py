@@ -1,4 +1,4 @@
-r"""Which answers computer algebra reads whole.
+r"""Tell the answers that computer algebra reads whole from those that it would read in part.
 
 math-verify reads a part of what it does not know and forgets the rest: of `3:4:5` the first number, of
 `x \equiv 1 \pmod 4` the variable. An answer is handed on only when everything in it is mathematics that it knows.

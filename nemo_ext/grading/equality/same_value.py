@@ -1,4 +1,4 @@
-"""Do two trees of syntax.py have the same value?
+"""Compare the values of two trees of syntax.py.
 
 Rational values are compared exactly. Others are worked out at fixed pseudo-random values of their variables: in floats,
 which shows most pairs to be different, and where those agree with 50 digits. Only clear evidence counts: values that are

@@ -1,4 +1,4 @@
-r"""What the commas, "and"s and "or"s between the items of an answer make of them.
+"""Commas, "and"s and "or"s between the items of an answer: a list, one value, or alternatives.
 
 joined((<x > 2>, <x < 5>), ("and",))  ->  ("all", (<x > 2>, <x < 5>))
 """

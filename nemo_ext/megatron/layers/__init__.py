@@ -1,1 +1,1 @@
-"""What a transformer layer is made of."""
+"""The parts of a transformer layer."""

@@ -1,4 +1,4 @@
-"""Which kernels a transformer layer is made of: the one place that chooses, and says what it chose and why.
+"""Choose the kernels a transformer layer is made of, in one place, and say which were chosen and why.
 
 With CUDA and Transformer Engine the layers are Transformer Engine's (unproven here: there was no GPU). Otherwise they
 are megatron-core's local layers with the attention and the norm of attention.py. Context parallelism always uses that

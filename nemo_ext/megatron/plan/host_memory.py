@@ -1,4 +1,4 @@
-"""What writing a checkpoint needs of a node's own memory. Light imports only: the launcher plans with it.
+"""Host memory that writing a checkpoint takes on a node. Light imports only: the launcher plans with it.
 
 Optimizer state is saved in a form that every topology can load (`fully_reshardable`). For it megatron-core 0.16 gathers
 the state of a model parallel shard, three fp32 numbers per parameter, into host memory on *every* replica

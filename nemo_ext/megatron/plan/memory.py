@@ -1,4 +1,4 @@
-"""What training needs of a GPU's memory, and of the disk. Light imports only: the launcher plans with it.
+"""GPU memory and disk space of a training. Light imports only: the launcher plans with it.
 
 Counted for the layers that run on GPUs: Transformer Engine's, fused attention that stores no scores, fused SwiGLU, no
 dropout. Everything is per GPU of the pipeline stage that needs most. Checked against Korthikanti et al. 2022

@@ -1,1 +1,1 @@
-"""What a training records of itself: metrics, log lines, bad steps, slow ranks."""
+"""Records of a training: metrics, log lines, bad steps, slow ranks."""

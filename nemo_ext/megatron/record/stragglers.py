@@ -1,4 +1,4 @@
-"""Which rank is slow: how long each needed until its gradients were ready, before it waited for the others."""
+"""Find slow ranks: how long each needed until its gradients were ready, before it waited for the others."""
 
 import socket
 import statistics

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go besides metrics.jsonl: TensorBoard and Weights & Biases, both optional."""
+"""TensorBoard and Weights & Biases, both optional: where a run's numbers go besides metrics.jsonl."""
 
 import hashlib
 import logging

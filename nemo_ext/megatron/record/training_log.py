@@ -1,4 +1,4 @@
-"""What a person sees of a training: one line per log interval, and every number in metrics.jsonl and the trackers.
+"""The log of a training: one line per log interval, and every number in metrics.jsonl and the trackers.
 
 step 1,200/60,000 | loss 0.4312 | grad norm 0.51 | lr 5.00e-06 | 41,200 tok/s (42,900 with padding) |
 412.3 TFLOP/s per GPU, MFU 41.7 % | 61.2 GiB | 5.98 s/step | ETA 4 d 01:40

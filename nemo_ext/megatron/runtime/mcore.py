@@ -1,4 +1,4 @@
-"""What depends on the version of megatron-core (0.16): the parts of it that are used below their public surface.
+"""Everything that depends on megatron-core's version (0.16): parts of it used below their public surface.
 
 Four things: how checkpoints are written, an optimizer step that can be declined, and two about restoring torch's AdamW,
 which stands in where neither Transformer Engine nor Apex brings its own (there everything goes by the public path).

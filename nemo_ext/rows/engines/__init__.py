@@ -1,1 +1,1 @@
-"""What carries the parts of a row pass: processes of this machine."""
+"""Engines that carry the parts of a row pass: processes of this machine."""

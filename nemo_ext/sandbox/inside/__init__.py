@@ -1,1 +1,1 @@
-"""What runs inside the isolation: only the standard library may be imported here."""
+"""Programs that run inside the isolation: only the standard library may be imported here."""

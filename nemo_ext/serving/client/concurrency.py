@@ -1,4 +1,4 @@
-"""How many requests may be open at one server: as many as it takes without saying that it is too much."""
+"""Limit the requests open at one server: as many as it takes without saying that it is too much."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""How hard the client tries. Light imports only: stages put this in their Config."""
+"""Settings of the client's patience. Light imports only: stages put this in their Config."""
 
 from dataclasses import dataclass
 

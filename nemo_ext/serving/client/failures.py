@@ -1,4 +1,4 @@
-"""What can go wrong with one attempt, and what to do about it."""
+"""Failures of one attempt, and what to do about each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

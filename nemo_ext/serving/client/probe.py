@@ -1,4 +1,4 @@
-"""What the servers of a run are, asked before anything is paid for: their model, its window, and what they honour.
+"""Probe the servers of a run before anything is paid for: their model, its window, and what they honour.
 
 Servers that ignore `n` or `seed` answer 200 all the same, so only trying tells.
 """

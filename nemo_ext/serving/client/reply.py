@@ -1,4 +1,4 @@
-"""What a server's reply holds: texts, why each ended, and how many tokens were counted.
+"""Read a server's reply: texts, why each ended, and how many tokens were counted.
 
 Servers differ a little from OpenAI's format. What is certain is taken: a content given as a list of texts, choices
 without an index, which are then in order, and token counts that are left out, which are then unknown.

@@ -1,4 +1,4 @@
-"""What is wrong with a completion that arrived whole. Such completions are kept, and counted."""
+"""Flaws of completions that arrived whole. Such completions are kept, and counted."""
 
 EMPTY, LENGTH, REPETITION, OK = "empty", "length", "repetition", "ok"
 TAIL = 384  # characters looked at

@@ -1,4 +1,4 @@
-"""What is asked of a server and what comes back, independent of which server it is."""
+"""Requests and completions, independent of which server answers."""
 
 import hashlib
 import zlib

@@ -1,4 +1,4 @@
-"""Whether a prompt and its completion fit the model's window, before a server is asked."""
+"""Check that a prompt and its completion fit the model's window, before a server is asked."""
 
 from pathlib import Path
 

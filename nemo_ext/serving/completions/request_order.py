@@ -1,4 +1,4 @@
-"""In which order, and how many together, requests go out."""
+"""The order in which requests go out, and how many go together."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator

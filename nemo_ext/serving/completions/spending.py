@@ -1,4 +1,4 @@
-"""What completions took: tokens by what became of them, the share of each server, and money if prices are known."""
+"""Count what completions took: tokens by what became of them, the share of each server, and money if prices are known."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the engine knows of each running sequence, one array row per slot, so that a step needs no loop over them."""
+"""The engine's state of each running sequence, one array row per slot, so that a step needs no loop over them."""
 
 import numpy as np
 import torch

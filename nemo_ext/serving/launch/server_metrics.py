@@ -1,4 +1,4 @@
-"""How loaded a server is, from whatever its kind publishes, as one line in its log every so often.
+"""Log a server's load, from whatever its kind publishes, as one line every so often.
 
     load: 231 running, 12 waiting, KV cache 87 %, 3,105 tokens/s
 

@@ -1,4 +1,4 @@
-"""Of two sets of solutions, as many of each problem as the other has: what is left differs in who wrote it, or how.
+"""Cut two sets of solutions to as many of each problem as both have, so that only who wrote them, or how, differs.
 
 In:  rows of two pools
 Out: the chosen rows of one of them (`keep`); a stage has a variant for each pool
