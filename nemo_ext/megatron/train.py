@@ -22,6 +22,7 @@ cpu.enable()  # megatron.core is imported from here on
 
 from megatron.core.distributed import DistributedDataParallel
 
+from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
 from nemo_ext.megatron.data.batches import Batches
 from nemo_ext.megatron.data.token_folder import CHAT_TEMPLATE, PackedData
@@ -40,7 +41,7 @@ from nemo_ext.megatron.runtime.optimizer import (
 from nemo_ext.megatron.runtime.parallel import Parallel, initialize, shutdown
 from nemo_ext.megatron.runtime.pipeline_pass import Passes, PassResult
 from nemo_ext.megatron.runtime.preemption import PreemptionSignals
-from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at, validate
+from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at
 from nemo_ext.megatron.weights.hf import RandomSource, SafetensorsSource, load_weights, local_folder
 from nemo_ext.models.model import Model
 from nemo_ext.models.model_files import weight_files
@@ -74,7 +75,7 @@ def train(
     validate(settings, shape)
     for each in filter(None, (data, validation)):
         each.require_vocabulary(shape.vocab_size)
-    parallel = initialize(settings)
+    parallel = initialize(settings, settings.seed)
     try:
         trainer = Trainer(settings, shape, folder, parallel, data, validation, output_dir)
         with PreemptionSignals() as signals:
