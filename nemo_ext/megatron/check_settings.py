@@ -1,5 +1,6 @@
 """Refuse settings that do not fit each other or the model, before a process starts. Light imports only."""
 
+from nemo_ext.megatron import objective
 from nemo_ext.megatron.settings import ForwardSettings, TrainSettings, pack_length
 from nemo_ext.models.shape import ModelShape
 
@@ -60,6 +61,11 @@ def validate(settings: TrainSettings, shape: ModelShape | None = None) -> None:
         if getattr(settings, name) < 0:
             raise ValueError(f"{name}={getattr(settings, name)}: it must not be negative")
     _check_optimizer(settings)
+    chosen = objective.load(settings.objective)
+    if settings.loss_mean != "tokens" and not chosen.counts_tokens:
+        raise ValueError(
+            f"loss_mean={settings.loss_mean}: objective.kind={chosen.kind} has its own mean; leave it unset"
+        )
     if settings.packs_per_step is not None and settings.packing != "global":
         raise ValueError(f"packs_per_step={settings.packs_per_step} needs packing=global; a windowed step is samples")
     if settings.lr_warmup_iters >= settings.train_iters:

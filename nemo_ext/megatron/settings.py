@@ -1,6 +1,7 @@
 """Every setting of a training, once, with its default, in groups that say who needs which. Light imports only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from nemo_ext.models.shape import ModelShape
 
@@ -65,8 +66,11 @@ class ForwardSettings(Kernels, Batching, Parallelism):
 class Optimisation:
     """The steps: what each sees, its loss, its gradients and its update."""
 
+    objective: dict[str, Any] = field(default_factory=lambda: {"kind": "sft"})
+    """What is minimised: `kind`, a file name in nemo_ext/megatron/objectives, and that kind's own fields."""
     global_batch_size: int = 512
-    """Samples per optimizer step, as the papers count (not packs), whatever the packing and the topology."""
+    """Samples per optimizer step, as the papers count (not packs), whatever the packing and the topology; pairs of them
+    where the objective takes pairs."""
     packing: str = "windowed"
     """windowed: the samples of one step are packed, so that a step is exactly global_batch_size samples; global: the
     samples of an epoch are, a little tighter, and a step is as many packs as hold global_batch_size on average."""
