@@ -13,11 +13,11 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from nemo_ext.megatron.layers.attention import Pack, bounds, segments
 from nemo_ext.megatron.layers.kernels import choose_layers, has, uses_transformer_engine
-from nemo_ext.megatron.layers.rope import inverse_frequencies
 from nemo_ext.megatron.runtime.optimizer import DTYPES
 from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import ForwardSettings, Optimisation, pack_length, padded_vocab
 from nemo_ext.megatron.weights.mapping import ROW_PARALLEL, canonical_name
+from nemo_ext.models.rope import inverse_frequencies
 from nemo_ext.models.shape import ModelShape
 
 logger = logging.getLogger(__name__)
