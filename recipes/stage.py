@@ -82,6 +82,8 @@ def deciding(content: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in content.items() if key not in LIMITS}
     if isinstance(kept.get("server"), dict):
         kept["server"] = {key: value for key, value in kept["server"].items() if key not in SERVER_LIMITS}
+    if kept.get("objective") == {"kind": "sft"}:  # what every training had before there were others
+        del kept["objective"]
     return kept
 
 

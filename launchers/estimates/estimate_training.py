@@ -9,6 +9,7 @@ from launchers.estimates.fit import why_not_fit
 from launchers.estimates.step_time import TOKENS_PER_SAMPLE, StepTime, peak_and_share, step_time
 from launchers.planning.plan import PlannedStage
 from nemo_ext.machine.gpus import Gpu
+from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.plan.memory import (
     GIB,
     Memory,
@@ -16,7 +17,7 @@ from nemo_ext.megatron.plan.memory import (
     checkpoints_on_disk,
     worst_stage,
 )
-from nemo_ext.megatron.settings import pack_length, validate
+from nemo_ext.megatron.settings import pack_length
 from nemo_ext.models.published_shapes import shape_of
 
 TIGHT = 0.95

@@ -6,8 +6,9 @@ from typing import Any
 
 from launchers.planning.plan import PlannedStage
 from nemo_ext.machine.gpus import Gpu
+from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.plan.memory import GIB, Memory, worst_stage
-from nemo_ext.megatron.settings import pack_length, validate
+from nemo_ext.megatron.settings import pack_length
 from nemo_ext.models.shape import ModelShape
 
 Changes = dict[str, Any]

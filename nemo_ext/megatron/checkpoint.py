@@ -38,6 +38,7 @@ from nemo_ext.megatron.checkpoint_folders import (
     step_folder,
 )
 from nemo_ext.megatron.layers.specs import unwrap
+from nemo_ext.megatron.objective import SFT, described, load
 from nemo_ext.megatron.plan.memory import checkpoint_bytes
 from nemo_ext.megatron.runtime.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
 from nemo_ext.megatron.runtime.parallel import Parallel
@@ -51,7 +52,10 @@ ORIGINS = {
     "train": "training set",
     "validation": "validation set",
     "chat_template": "chat template",
+    "objective": "objective",
 }
+UNNAMED = {"objective": described(load(SFT))}
+"""What a record that says nothing of it means."""
 
 
 @dataclass
@@ -163,7 +167,7 @@ class Checkpoints:
         unlike = [name for name in names if before.get(name) != self.trained_on.get(name)]
         if unlike:
             told = ", ".join(
-                f"{ORIGINS.get(name, name)} ({before.get(name, 'none')}, now {self.trained_on.get(name, 'none')})"
+                f"{ORIGINS.get(name, name)} ({_origin(before, name)}, now {_origin(self.trained_on, name)})"
                 for name in unlike
             )
             raise ValueError(
@@ -245,6 +249,10 @@ class Checkpoints:
         dist.broadcast_object_list(error, src=0)
         if error[0] is not None:
             raise error[0]
+
+
+def _origin(trained_on: dict[str, str], name: str) -> str:
+    return trained_on.get(name, UNNAMED.get(name, "none"))
 
 
 def _random_states() -> dict[str, Any]:

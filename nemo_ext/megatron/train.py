@@ -1,4 +1,4 @@
-"""Supervised fine-tuning, run alike by every rank.
+"""Fine-tuning towards any objective, run alike by every rank.
 
     settings, model, data, validation  ->  <output_dir>/checkpoints/step_0000100/, metrics.jsonl
 
@@ -9,6 +9,8 @@ deterministic_mode on GPUs (where it has not run).
 
 import logging
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ cpu.enable()  # megatron.core is imported from here on
 
 from megatron.core.distributed import DistributedDataParallel
 
+from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
 from nemo_ext.megatron.data.batches import Batches
 from nemo_ext.megatron.data.token_folder import CHAT_TEMPLATE, PackedData
 from nemo_ext.megatron.layers.specs import build_model, unwrap
+from nemo_ext.megatron.objective import SFT, Objective, described, load, require_columns
 from nemo_ext.megatron.record.bad_steps import Guard, badness
 from nemo_ext.megatron.record.stragglers import Stragglers
 from nemo_ext.megatron.record.training_log import Interval, Watch
@@ -40,7 +44,7 @@ from nemo_ext.megatron.runtime.optimizer import (
 from nemo_ext.megatron.runtime.parallel import Parallel, initialize, shutdown
 from nemo_ext.megatron.runtime.pipeline_pass import Passes, PassResult
 from nemo_ext.megatron.runtime.preemption import PreemptionSignals
-from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at, validate
+from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at
 from nemo_ext.megatron.weights.hf import RandomSource, SafetensorsSource, load_weights, local_folder
 from nemo_ext.models.model import Model
 from nemo_ext.models.model_files import weight_files
@@ -72,11 +76,13 @@ def train(
     folder = local_folder(model.hf_path)
     shape = ModelShape.from_hf(folder)
     validate(settings, shape)
+    objective = load(settings.objective)
     for each in filter(None, (data, validation)):
         each.require_vocabulary(shape.vocab_size)
-    parallel = initialize(settings)
+        require_columns(objective, each)
+    parallel = initialize(settings, settings.seed)
     try:
-        trainer = Trainer(settings, shape, folder, parallel, data, validation, output_dir)
+        trainer = Trainer(settings, objective, shape, folder, parallel, data, validation, output_dir)
         with PreemptionSignals() as signals:
             return trainer.run(progress, signals)
     finally:
@@ -86,12 +92,14 @@ def train(
 def trained_on(
     settings: TrainSettings, hf_folder: Path, data: PackedData, validation: PackedData | None
 ) -> dict[str, str]:
-    """What a training rests on besides its settings, by content: {"model", "train"} and, of one that has them,
-    "validation" and "chat_template". Reads all of it."""
+    """What a training rests on, by content: {"model", "train"} and, of one that has them, "validation", "chat_template" and
+    an "objective" other than sft. Reads all of it."""
     weights = weight_files(hf_folder) if settings.init == "hf" else [hf_folder / "config.json"]
     found = {"model": fingerprint(weights), "train": data.fingerprint()}
     template = data.facts.get(CHAT_TEMPLATE)
     found |= {"chat_template": template} if template else {}
+    objective = described(load(settings.objective))
+    found |= {"objective": objective} if objective != described(load(SFT)) else {}
     return found | ({"validation": validation.fingerprint()} if validation else {})
 
 
@@ -107,12 +115,31 @@ def load_model(
     return wrap_data_parallel(settings, chunks)
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Over the whole job."""
+
+    total: float
+    count: float
+    stop: float
+    """Ranks that were asked to stop."""
+    unwritten: float
+    """Ranks that have not written their part of a checkpoint."""
+    figures: dict[str, float]
+    """Those of the objective's figures that something was counted of."""
+
+    @property
+    def loss(self) -> float:
+        return self.total / self.count
+
+
 class Trainer:
     """One rank's model, optimizer and data, and the loop over them."""
 
     def __init__(
         self,
         settings: TrainSettings,
+        objective: Objective,
         shape: ModelShape,
         hf_folder: Path,
         parallel: Parallel,
@@ -120,13 +147,13 @@ class Trainer:
         validation: PackedData | None,
         output_dir: Path,
     ) -> None:
-        self.settings, self.parallel = settings, parallel
+        self.settings, self.objective, self.parallel = settings, objective, parallel
         origin = [trained_on(settings, hf_folder, data, validation) if parallel.rank == 0 else {}]
         dist.broadcast_object_list(origin, src=0)
         chunks = load_model(settings, shape, hf_folder, parallel)
         self.optimizer = build_optimizer(settings, chunks)
         self.scheduler = build_scheduler(settings, self.optimizer)
-        self.passes = Passes(settings, parallel, chunks)
+        self.passes = Passes(settings, parallel, chunks, objective)
         length = pack_length(settings)
         self.batches = Batches(
             data,
@@ -137,8 +164,10 @@ class Trainer:
             packs_per_step=settings.packs_per_step,
             index_dir=output_dir / "packs",
             build=parallel.rank == 0,
+            samples_per_unit=objective.samples_per_unit,
         )
-        self.validation = Batches(validation, 1, length, settings.seed, shuffle=False) if validation else None
+        in_order = partial(Batches, shuffle=False, samples_per_unit=objective.samples_per_unit)
+        self.validation = in_order(validation, 1, length, settings.seed) if validation else None
         self.checkpoints = Checkpoints(output_dir / "checkpoints", settings, shape, hf_folder, parallel, origin[0])
         self.guard, self.interval = Guard(settings), Interval()
         self.last: dict[str, Any] = {"loss": None, "validation_loss": None}
@@ -176,19 +205,26 @@ class Trainer:
         packs = self.batches.step(self.state.step)
         rate = learning_rate(self.optimizer)
         result = self._gradients(packs)
-        total, count, stop, unwritten = self._sum_over_ranks(result, signals.received, not self.checkpoints.written)
-        if not count:
+        sums = self._sum_over_ranks(result, signals.received, not self.checkpoints.written)
+        if not sums.count:
             raise ValueError(
                 f"step {self.state.step + 1} has no trained token: check the loss masks of {self.batches.data.folder}"
             )
-        loss = total / count
+        loss = sums.loss
         grad_norm, updated = update_if(
             self.optimizer, self.settings.clip_grad, lambda norm: self.guard.reason(loss, norm) is None
         )
         self.scheduler.step(increment=1)
         self.state.step += 1
         reason = None if updated else self.guard.reason(loss, grad_norm)
-        line = {"step": self.state.step, "loss": loss, "lr": rate, "grad_norm": grad_norm, **self._sizes(packs, count)}
+        line: dict[str, Any] = {
+            "step": self.state.step,
+            "loss": loss,
+            "lr": rate,
+            "grad_norm": grad_norm,
+            **self._sizes(packs, sums.count),
+        }
+        line |= {"figures": sums.figures} if sums.figures else {}
         line["seconds"] = round(time.perf_counter() - started, 4)
         if self.watch:
             self.watch.step(line | ({"skipped": reason} if reason else {}))
@@ -200,17 +236,28 @@ class Trainer:
             self.last["loss"] = loss
             self.guard.accept(loss)
             self.interval.add(line, self._num_padded_tokens(result), self._sum_of_squares(packs))
-        if not unwritten:
+        if not sums.unwritten:
             self.checkpoints.finish()
-        return stop > 0
+        return sums.stop > 0
 
     def _gradients(self, packs: list[list[int]]) -> PassResult:
         """Forward and backward of a step, from gradients of zero to gradients reduced over the ranks."""
+        self._prepare(self.batches, packs)
         for chunk in self.state.chunks:
             chunk.train()
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         return self.passes.run(self.batches, packs, forward_only=False)
+
+    def _prepare(self, batches: Batches, packs: list[list[int]]) -> None:
+        """The objective's first pass over a step or an evaluation, for what its losses need of all of it."""
+        if not self.objective.first_pass:
+            return
+        for chunk in self.state.chunks:
+            chunk.eval()
+        with torch.no_grad():
+            result = self.passes.run(batches, packs, forward_only=True)
+        self.objective.prepare(self._sum_over_ranks(result, stop=False, unwritten=False).figures)
 
     def _skip(self, reason: str, result: PassResult) -> None:
         """Count the bad step, with the samples of the packs whose losses were worst over all ranks."""
@@ -237,18 +284,20 @@ class Trainer:
         packs = self.validation.epoch_packs()
         if self.settings.eval_iters is not None:
             packs = packs[: self.settings.eval_iters * self.parallel.data_size]
+        self._prepare(self.validation, packs)
         for chunk in self.state.chunks:
             chunk.eval()
         with torch.no_grad():
             result = self.passes.run(self.validation, packs, forward_only=True)
-        total, count, _, _ = self._sum_over_ranks(result, stop=False, unwritten=False)
-        if not count:
+        sums = self._sum_over_ranks(result, stop=False, unwritten=False)
+        if not sums.count:
             raise ValueError(f"{self.validation.data.folder} has no trained token: there is nothing to evaluate")
-        loss = self.last["validation_loss"] = total / count
+        loss = self.last["validation_loss"] = sums.loss
         if self.best["best_validation_loss"] is None or loss < self.best["best_validation_loss"]:
             self.best = {"best_validation_loss": loss, "best_step": self.state.step}
         if self.watch:
-            self.watch.step({"step": self.state.step, "validation_loss": loss})
+            line: dict[str, Any] = {"step": self.state.step, "validation_loss": loss}
+            self.watch.step(line | ({"figures": sums.figures} if sums.figures else {}))
             logger.info("step %d: validation loss %.4f", self.state.step, loss)
 
     def save(self) -> None:
@@ -272,15 +321,16 @@ class Trainer:
         self.interval = Interval(**log["interval"])
         self.best, self.last = log["best"], log["last"]
 
-    def _sum_over_ranks(self, result: PassResult, stop: bool, unwritten: bool) -> tuple[float, float, float, float]:
-        """Loss sum, count, stop requests and unwritten checkpoints of the whole job. Each pack counts once, from the
-        first tensor parallel rank of its last stage."""
-        counted = not self.parallel.tensor_rank
+    def _sum_over_ranks(self, result: PassResult, stop: bool, unwritten: bool) -> Sums:
+        """Each pack counts once, from the first tensor parallel rank of its last stage."""
+        counted, names = not self.parallel.tensor_rank, self.objective.figures
         mine = [result.loss_sum * counted, result.count * counted, stop, unwritten]
+        mine += [value * counted for name in names for value in result.figures.get(name, (0.0, 0.0))]
         sums = torch.tensor(mine, dtype=torch.float64, device=self.parallel.device)
         dist.all_reduce(sums)
-        total, count, stops, writers = sums.tolist()
-        return total, count, stops, writers
+        total, count, stops, writers, *pairs = sums.tolist()
+        figures = {n: of / number for n, of, number in zip(names, pairs[::2], pairs[1::2], strict=True) if number}
+        return Sums(total, count, stops, writers, figures)
 
     def _sizes(self, packs: list[list[int]], count: float) -> dict[str, int]:
         lengths = self.batches.data.lengths
@@ -289,7 +339,8 @@ class Trainer:
             "num_tokens": sum(int(lengths[i]) for pack in packs for i in pack),
             "epoch": self.batches.epoch(self.state.step - 1),
         }
-        return sizes | ({"num_trained_tokens": int(count)} if self.settings.loss_mean == "tokens" else {})
+        of_tokens = self.objective.counts_tokens and self.settings.loss_mean == "tokens"
+        return sizes | ({"num_trained_tokens": int(count)} if of_tokens else {})
 
     def _sum_of_squares(self, packs: list[list[int]]) -> int:
         return sum(int(self.batches.data.lengths[i]) ** 2 for pack in packs for i in pack)

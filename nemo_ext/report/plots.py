@@ -112,14 +112,16 @@ def _line(axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str, l
 
 
 def training(curves: dict[str, Any]) -> str:
-    """Loss over steps, with validation points when there are any, above the learning rate.
+    """Loss over steps, with validation points when there are any, above the learning rate and the objective's figures.
 
-    curves: {steps, loss, lr: equally long lists; validation: [{step, loss}]}; lr and validation may be missing.
+    curves: {steps, loss, lr: equally long lists; validation: [{step, loss}]; figures: {name: {training, validation:
+    [{step, value}]}}}; lr, validation and figures may be missing.
     """
-    has_lr = bool(curves.get("lr"))
+    has_lr, reported = bool(curves.get("lr")), curves.get("figures", {})
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.8 if has_lr else 3.4))
-        panels = figure.subplots(2 if has_lr else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 1][: 1 + has_lr])
+        figure = Figure(figsize=(WIDTH, (4.8 if has_lr else 3.4) + 1.4 * len(reported)))
+        ratios = [3, *([1] * (has_lr + len(reported)))]
+        panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)
         loss = panels[0][0]
         grid(loss)
         loss.plot(curves["steps"], curves["loss"], color=SERIES[0], linewidth=1.6, label="training")
@@ -135,9 +137,19 @@ def training(curves: dict[str, Any]) -> str:
             rate.set_ylim(bottom=0)
             rate.set_ylabel("learning rate")
             rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        for panel, (name, points) in zip(panels[1 + has_lr :], reported.items(), strict=True):
+            _figure_panel(panel[0], name, points)
         panels[-1][0].set_xlabel("step")
         figure.align_ylabels()
     return svg(figure, "training")
+
+
+def _figure_panel(axes: Axes, name: str, points: dict[str, list[dict[str, Any]]]) -> None:
+    grid(axes)
+    for side, colour, marker in (("training", SERIES[0], ""), ("validation", SERIES[1], "o")):
+        steps, values = ([point[key] for point in points[side]] for key in ("step", "value"))
+        axes.plot(steps, values, color=colour, marker=marker, markersize=5, linewidth=1.4)
+    axes.set_ylabel(name.replace("_", " "))
 
 
 def checkpoints(shown: dict[str, Any]) -> str:

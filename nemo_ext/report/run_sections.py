@@ -103,8 +103,20 @@ def training(finished: Finished) -> dict[str, Any] | None:
             steps = [line for line in lines if line.get("loss") is not None]  # null: a bad step that was left out
             curves: dict[str, Any] = {key: [line[key] for line in steps] for key in ("loss", "lr")}
             held_out = [{"step": x["step"], "loss": x["validation_loss"]} for x in lines if "validation_loss" in x]
-            return {"steps": [line["step"] for line in steps], **curves, "validation": held_out}
+            figures = objective_figures(lines)
+            return {"steps": [line["step"] for line in steps], **curves, "validation": held_out, "figures": figures}
     return None
+
+
+def objective_figures(lines: list[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """{"reward_margin": {"training": [{"step", "value"}], "validation": [...]}} of what an objective reports."""
+    figures: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for line in lines:
+        side = "validation" if "validation_loss" in line else "training"
+        for name, value in line.get("figures", {}).items():
+            points = figures.setdefault(name, {"training": [], "validation": []})
+            points[side].append({"step": line["step"], "value": value})
+    return figures
 
 
 def funnel(finished: Finished) -> list[dict[str, Any]]:

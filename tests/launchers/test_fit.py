@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from launchers.estimates.fit import find_fit, why_not_fit
 from nemo_ext.machine.gpus import gpu_named
+from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.plan.memory import worst_stage
-from nemo_ext.megatron.settings import validate, world_size
+from nemo_ext.megatron.settings import world_size
 from nemo_ext.models.published_shapes import SHAPES
 from recipes.stage import Resources
 from recipes.stages.training.train_sft import Config

@@ -24,6 +24,9 @@ from nemo_ext.megatron.data.token_folder import PackedData
 class Batches:
     """Which samples step `step`, counted from 0, trains on, as packs of at most `pack_length` tokens.
 
+    With `samples_per_unit` n, samples i n to (i + 1) n - 1 are a unit: they share a pack and a step, in their order, and
+    what is said below of samples is then true of units.
+
     Each epoch is one seeded permutation. The samples, or with packing="global" the packs, that do not fill its last
     step are left out of that epoch (drop_last, as the NeMo-RL guide counts: 950,000 samples at 512 give 1,855 steps).
 
@@ -47,14 +50,16 @@ class Batches:
         packs_per_step: int | None = None,
         index_dir: Path | None = None,
         build: bool = True,
+        samples_per_unit: int = 1,
     ) -> None:
         self.data, self.global_batch_size, self.pack_length = data, global_batch_size, pack_length
-        self.seed, self.shuffle, self.build = seed, shuffle, build
+        self.seed, self.shuffle, self.build, self.samples_per_unit = seed, shuffle, build, samples_per_unit
+        self.lengths = _unit_lengths(data, samples_per_unit)
         self.packs_per_step: int | None = None
         self._check(packing, packs_per_step)
         if packing == "global":
-            packs = count_packs(data.lengths, pack_length)
-            self.packs_per_step = packs_per_step or max(1, round(global_batch_size * packs / len(data)))
+            packs = count_packs(self.lengths, pack_length)
+            self.packs_per_step = packs_per_step or max(1, round(global_batch_size * packs / len(self.lengths)))
             self.steps_per_epoch = packs // self.packs_per_step
             if not self.steps_per_epoch:
                 raise ValueError(
@@ -62,8 +67,8 @@ class Batches:
                     "be filled. Lower packs_per_step or give it more rows."
                 )
         else:
-            self.steps_per_epoch = len(data) // global_batch_size
-        self.index_dir = index_dir and index_dir / index_key(data.lengths, pack_length, seed, shuffle)
+            self.steps_per_epoch = len(self.lengths) // global_batch_size
+        self.index_dir = index_dir and index_dir / index_key(self.lengths, pack_length, seed, shuffle)
         self._permutation = lru_cache(maxsize=1)(self._make_permutation)
         self._index = lru_cache(maxsize=1)(self._make_index)
 
@@ -73,15 +78,17 @@ class Batches:
             raise ValueError(f"packing={packing!r}: it may be 'windowed' or 'global'")
         if packs_per_step is not None and (packing != "global" or packs_per_step < 1):
             raise ValueError(f"packs_per_step={packs_per_step}: at least 1, and only with packing=global")
-        if packs_per_step is None and len(data) < self.global_batch_size:
+        each = self.samples_per_unit
+        unit, units = ("sample", "samples") if each == 1 else (f"run of {each} samples", f"runs of {each} samples")
+        if packs_per_step is None and len(self.lengths) < self.global_batch_size:
             raise ValueError(
-                f"{data.folder} has {len(data)} samples, fewer than global_batch_size={self.global_batch_size}: "
+                f"{data.folder} has {len(self.lengths)} {units}, fewer than global_batch_size={self.global_batch_size}: "
                 "no step can be filled. Lower global_batch_size or give it more rows."
             )
-        longest = int(data.lengths.max(initial=0))
+        longest = int(self.lengths.max(initial=0))
         if longest > self.pack_length:
             raise ValueError(
-                f"{data.folder} has a sample of {longest} tokens, more than pack_length={self.pack_length}"
+                f"{data.folder} has a {unit} of {longest} tokens, more than pack_length={self.pack_length}"
             )
 
     def epoch(self, step: int) -> int:
@@ -91,26 +98,39 @@ class Batches:
         """The sample ids of step `step`; with packing="windowed" `global_batch_size` of them, in drawing order."""
         if self.packs_per_step:
             return [index for pack in self.step(step) for index in pack]
-        epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.global_batch_size
-        return self._permutation(epoch)[start : start + self.global_batch_size].tolist()
+        return self._samples_of(self._drawn(step))
 
     def step(self, step: int) -> list[list[int]]:
         """The packs of step `step`, as lists of sample ids."""
         if not self.packs_per_step:
-            return _packs(self.data, self.samples(step), self.pack_length)
+            return self._packs(self._drawn(step))
         epoch, position = divmod(step, self.steps_per_epoch)
         first = position * self.packs_per_step
-        return self._index(epoch).packs(first, first + self.packs_per_step)
+        return [self._samples_of(pack) for pack in self._index(epoch).packs(first, first + self.packs_per_step)]
 
     def epoch_packs(self) -> list[list[int]]:
         """All samples once, in packs: for validation."""
-        return _packs(self.data, list(range(len(self.data))), self.pack_length)
+        return self._packs(list(range(len(self.lengths))))
+
+    def _drawn(self, step: int) -> list[int]:
+        """The units of a step of packing="windowed", in drawing order."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        start = position * self.global_batch_size
+        drawn: list[int] = self._permutation(epoch)[start : start + self.global_batch_size].tolist()
+        return drawn
+
+    def _packs(self, units: list[int]) -> list[list[int]]:
+        packs = best_fit_decreasing(self.lengths[units].tolist(), self.pack_length)
+        return [self._samples_of([units[i] for i in pack]) for pack in packs]
+
+    def _samples_of(self, units: list[int]) -> list[int]:
+        each = self.samples_per_unit
+        return units if each == 1 else [unit * each + place for unit in units for place in range(each)]
 
     def _make_permutation(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
-            return np.arange(len(self.data))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.data)).astype(np.int32)
+            return np.arange(len(self.lengths))
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths)).astype(np.int32)
 
     def _make_index(self, epoch: int) -> PackIndex:
         folder = self.index_dir and self.index_dir / f"epoch_{epoch:04d}"
@@ -120,16 +140,18 @@ class Batches:
             found = PackIndex.open(folder)
             if found is not None:
                 return found
-        built = PackIndex.build(self.data.lengths, self.pack_length, self.seed, epoch, self.shuffle)
+        built = PackIndex.build(self.lengths, self.pack_length, self.seed, epoch, self.shuffle)
         if folder is None:
             return built
         built.save(folder)
         return wait_for(folder)
 
 
-def _packs(data: PackedData, samples: list[int], pack_length: int) -> list[list[int]]:
-    packs = best_fit_decreasing(data.lengths[samples], pack_length)
-    return [[samples[i] for i in pack] for pack in packs]
+def _unit_lengths(data: PackedData, samples_per_unit: int) -> np.ndarray:
+    """int32 [units], tokens."""
+    if samples_per_unit == 1:
+        return data.lengths
+    return data.lengths.reshape(-1, samples_per_unit).sum(1, dtype=np.int32)
 
 
 def rank_packs(packs: list[list[int]], dp_rank: int, dp_size: int, multiple: int = 1) -> list[list[int]]:
@@ -142,7 +164,9 @@ def rank_packs(packs: list[list[int]], dp_rank: int, dp_size: int, multiple: int
     return padded[dp_rank::dp_size]
 
 
-def microbatch(data: PackedData, pack: Sequence[int], pack_length: int, loss_mean: str = "tokens") -> dict[str, Any]:
+def microbatch(
+    data: PackedData, pack: Sequence[int], pack_length: int, loss_mean: str = "tokens", columns: Sequence[str] = ()
+) -> dict[str, Any]:
     """One pack as model input, P = pack_length.
 
     tokens, labels, position_ids: int64 [1, P]; positions restart with every sample.
@@ -154,6 +178,7 @@ def microbatch(data: PackedData, pack: Sequence[int], pack_length: int, loss_mea
     be sliced along P and summed over the slices.
     cu_seqlens: int32 [k + 1], the starts of the samples and of the padding, ending with P; max_seqlen: int, the
     longest segment.
+    num_samples: int, k; columns: {name: float32 [k] or [k, width]}, the values that the data has of each sample.
     """
     tokens, labels, positions = (np.zeros(pack_length, np.int64) for _ in range(3))
     weights, counts = np.zeros(pack_length, np.float32), np.zeros(pack_length, np.int32)
@@ -176,6 +201,8 @@ def microbatch(data: PackedData, pack: Sequence[int], pack_length: int, loss_mea
         **{name: torch.from_numpy(row)[None] for name, row in rows.items()},
         "cu_seqlens": torch.from_numpy(cu_seqlens),
         "max_seqlen": int(np.diff(cu_seqlens).max()),
+        "num_samples": len(pack),
+        "columns": {name: torch.from_numpy(data.columns[name][list(pack)]) for name in columns},
     }
 
 

@@ -5,7 +5,8 @@ A folder that `prepare_sft` wrote holds
     tokens.bin     uint32, every sample's tokens one after another
     loss_mask.bin  uint8, 1 where the token is one the model must learn to produce
     offsets.npy    int64 [n + 1], where each sample starts
-    data.json      counts, the largest token id and the tokenizer's hash
+    columns/       <name>.npy, float32 [n] or [n, width], for each value that samples have besides: reference_logprob, ...
+    data.json      counts, the largest token id, the tokenizer's hash and, where there are any, the names of the columns
 
 It is memory-mapped, and nothing in it depends on how it is packed or on how many processes train on it; which samples
 a step sees, and in which packs, is batches.py's business. No torch here: what prepares data needs none.
@@ -13,7 +14,7 @@ a step sees, and in which packs, is batches.py's business. No torch here: what p
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,15 +28,21 @@ DATA = "data.json"
 CHAT_TEMPLATE = "chat_template_hash"
 """Its key for the template that the samples were rendered with."""
 SAMPLES = ("tokens.bin", "loss_mask.bin", "offsets.npy")
+COLUMNS = "columns"
+"""The folder of the samples' further values, and their names' key in data.json."""
 SCANNED = 1 << 24  # tokens at a time
 
 
 class PackedDataWriter:
-    """Streams samples to disk; the folder is readable only once the `with` block has ended (data.json comes last)."""
+    """Streams samples to disk; the folder is readable only once the `with` block has ended (data.json comes last).
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+    `columns` names the further values that every sample is added with.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], columns: Sequence[str] = ()) -> None:
         self.folder = folder
-        self.facts = facts
+        self.facts = facts | ({COLUMNS: sorted(columns)} if columns else {})
+        self.columns: dict[str, list[Any]] = {name: [] for name in columns}
         self.offsets = array("q", [0])
         self.num_trained_tokens = 0
         self.largest_token = -1
@@ -46,13 +53,17 @@ class PackedDataWriter:
         self._tokens, self._mask = (context.__enter__() for context in self._contexts)
         return self
 
-    def add(self, tokens: Sequence[int], loss_mask: Sequence[int]) -> None:
-        """One sample: token ids [L] and a 0/1 mask [L] of the tokens to be learnt."""
-        self.add_bytes(np.asarray(tokens, np.uint32).tobytes(), np.asarray(loss_mask, np.uint8).tobytes())
+    def add(self, tokens: Sequence[int], loss_mask: Sequence[int], values: Mapping[str, Any] | None = None) -> None:
+        """One sample: token ids [L], a 0/1 mask [L] of the tokens to be learnt, and of each column a number, or as many as
+        every sample has."""
+        self.add_bytes(np.asarray(tokens, np.uint32).tobytes(), np.asarray(loss_mask, np.uint8).tobytes(), values)
 
-    def add_bytes(self, tokens: bytes, loss_mask: bytes) -> None:
+    def add_bytes(self, tokens: bytes, loss_mask: bytes, values: Mapping[str, Any] | None = None) -> None:
         """The same as it is on disk: uint32 and uint8."""
         assert len(tokens) == 4 * len(loss_mask), "one mask entry per token"
+        assert (values or {}).keys() == self.columns.keys(), "a value of every column"
+        for name, value in (values or {}).items():
+            self.columns[name].append(value)
         if tokens:
             self.largest_token = max(self.largest_token, int(np.frombuffer(tokens, np.uint32).max()))
         self._tokens.write(tokens)
@@ -68,6 +79,9 @@ class PackedDataWriter:
         if kind is None:
             with atomic_open(self.folder / "offsets.npy") as handle:
                 np.save(handle, np.frombuffer(self.offsets, dtype=np.int64))
+            for name, values in self.columns.items():
+                with atomic_open(self.folder / COLUMNS / f"{name}.npy") as handle:
+                    np.save(handle, np.asarray(values, np.float32))
             counts = {
                 "num_samples": len(self.offsets) - 1,
                 "num_tokens": self.offsets[-1],
@@ -87,6 +101,7 @@ class PackedData:
         self.lengths = np.diff(self.offsets).astype(np.int32)
         self._tokens = _map(folder / "tokens.bin", np.uint32, self.num_tokens)
         self._mask = _map(folder / "loss_mask.bin", np.uint8, self.num_tokens)
+        self.columns = {path.stem: _column(path, len(self)) for path in self._column_files}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -121,13 +136,17 @@ class PackedData:
         return int(self.offsets[-1])
 
     @property
+    def _column_files(self) -> list[Path]:
+        return [self.folder / COLUMNS / f"{name}.npy" for name in self.facts.get(COLUMNS, [])]
+
+    @property
     def files(self) -> list[Path]:
         """What a training on it rests on."""
-        return [self.folder / name for name in (*SAMPLES, DATA)]
+        return [*(self.folder / name for name in (*SAMPLES, DATA)), *self._column_files]
 
     def fingerprint(self) -> str:
         """Of the samples; reads all of them."""
-        return fingerprint(self.folder / name for name in SAMPLES)
+        return fingerprint([*(self.folder / name for name in SAMPLES), *self._column_files])
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [L] (uint32) and loss mask [L] (uint8) of one sample."""
@@ -140,3 +159,16 @@ def _map(path: Path, dtype: type, count: int) -> np.ndarray:
     if len(array) != count:
         raise ValueError(f"{path} has {len(array)} tokens where offsets.npy counts {count}: run prepare_sft again")
     return array
+
+
+def _column(path: Path, count: int) -> np.ndarray:
+    """float32 [count] or [count, width], memory-mapped."""
+    try:
+        values: np.ndarray = np.load(path, mmap_mode="r" if count else None, allow_pickle=False)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}): prepare the samples again") from error
+    if len(values) != count:
+        raise ValueError(
+            f"{path} has {len(values)} values where offsets.npy counts {count} samples: prepare them again"
+        )
+    return values

@@ -52,3 +52,27 @@ def gather_groups(keys: torch.Tensor, num_heads: int, group: dist.ProcessGroup) 
         return whole.narrow(1, first // shared, mine // shared)
     index = torch.arange(first, first + mine, device=keys.device) // shared
     return whole.index_select(1, index)
+
+
+class _SumOverGroup(torch.autograd.Function):
+    """All-reduce of the values, and of their gradients: every rank goes on with the sum, so each one's part gets what all
+    ranks' losses say of it. A loss that all of them count alike is then counted `size` times, gradients and count both."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+        ctx.group = group
+        total = values.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = gradient.clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def sum_over_group(values: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+    """The sum of `values`, of any size, over the ranks of `group`, on each of them."""
+    total: torch.Tensor = _SumOverGroup.apply(values, group)
+    return total

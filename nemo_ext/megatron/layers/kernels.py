@@ -13,7 +13,7 @@ from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer.spec_utils import ModuleSpec
 
 from nemo_ext.megatron.layers.attention import PackedAttention, RMSNorm
-from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.megatron.settings import ForwardSettings, Optimisation
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Layers:
     reason: str
 
 
-def choose_layers(settings: TrainSettings, device: torch.device) -> Layers:
+def choose_layers(settings: ForwardSettings, device: torch.device) -> Layers:
     """The layers for these settings on this device.
 
     Raises:
@@ -38,7 +38,7 @@ def choose_layers(settings: TrainSettings, device: torch.device) -> Layers:
     wanted = {
         "layers": settings.layers if settings.layers == "transformer_engine" else None,
         "fp8": settings.fp8,
-        "use_precision_aware_optimizer": settings.use_precision_aware_optimizer,
+        "use_precision_aware_optimizer": isinstance(settings, Optimisation) and settings.use_precision_aware_optimizer,
     }
     for name, value in wanted.items():
         if value:
@@ -50,7 +50,7 @@ def choose_layers(settings: TrainSettings, device: torch.device) -> Layers:
     return Layers(spec, RMSNorm, True, f"megatron-core's local layers, torch attention on packed samples ({why})")
 
 
-def _transformer_engine(settings: TrainSettings) -> Layers:
+def _transformer_engine(settings: ForwardSettings) -> Layers:
     from megatron.core.extensions.transformer_engine import TENorm
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_with_transformer_engine_spec
 
@@ -64,11 +64,11 @@ def _transformer_engine(settings: TrainSettings) -> Layers:
     return Layers(spec, TENorm, True, reason + ", torch attention (context parallelism splits packs anywhere)")
 
 
-def uses_transformer_engine(settings: TrainSettings, device: torch.device) -> bool:
+def uses_transformer_engine(settings: ForwardSettings, device: torch.device) -> bool:
     return settings.layers != "local" and device.type == "cuda" and has("transformer_engine")
 
 
-def _why_local(settings: TrainSettings, device: torch.device) -> str:
+def _why_local(settings: ForwardSettings, device: torch.device) -> str:
     if settings.layers == "local":
         return "layers=local"
     return "there is no GPU" if device.type == "cpu" else "Transformer Engine is not installed"

@@ -13,11 +13,11 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from nemo_ext.megatron.layers.attention import Pack, bounds, segments
 from nemo_ext.megatron.layers.kernels import choose_layers, has, uses_transformer_engine
-from nemo_ext.megatron.layers.rope import inverse_frequencies
 from nemo_ext.megatron.runtime.optimizer import DTYPES
 from nemo_ext.megatron.runtime.parallel import Parallel
-from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab
+from nemo_ext.megatron.settings import ForwardSettings, Optimisation, pack_length, padded_vocab
 from nemo_ext.megatron.weights.mapping import ROW_PARALLEL, canonical_name
+from nemo_ext.models.rope import inverse_frequencies
 from nemo_ext.models.shape import ModelShape
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class LlamaModel(GPTModel):
         return super().compute_language_model_loss(labels, logits)
 
 
-def build_model(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
+def build_model(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
     """This process's model chunks in order, weights not yet set, in the settings' precision on this rank's device."""
     config = transformer_config(settings, shape, parallel)
     layers = choose_layers(settings, parallel.device)
@@ -128,7 +128,7 @@ def unwrap(model: torch.nn.Module) -> LlamaModel:
     return model
 
 
-def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Parallel) -> TransformerConfig:
+def transformer_config(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> TransformerConfig:
     """Megatron's configuration of one Llama; the loss is summed over tokens and divided by their global count.
 
     A virtual pipeline sends its messages one by one, as Megatron-LM's arguments.py does: where two stages are each
@@ -138,7 +138,6 @@ def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Par
     dtype = DTYPES[settings.precision]
     on_gpu = parallel.device.type == "cuda"
     engine = uses_transformer_engine(settings, parallel.device)
-    whole = settings.recompute_granularity == "full"
     return TransformerConfig(
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
@@ -168,9 +167,7 @@ def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Par
         deterministic_mode=settings.deterministic_mode and on_gpu,
         perform_initialization=False,
         use_cpu_initialization=not on_gpu,
-        recompute_granularity=settings.recompute_granularity,
-        recompute_method=settings.recompute_method if whole else None,
-        recompute_num_layers=settings.recompute_num_layers if whole else None,
+        **(_recompute(settings) if isinstance(settings, Optimisation) else {}),
         fp8=settings.fp8,
         fp8_recipe=settings.fp8_recipe,
         fp8_amax_history_len=FP8_HISTORY,
@@ -184,3 +181,13 @@ def transformer_config(settings: TrainSettings, shape: ModelShape, parallel: Par
         apply_rope_fusion=engine,
         gradient_accumulation_fusion=engine and has("fused_weight_gradient_mlp_cuda"),
     )
+
+
+def _recompute(settings: Optimisation) -> dict[str, Any]:
+    """What the backward pass computes again."""
+    whole = settings.recompute_granularity == "full"
+    return {
+        "recompute_granularity": settings.recompute_granularity,
+        "recompute_method": settings.recompute_method if whole else None,
+        "recompute_num_layers": settings.recompute_num_layers if whole else None,
+    }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nemo_ext.megatron.checkpoint_folders import expendable
 from nemo_ext.megatron.plan.flops import layer_matmul_parameters
-from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at
+from nemo_ext.megatron.settings import ForwardSettings, TrainSettings, pack_length, padded_vocab, saves_at
 from nemo_ext.models.shape import ModelShape
 
 GIB = 2**30
@@ -201,12 +201,12 @@ def _temporary(shape: ModelShape, settings: TrainSettings, stage: int) -> float:
     return max(backward, tokens * each * padded / tensor)
 
 
-def local_tokens(settings: TrainSettings) -> float:
+def local_tokens(settings: ForwardSettings) -> float:
     """Tokens of a micro-batch on one context parallel rank."""
     return pack_length(settings) / settings.context_parallel_size
 
 
-def _element(settings: TrainSettings) -> int:
+def _element(settings: ForwardSettings) -> int:
     return 2 if settings.precision == "bf16" else 4
 
 

@@ -7,7 +7,7 @@ step 1,200/60,000 | loss 0.4312 | grad norm 0.51 | lr 5.00e-06 | 41,200 tok/s (4
 import logging
 import resource
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class Interval:
     sum_of_squares: int = 0
     """Of the samples' lengths, tokens^2: what attention costs."""
     seconds: float = 0.0
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    """Sum of each of the objective's figures, and the number of steps that had it."""
 
     def add(self, line: dict[str, Any], num_padded_tokens: int, sum_of_squares: int) -> None:
         self.steps += 1
@@ -47,9 +49,12 @@ class Interval:
         self.sum_of_squares += sum_of_squares
         for name in ("loss", "grad_norm", "num_tokens", "seconds"):
             setattr(self, name, getattr(self, name) + line[name])
+        for name, value in line.get("figures", {}).items():
+            total, count = self.figures.get(name, (0.0, 0))
+            self.figures[name] = [total + value, count + 1]
 
     def state_dict(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 class Watch:
@@ -66,9 +71,11 @@ class Watch:
         self.started, self.first_step = time.monotonic(), step
 
     def step(self, line: dict[str, Any]) -> None:
-        """One line of metrics.jsonl; `line` has the step and its numbers."""
+        """One line of metrics.jsonl; `line` has the step and its numbers, among them the objective's `figures`."""
         self.metrics.write(**line)
         numbers = {k: v for k, v in line.items() if k != "step" and isinstance(v, int | float)}
+        prefix = "validation_" if "validation_loss" in line else ""
+        numbers |= {prefix + name: value for name, value in line.get("figures", {}).items()}
         for tracker in self.trackers:
             tracker.write(line["step"], numbers)
 
@@ -80,6 +87,7 @@ class Watch:
         parts = [
             f"step {step:,}/{self.settings.train_iters:,}",
             f"loss {interval.loss / steps:.4f}",
+            *(f"{name.replace('_', ' ')} {total / count:.4f}" for name, (total, count) in interval.figures.items()),
             f"grad norm {interval.grad_norm / steps:.3f}",
             f"lr {lr:.2e}",
             f"{interval.num_tokens / seconds:,.0f} tok/s ({interval.num_padded_tokens / seconds:,.0f} with padding)",

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from nemo_ext.megatron.layers.matmul import use_fast_matmul
 from nemo_ext.megatron.runtime import cpu
-from nemo_ext.megatron.settings import TrainSettings, world_size
+from nemo_ext.megatron.settings import ForwardSettings, world_size
 
 # megatron-core 0.16 calls collectives by names that torch 2.13 deprecates.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
@@ -51,7 +51,7 @@ class Parallel:
         return self.pipeline_size * self.num_chunks
 
 
-def initialize(settings: TrainSettings, timeout_s: float = 1800.0) -> Parallel:
+def initialize(settings: ForwardSettings, seed: int = 0, timeout_s: float = 1800.0) -> Parallel:
     """Join the job, unless this process already has, and build Megatron's groups.
 
     Raises:
@@ -75,8 +75,8 @@ def initialize(settings: TrainSettings, timeout_s: float = 1800.0) -> Parallel:
         virtual_pipeline_model_parallel_size=settings.virtual_pipeline_model_parallel_size,
         context_parallel_size=settings.context_parallel_size,
     )
-    torch.manual_seed(settings.seed)
-    tensor_parallel.model_parallel_cuda_manual_seed(settings.seed)
+    torch.manual_seed(seed)
+    tensor_parallel.model_parallel_cuda_manual_seed(seed)
     return Parallel(
         rank=dist.get_rank(),
         world_size=started,

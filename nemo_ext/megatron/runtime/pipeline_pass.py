@@ -13,7 +13,8 @@ from megatron.core.utils import get_model_config
 
 from nemo_ext.megatron.data.batches import Batches, microbatch, rank_packs
 from nemo_ext.megatron.data.token_folder import PackedData
-from nemo_ext.megatron.objectives.loss import forward_step
+from nemo_ext.megatron.objective import Objective
+from nemo_ext.megatron.runtime.forward_step import forward_step
 from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import TrainSettings, pack_length
 
@@ -32,6 +33,8 @@ class PassResult:
     """Weighted loss sum of each pack; this rank's share of its tokens with context parallelism."""
     counts: list[float] = field(default_factory=list)
     """What each sum is to be divided by."""
+    figures: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Sum and count of each of the objective's figures, over this rank's packs."""
     seconds: float = 0.0
     """Until this rank's gradients were ready to be reduced: its own work and its waits for the pipeline."""
 
@@ -47,10 +50,19 @@ class PassResult:
 class Passes:
     """Runs packs through this process's model chunks."""
 
-    def __init__(self, settings: TrainSettings, parallel: Parallel, chunks: list[DistributedDataParallel]) -> None:
-        self.settings, self.parallel, self.chunks = settings, parallel, chunks
+    def __init__(
+        self,
+        settings: TrainSettings,
+        parallel: Parallel,
+        chunks: list[DistributedDataParallel],
+        objective: Objective,
+    ) -> None:
+        self.settings, self.parallel, self.chunks, self.objective = settings, parallel, chunks, objective
         self.forward_step = partial(
-            forward_step, context_rank=parallel.context_rank, context_size=parallel.context_size
+            forward_step,
+            objective=objective,
+            context_rank=parallel.context_rank,
+            context_size=parallel.context_size,
         )
         self._gradients_ready = 0.0
         config = get_model_config(chunks[0])
@@ -77,6 +89,9 @@ class Passes:
         if reports:
             result.sums = torch.stack([r["sum"].double() for r in reports]).tolist()
             result.counts = torch.stack([r["count"].double() for r in reports]).tolist()
+            for name in self.objective.figures:
+                total, count = (float(sum(r[f"{part} {name}"].double() for r in reports)) for part in ("sum", "count"))
+                result.figures[name] = total, count
         if not forward_only:
             result.seconds = self._gradients_ready - started
         return result
@@ -89,8 +104,8 @@ class Passes:
     def _microbatches(self, data: PackedData, packs: list[list[int]], length: int) -> Iterator[dict[str, Any]]:
         device = self.parallel.device
         for pack in packs:
-            batch = microbatch(data, pack, length, self.settings.loss_mean)
-            yield {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            batch = microbatch(data, pack, length, self.settings.loss_mean, self.objective.columns)
+            yield _on_device(batch, device)
 
     def _length(self, data: PackedData, packs: list[list[int]]) -> int:
         """Tokens per micro-batch of this pass. Constant on a GPU, where memory and kernels are planned for one shape;
@@ -112,3 +127,8 @@ class Passes:
             return finalize(*args, **kwargs)
 
         return timed
+
+
+def _on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    moved = {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    return moved | {"columns": {name: values.to(device) for name, values in batch["columns"].items()}}

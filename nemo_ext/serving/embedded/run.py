@@ -16,10 +16,11 @@ from nemo_ext.machine.web_server import web_server
 from nemo_ext.models.chat_template import ChatTemplate
 from nemo_ext.models.hub_folder import end_token_ids
 from nemo_ext.models.model import Model
+from nemo_ext.models.shape import ModelShape
 from nemo_ext.serving.embedded.app import Api
 from nemo_ext.serving.embedded.config import Config
 from nemo_ext.serving.embedded.engine import Engine
-from nemo_ext.serving.embedded.forward.checkpoint import LlamaConfig, read_config, read_weights
+from nemo_ext.serving.embedded.forward.checkpoint import read_config, read_weights
 from nemo_ext.serving.embedded.forward.model import Llama
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def load_engine(cfg: Config, model: Model) -> Engine:
     """Raises ValueError when the folder is not a checkpoint this engine runs."""
     folder = Path(model.hf_path)
     config = read_config(folder)
-    lengths = (cfg.context_length, model.context_length, config.max_position_embeddings)
+    lengths = (cfg.context_length, model.context_length, config.max_positions)
     llama = _load(cfg, folder, config, min(length for length in lengths if length is not None))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
@@ -39,7 +40,7 @@ def load_engine(cfg: Config, model: Model) -> Engine:
     return Engine(llama, tokenizer, end_token_ids(folder), cfg.max_batch_size, cfg.max_prefill)
 
 
-def _load(cfg: Config, folder: Path, config: LlamaConfig, context_length: int) -> Llama:
+def _load(cfg: Config, folder: Path, config: ModelShape, context_length: int) -> Llama:
     """In cfg.compute_dtype. Where no way of batching keeps a sequence's bits on this CPU, in float64 if one does there;
     else one sequence after another."""
     for dtype in dict.fromkeys((cfg.compute_dtype, "float64")):

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.plan.host_memory import bytes_at_save
 from nemo_ext.megatron.plan.memory import GIB
 from nemo_ext.megatron.runtime.preemption import EXIT_PREEMPTED
-from nemo_ext.megatron.settings import TrainSettings, validate, world_size
+from nemo_ext.megatron.settings import TrainSettings, world_size
 from nemo_ext.models.model import Model
 from nemo_ext.models.published_shapes import shape_of
 from nemo_ext.records.manifest import Facts

@@ -9,7 +9,8 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from nemo_ext.megatron.layers.rope import inverse_frequencies, rotate, rotations
+from nemo_ext.megatron.layers.rope import rotate, rotations
+from nemo_ext.models.rope import inverse_frequencies
 from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.test_shape import LLAMA31_8B
 

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
-from nemo_ext.megatron.settings import TrainSettings, pack_length, validate, world_size
+from nemo_ext.megatron.check_settings import validate, validate_forward
+from nemo_ext.megatron.settings import ForwardSettings, Optimisation, TrainSettings, pack_length, world_size
 from nemo_ext.models.shape import ModelShape
 
 
@@ -93,7 +94,18 @@ def test_it_is_a_config_schema() -> None:
             OmegaConf.merge(schema, wrong)
 
 
+def test_a_forward_pass_takes_the_groups_that_it_needs(llama31: Path) -> None:
+    names = {field.name for field in dataclasses.fields(ForwardSettings)}
+    assert {"tensor_model_parallel_size", "pack_length", "precision"} <= names
+    assert not names & {field.name for field in dataclasses.fields(Optimisation)}
+    validate_forward(ForwardSettings(seq_length=512), ModelShape.from_hf(llama31))
+    with pytest.raises(ValueError, match="tensor_model_parallel_size=4: the model has 2 key-value heads"):
+        validate_forward(ForwardSettings(seq_length=512, tensor_model_parallel_size=4), ModelShape.from_hf(llama31))
+    with pytest.raises(ValueError, match="precision='fp64'"):
+        validate_forward(ForwardSettings(precision="fp64"))
+
+
 def test_the_planner_can_import_it_without_torch() -> None:
-    code = "import sys, nemo_ext.megatron.settings, nemo_ext.megatron.checkpoint_folders; assert 'torch' not in sys.modules"
+    code = "import sys, nemo_ext.megatron.check_settings, nemo_ext.megatron.checkpoint_folders; assert 'torch' not in sys.modules"
     root = Path(__file__).resolve().parents[3]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

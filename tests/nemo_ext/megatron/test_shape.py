@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from nemo_ext.megatron.layers.rope import inverse_frequencies
+from nemo_ext.models.rope import inverse_frequencies
 from nemo_ext.models.shape import ModelShape, RopeScaling
 from tests.nemo_ext.megatron.families import FAMILIES, save_family
 

@@ -55,6 +55,28 @@ def test_every_number_reaches_the_trackers(watch: Watch, tmp_path: Path) -> None
     assert scalars(tmp_path / "tensorboard", "train/loss") == {3: 0.5}
 
 
+def test_an_objectives_figures_reach_the_log_and_the_trackers(
+    watch: Watch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    interval = Interval()
+    for margin in (0.5, 1.5):
+        line = LINE | {"figures": {"reward_margin": margin}}
+        interval.add(line, num_padded_tokens=1250, sum_of_squares=10**6)
+    interval.add(LINE, num_padded_tokens=1250, sum_of_squares=10**6)  # a step in which nothing was counted of it
+    watch.step(line)
+    watch.step({"step": 3, "validation_loss": 0.5, "figures": {"reward_margin": 0.7}})
+    with caplog.at_level(logging.INFO):
+        watch.interval(3, 1e-5, Interval(**interval.state_dict()), slowest([1.0], ["a"]))
+    watch.close()
+    assert "loss 0.5000 | reward margin 1.0000 | grad norm" in caplog.text
+    assert [x.get("figures") for x in read_metrics(tmp_path / "metrics.jsonl")][:2] == [
+        {"reward_margin": 1.5},
+        {"reward_margin": 0.7},
+    ]
+    assert scalars(tmp_path / "tensorboard", "train/reward_margin") == {3: 1.5}
+    assert scalars(tmp_path / "tensorboard", "train/validation_reward_margin") == pytest.approx({3: 0.7})
+
+
 def test_tensorboard_forgets_what_a_killed_process_logged_too_far(tmp_path: Path) -> None:
     for start, value in ((0, 1.0), (2, 2.0)):
         writer = TensorBoard(tmp_path, start)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nemo_ext.megatron.data.batches import Batches, microbatch, rank_packs
 from nemo_ext.megatron.data.pack_index import PackIndex
 from nemo_ext.megatron.data.packing import count_packs
-from nemo_ext.megatron.data.token_folder import PackedData
+from nemo_ext.megatron.data.token_folder import PackedData, PackedDataWriter
 from tests.nemo_ext.megatron_data.samples import write
 
 
@@ -240,3 +240,37 @@ def test_topology_does_not_change_a_step(data: PackedData, packing: str) -> None
         for size, multiple in ((1, 1), (3, 2), (4, 4)):
             ranks = [rank_packs(batches.step(step), rank, size, multiple) for rank in range(size)]
             assert sorted(i for rank in ranks for pack in rank for i in pack) == sorted(batches.samples(step))
+
+
+@given(seed=st.integers(0, 2**32), size=st.integers(1, 51), packing=st.sampled_from(["windowed", "global"]))
+def test_pairs_share_a_pack_and_a_step(even: PackedData, seed: int, size: int, packing: str) -> None:
+    batches = Batches(even, size, 64, seed, packing=packing, samples_per_unit=2)
+    seen = []
+    for step in range(batches.steps_per_epoch):
+        packs = batches.step(step)
+        for pack in packs:
+            assert pack[1::2] == [sample + 1 for sample in pack[::2]] and not any(sample % 2 for sample in pack[::2])
+            assert even.lengths[pack].sum() <= 64
+        if packing == "windowed":
+            assert sum(map(len, packs)) == 2 * size == len(batches.samples(step))
+        seen += [sample for pack in packs for sample in pack]
+    assert len(set(seen)) == len(seen)
+    assert sorted(sample for pack in batches.epoch_packs() for sample in pack) == list(range(102))
+
+
+def test_pairs_that_cannot_be_batched_are_named(even: PackedData) -> None:
+    with pytest.raises(ValueError, match="51 runs of 2 samples, fewer than global_batch_size=52"):
+        Batches(even, 52, 64, 0, samples_per_unit=2)
+    with pytest.raises(ValueError, match=r"has a run of 2 samples of \d+ tokens, more than pack_length=20"):
+        Batches(even, 1, 20, 0, samples_per_unit=2)
+
+
+def test_columns_come_with_their_samples(tmp_path: Path) -> None:
+    with PackedDataWriter(tmp_path, {}, ("score", "attributes")) as writer:
+        for number in range(4):
+            writer.add([1, 2], [0, 1], {"score": number / 2, "attributes": [number, -number]})
+    batch = microbatch(PackedData.open(tmp_path), [3, 1], 6, columns=("score", "attributes"))
+    assert batch["num_samples"] == 2 and batch["columns"].keys() == {"score", "attributes"}
+    assert batch["columns"]["score"].tolist() == [1.5, 0.5]
+    assert batch["columns"]["attributes"].tolist() == [[3, -3], [1, -1]]
+    assert microbatch(PackedData.open(tmp_path), [], 6, columns=("score",))["columns"]["score"].shape == (0,)

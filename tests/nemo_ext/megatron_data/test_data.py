@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nemo_ext.megatron.data.token_folder import PackedData, PackedDataWriter
@@ -62,3 +63,30 @@ def test_a_token_without_an_embedding_is_named(tmp_path: Path) -> None:
     data.require_vocabulary(401)
     with pytest.raises(ValueError, match=said):
         data.require_vocabulary(400)
+
+
+def test_columns_are_part_of_the_samples(tmp_path: Path) -> None:
+    def fingerprint(score: float) -> str:
+        with PackedDataWriter(tmp_path, {}, ["score"]) as writer:
+            writer.add([1, 2], [0, 1], {"score": score})
+        data = PackedData.open(tmp_path)
+        assert tmp_path / "columns/score.npy" in data.files and data.columns["score"].tolist() == [score]
+        return data.fingerprint()
+
+    assert fingerprint(0.5) != fingerprint(0.25), "a training on other values is another one"
+    with (
+        pytest.raises(AssertionError, match="a value of every column"),
+        PackedDataWriter(tmp_path, {}, ["score"]) as w,
+    ):
+        w.add([1], [1])
+
+
+def test_a_column_of_other_samples_is_refused(tmp_path: Path) -> None:
+    with PackedDataWriter(tmp_path, {}, ["score"]) as writer:
+        writer.add([1, 2], [0, 1], {"score": 0.5})
+    np.save(tmp_path / "columns/score.npy", np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"score\.npy has 3 values where offsets\.npy counts 1 samples"):
+        PackedData.open(tmp_path)
+    (tmp_path / "columns/score.npy").unlink()
+    with pytest.raises(ValueError, match=r"score\.npy cannot be read"):
+        PackedData.open(tmp_path)

@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.plan.memory import (
     GIB,
     bytes_per_parameter,
@@ -17,7 +18,7 @@ from nemo_ext.megatron.plan.memory import (
     stage_parameters,
     worst_stage,
 )
-from nemo_ext.megatron.settings import TrainSettings, padded_vocab, validate
+from nemo_ext.megatron.settings import TrainSettings, padded_vocab
 from nemo_ext.models.published_shapes import SHAPES, shape_of
 from tests.conftest import ROOT
 

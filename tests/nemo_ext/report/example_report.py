@@ -106,6 +106,12 @@ RUN: dict[str, Any] = {
         "loss": [0.2 + 2.5 / (1 + step / 12) for step in range(200)],
         "lr": [1e-3 * min(1, step / 20) for step in range(200)],
         "validation": [{"step": step, "loss": 0.25 + 2.4 / (1 + step / 12)} for step in (50, 100, 150, 200)],
+        "figures": {
+            "reward_margin": {
+                "training": [{"step": step, "value": step / 100} for step in range(1, 201)],
+                "validation": [{"step": step, "value": step / 110} for step in (50, 100, 150, 200)],
+            }
+        },
     },
     "funnel": [
         {"stage": "generate", "rows_in": 41300, "rows_out": 41298, "dropped": {"request_failed": 2}},

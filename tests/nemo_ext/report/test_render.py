@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nemo_ext.report.render import SECTIONS, count, duration, highlight_box, render, short
+from nemo_ext.report.run_sections import objective_figures
 from tests.nemo_ext.explorer.chromium import PATH, chromium
 from tests.nemo_ext.report.example_report import ABLATIONS, HOSTILE, SCORES, comparison, model, whole_report
 
@@ -46,6 +47,7 @@ def test_whole_report_is_well_formed_and_self_contained(tmp_path: Path) -> None:
         "97.0",
         "5e-06",
         "24 grading",
+        "reward margin",
     ):
         assert text in page
     assert page.count("<svg") == 5
@@ -192,3 +194,15 @@ def test_graders_and_the_spread_of_samples_are_shown_where_there_are_several(tmp
         "By grader" not in (tmp_path / "one.html").read_text()
         and ">Spread<" not in (tmp_path / "one.html").read_text()
     )
+
+
+def test_an_objectives_figures_are_curves_of_their_own() -> None:
+    lines = [
+        {"step": 0, "validation_loss": 0.7, "figures": {"accuracy": 0.5}},
+        {"step": 1, "loss": 0.7, "figures": {"accuracy": 0.4, "margin": -1.0}},
+        {"step": 2, "loss": 0.6},
+    ]
+    assert objective_figures(lines) == {
+        "accuracy": {"training": [{"step": 1, "value": 0.4}], "validation": [{"step": 0, "value": 0.5}]},
+        "margin": {"training": [{"step": 1, "value": -1.0}], "validation": []},
+    }

@@ -1,33 +1,18 @@
 """A Llama-architecture Hugging Face folder: its config.json and its safetensors. Nothing here computes."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
-from nemo_ext.models.hub_folder import DEFAULT_THETA, check_rope, not_tied, read_json, weight_files, weight_map
+from nemo_ext.models.hub_folder import not_tied, read_json, weight_files, weight_map
+from nemo_ext.models.shape import ModelShape
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
-@dataclass(frozen=True)
-class LlamaConfig:
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    max_position_embeddings: int
-    tied: bool
-    rope: dict[str, Any]
-    """rope_type, rope_theta and, for llama3 and linear, the scaling factors (transformers 5's rope_parameters)."""
-
-
-def read_config(folder: Path) -> LlamaConfig:
+def read_config(folder: Path) -> ModelShape:
     """What the engine needs of config.json.
 
     Raises:
@@ -36,21 +21,8 @@ def read_config(folder: Path) -> LlamaConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder}: no config.json; the embedded server needs a local Hugging Face folder")
-    raw = read_json(path)
-    _refuse_unsupported(raw, path)
-    heads = raw["num_attention_heads"]
-    return LlamaConfig(
-        vocab_size=raw["vocab_size"],
-        hidden_size=raw["hidden_size"],
-        num_layers=raw["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        rms_norm_eps=raw["rms_norm_eps"],
-        max_position_embeddings=raw["max_position_embeddings"],
-        tied=bool(raw.get("tie_word_embeddings", False)),
-        rope=_rope_parameters(path, raw),
-    )
+    _refuse_unsupported(read_json(path), path)
+    return ModelShape.from_hf(folder)
 
 
 def _refuse_unsupported(raw: dict[str, Any], path: Path) -> None:
@@ -60,15 +32,6 @@ def _refuse_unsupported(raw: dict[str, Any], path: Path) -> None:
     for key, only in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
         if raw.get(key, only) != only:
             raise ValueError(f"{path}: {key}={raw[key]!r}; the embedded server computes only {only!r}")
-
-
-def _rope_parameters(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """One dict from either spelling: rope_parameters (transformers 5) or rope_theta with rope_scaling (older)."""
-    rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
-    rope.setdefault("rope_type", rope.pop("type", "default"))
-    rope.setdefault("rope_theta", raw.get("rope_theta", DEFAULT_THETA))
-    check_rope(path, rope["rope_type"], rope)
-    return rope
 
 
 def read_weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -85,6 +48,10 @@ def read_weights(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
             names = [name for name, file in files.items() if file == path.name] if files else list(handle.keys())
             for name in names:
                 weights[name] = handle.get_tensor(name).to(dtype)
-    if read_config(folder).tied and OUTPUT in weights and not torch.equal(weights[OUTPUT], weights[EMBEDDING]):
+    if (
+        read_config(folder).tied_embeddings
+        and OUTPUT in weights
+        and not torch.equal(weights[OUTPUT], weights[EMBEDDING])
+    ):
         raise not_tied(folder, OUTPUT, EMBEDDING)
     return weights

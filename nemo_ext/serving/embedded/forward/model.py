@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nemo_ext.serving.embedded.forward.checkpoint import LlamaConfig
+from nemo_ext.models.shape import ModelShape
 from nemo_ext.serving.embedded.forward.pages import Pages, Reading
 from nemo_ext.serving.embedded.forward.rope import rotations
 
@@ -60,7 +60,7 @@ class Layer:
     down: Tensor  # [intermediate, hidden]
 
 
-def _layer(weights: dict[str, Tensor], index: int, config: LlamaConfig) -> Layer:
+def _layer(weights: dict[str, Tensor], index: int, config: ModelShape) -> Layer:
     def get(name: str) -> Tensor:
         return weights[f"model.layers.{index}.{name}.weight"]
 
@@ -93,14 +93,14 @@ class Llama:
         weights: by Hugging Face name, all of one dtype, float64 or float32: the dtype computed in.
     """
 
-    def __init__(self, config: LlamaConfig, weights: dict[str, Tensor], num_slots: int, context_length: int) -> None:
+    def __init__(self, config: ModelShape, weights: dict[str, Tensor], num_slots: int, context_length: int) -> None:
         self.config = config
         self.embedding = weights["model.embed_tokens.weight"]
         self.layers = [_layer(weights, i, config) for i in range(config.num_layers)]
-        head = self.embedding if config.tied else weights["lm_head.weight"]
+        head = self.embedding if config.tied_embeddings else weights["lm_head.weight"]
         self.head = (head * weights["model.norm.weight"]).t().contiguous()
         self.context_length = context_length
-        self.rotations = rotations(config.rope, config.head_dim, context_length, self.embedding.dtype)
+        self.rotations = rotations(config, context_length, self.embedding.dtype)
         self.way = next((way for way in WAYS if self._keeps_promise(way)), ALONE)
         """How this machine keeps the promise at the top of this file."""
         self.pages = Pages(config, num_slots, context_length, self.embedding.dtype)
@@ -136,7 +136,7 @@ class Llama:
     def _norm(self, x: Tensor) -> Tensor:
         """RMS norm without its weight, in fewer calls than torch's own."""
         squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-        return x * squares.div_(self.config.hidden_size).add_(self.config.rms_norm_eps).rsqrt_()
+        return x * squares.div_(self.config.hidden_size).add_(self.config.norm_eps).rsqrt_()
 
     def _add_mlp(self, x: Tensor, layer: Layer) -> None:
         gate, up = self._product(self._norm(x), layer.gate_up).chunk(2, dim=-1)

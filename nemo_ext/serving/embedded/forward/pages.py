@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nemo_ext.serving.embedded.forward.checkpoint import LlamaConfig
+from nemo_ext.models.shape import ModelShape
 
 PAGE = 32  # tokens
 
@@ -37,7 +37,7 @@ class Reading:
 class Pages:
     """The cache of every layer, and which slot owns which page in which order."""
 
-    def __init__(self, config: LlamaConfig, num_slots: int, context_length: int, dtype: torch.dtype) -> None:
+    def __init__(self, config: ModelShape, num_slots: int, context_length: int, dtype: torch.dtype) -> None:
         self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
         per_slot = -(-context_length // PAGE)
         capacity = num_slots * per_slot

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 def _load(folder: Path, dtype: torch.dtype = torch.float32, slots: int = 4) -> Llama:
     config = read_config(folder)
-    return Llama(config, read_weights(folder, dtype), slots, config.max_position_embeddings)
+    return Llama(config, read_weights(folder, dtype), slots, config.max_positions)
 
 
 @pytest.fixture(params=["tiny_checkpoint", "llama3_checkpoint"])

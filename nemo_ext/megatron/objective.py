@@ -1,0 +1,116 @@
+"""What a training minimises, and how an `objective:` mapping becomes one.
+
+A kind is a file: `objective: {kind: sft}` is nemo_ext/megatron/objectives/sft.py. Such a file has
+    Config(Objective)     a dataclass: its fields are the mapping's, documented
+with `loss` and, where they are not those below, `columns`, `samples_per_unit`, `figures`; with a first pass, `prepare`.
+Megatron adds up what `loss` returns over all packs of a step and divides once, so that a loss may be the mean over tokens,
+samples or pairs. Light imports only: the login node reads this, and a kind imports torch inside its functions.
+"""
+
+import importlib
+import json
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nemo_ext.megatron import objectives
+
+if TYPE_CHECKING:
+    import torch
+
+    from nemo_ext.megatron.data.token_folder import PackedData
+    from nemo_ext.megatron.runtime.pack_output import PackOutput
+
+SFT = {"kind": "sft"}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of one pack. All scalars, of which `total` is what gradients are taken of."""
+
+    total: "torch.Tensor"
+    """The sum of the losses, float."""
+    count: "torch.Tensor | int"
+    """What the step's total is divided by: tokens, samples or pairs."""
+    figures: Mapping[str, "tuple[torch.Tensor, torch.Tensor | int]"] = field(default_factory=dict)
+    """Name -> (sum, count) of each of `figures`, whose quotient over the whole step is logged."""
+
+
+@dataclass(kw_only=True)
+class Objective(ABC):
+    kind: str = MISSING
+    """A file name in nemo_ext/megatron/objectives."""
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Values of every sample that the token folder must have, as reference_logprob."""
+    samples_per_unit: ClassVar[int] = 1
+    """2 where samples come in pairs, the chosen before the rejected: neighbours in the token folder, which then share a pack
+    and a step. A step has global_batch_size units."""
+    counts_tokens: ClassVar[bool] = False
+    """Whether `loss` counts trained tokens, weighed as loss_mean says."""
+    figures: ClassVar[tuple[str, ...]] = ()
+    """Names of what `loss` reports besides the loss."""
+    first_pass: ClassVar[bool] = False
+    """Whether each step is first run forward as a whole, for `prepare`."""
+
+    @abstractmethod
+    def loss(self, output: "PackOutput") -> Loss:
+        """The loss of one pack's samples, on the last pipeline stage. Context parallel ranks each have a part of the tokens:
+        what is added up over tokens, as in sft, is the part's; what needs a sample's sum takes it from
+        `output.sample_sums`, which is the whole sample's on each of them."""
+
+    def prepare(self, figures: Mapping[str, float]) -> None:
+        """Take the whole step's figures (those with a count) before its losses are asked for, as KTO takes its baseline.
+        Called on all ranks alike, where `first_pass` is true."""
+        raise NotImplementedError(f"objective.kind={self.kind} asks for a first pass and takes nothing from it")
+
+
+def kinds() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(objectives.__path__))
+
+
+def load(mapping: Mapping[str, Any]) -> Objective:
+    """The objective of a mapping.
+
+    Raises:
+        ValueError: an unknown kind or key, a value of the wrong type, or a required one left out.
+    """
+    kind = mapping.get("kind")
+    if kind not in kinds():
+        raise ValueError(f"objective.kind={kind!r}: unknown; it may be one of {kinds()}")
+    config = importlib.import_module(f"nemo_ext.megatron.objectives.{kind}").Config
+    known = sorted(each.name for each in fields(config))
+    for key in mapping:
+        if key not in known:
+            raise ValueError(f"objective.{key}: unknown for kind={kind!r}; it may be one of {known}")
+    try:
+        objective = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), dict(mapping)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"objective.{error.key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(objective, Objective), "a plug-in's Config extends Objective"
+    return objective
+
+
+def described(objective: Objective) -> str:
+    """All that decides the loss, on one line, by which a checkpoint knows it: {"kind": "sft"}"""
+    return json.dumps(asdict(objective), sort_keys=True)
+
+
+def require_columns(objective: Objective, data: "PackedData") -> None:
+    """Raises ValueError when the samples lack what the objective needs of them."""
+    missing = [name for name in objective.columns if name not in data.columns]
+    if missing:
+        raise ValueError(
+            f"{data.folder} has no column {', '.join(missing)}, which objective.kind={objective.kind} needs; it has "
+            f"{sorted(data.columns) or 'none'}. Prepare the samples with a stage that writes it"
+        )
+    if len(data) % objective.samples_per_unit:
+        raise ValueError(
+            f"{data.folder} has {len(data)} samples, and objective.kind={objective.kind} takes them in runs of "
+            f"{objective.samples_per_unit}: prepare them for it"
+        )
