@@ -1,4 +1,4 @@
-"""What a train_sft stage will take: parameters, memory, steps, tokens, hours, disk."""
+"""What a stage that trains will take: parameters, memory, steps, tokens, hours, disk."""
 
 import json
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ TIGHT = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEstimate:
-    """One train_sft stage. None: not known."""
+    """One training. None: not known."""
 
     lines: list[tuple[str, str]]
     """(what, the figures): for a person."""

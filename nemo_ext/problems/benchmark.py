@@ -35,7 +35,7 @@ _IN_PARENTHESES = re.compile(r"\s*\([^()]*\)")
 
 @dataclass(kw_only=True)
 class Benchmark:
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata={"path": True, "or_folder": True})
     """A file; a folder laid out as on the Hugging Face hub; hf://<owner>/<data set>[@<revision>][/<folder>]; or `toy`."""
     split: str = "test"
     """In a folder: whose files; several as train+test."""
