@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,33 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_ext.machine.process import die_with_parent
 from nemo_ext.records import image_versions, manifest
 from nemo_ext.records.files import disk_time_ns, sha256_json, write_json_atomic
+from recipes.field_marks import changed
 from recipes.find_stage import stage_module
-from recipes.stage import asked_servers, deciding
+from recipes.stage import Stage, asked_servers
 
 LOCK_WAIT_S = 20
 logger = logging.getLogger("recipes.run_stage")
+
+
+def deciding(content: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a stage's config that decide its result; the others, whose fields are marked {"decides": False}, say
+    where and with what limits it runs, and may change while it is half done."""
+    kept = changed(content, _schema(content.get("uses")), keep=lambda marks: marks.get("decides", True))
+    return {str(key): value for key, value in kept.items()}
+
+
+def _schema(uses: str | None) -> type[Stage]:
+    """The Config of a stage's file; what every stage has, where there is no such file."""
+    try:
+        return _config_of(str(uses))
+    except ValueError:
+        return Stage
+
+
+@cache
+def _config_of(uses: str) -> type[Stage]:
+    config: type[Stage] = stage_module(uses).Config
+    return config
 
 
 def config_hash(content: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ class Stage:
     """Where it writes: <run_dir>/<name>, or a folder below that per shard or variant; filled by the launcher."""
     after: list[str] = field(default_factory=list)
     """Stages listed above this one that must have finished."""
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources = field(default_factory=Resources, metadata={"decides": False})
     shards: int = 1
     """Tasks that split the rows by a hash of their id: a Slurm array on a cluster, a bounded pool here."""
     shard: int = 0
@@ -68,23 +68,8 @@ class RowStage(ReadsRows):
     """A stage that passes rows through a function, in parts: its shards share the parts of the input."""
 
     splits_rows: ClassVar[bool] = True
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata={"decides": False})
     """Processes; the result does not depend on it. None: the cores there are, and one where the input is small."""
-
-
-LIMITS = {"resources", "client", "workers", "sandbox_urls", "sandbox_token_env"}
-SERVER_LIMITS = {"urls", "api_key_env", "replicas", "concurrency", "startup_timeout_s", "metrics_interval_s"}
-
-
-def deciding(content: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a stage's config that decide its result; the others say where and with what limits it runs, and may
-    change while it is half done."""
-    kept = {key: value for key, value in content.items() if key not in LIMITS}
-    if isinstance(kept.get("server"), dict):
-        kept["server"] = {key: value for key, value in kept["server"].items() if key not in SERVER_LIMITS}
-    if kept.get("objective") == {"kind": "sft"}:  # what every training had before there were others
-        del kept["objective"]
-    return kept
 
 
 def asked_servers(content: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from recipes.find_stage import stage_paths
 from tests.composing import RECIPES
 from tests.conftest import ROOT
 
@@ -72,6 +73,21 @@ def test_stages_do_not_import_each_other() -> None:
     assert not [
         f"{of(path)}: {name}" for path in files for name in imported(path) if name.startswith("recipes.stages")
     ]
+
+
+def stage_names_in(program: ast.Module) -> set[str]:
+    """Strings of a program that are the name of a stage's file."""
+    texts = {
+        node.value for node in ast.walk(program) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return texts & stage_paths().keys()
+
+
+def test_launchers_ask_for_no_stage_by_name() -> None:
+    """They go by what a stage module says of its work, and its Config of its fields."""
+    named = {of(path): stage_names_in(tree(path)) for path in python_files("launchers")}
+    assert not {name: found for name, found in named.items() if found}
+    assert stage_names_in(ast.parse('if stage.uses == "train_sft": pass')) == {"train_sft"}
 
 
 def test_planning_needs_no_torch() -> None:

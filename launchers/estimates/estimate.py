@@ -13,6 +13,7 @@ from launchers.estimates.fit_serving import ServingFit, fit_serving
 from launchers.planning.cluster import Cluster
 from launchers.planning.plan import PlannedStage
 from nemo_ext.machine.gpus import Gpu, find_gpu, gpu_named, list_devices
+from recipes.work import Asking, Training
 
 UNKNOWN = "unknown"
 
@@ -61,13 +62,14 @@ def estimate(
     return [
         _estimate(stage, stages, cluster, gpu)
         for stage in selected
-        if stage.uses == "train_sft" or stage.resources.gpus
+        if isinstance(stage.work, Training) or stage.resources.gpus
     ]
 
 
 def _estimate(stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None) -> Estimate:
-    if stage.uses == "train_sft":
-        each = [estimate_training(stage, task.typed(), gpu, cluster.mfu) for task in stage.tasks]
+    trainings = [task.work for task in stage.differing_tasks if isinstance(task.work, Training)]
+    if trainings:
+        each = [estimate_training(stage, training.config, gpu, cluster.mfu) for training in trainings]
         return _of_training(stage, each, gpu, min(len(each), cluster.tasks_at_once))
     return _of_serving(stage, stages, cluster, gpu)
 
@@ -95,7 +97,7 @@ def _of_training(
 
 
 def _of_serving(stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None) -> Estimate:
-    fit = fit_serving(stage, gpu) if "server" in stage.tasks[0].content else ServingFit()
+    fit = fit_serving(stage, gpu) if isinstance(stage.work, Asking) else ServingFit()
     summary, time_lines, gpu_hours, at_once = _asked(stage, stages, cluster, gpu)
     return Estimate(
         stage=stage.name,
@@ -115,9 +117,9 @@ def _asked(
     stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None
 ) -> tuple[str, list[tuple[str, str]], float | None, int]:
     """Summary, lines, GPU-hours and tasks at once of what a stage asks its servers."""
-    content, per_task = stage.tasks[0].content, _gpus(stage)
+    content, work, per_task = stage.tasks[0].content, stage.work, _gpus(stage)
     at_once = min(len(stage.tasks), cluster.tasks_at_once)
-    if "server" not in content:
+    if not isinstance(work, Asking):
         return f"{UNKNOWN}: nothing is published for it", [], None, at_once
     count, why = completions(stage, stages)
     if count is None:
@@ -131,7 +133,7 @@ def _asked(
             f"no published rate for {content['model']['name']} on {per_task // servers} {gpu.name}" if gpu else ""
         )
         return f"{short(count)} completions; {lacking or 'unknown GPU'}", [], None, at_once
-    each = min(COMPLETION_TOKENS, content["sampling"]["max_tokens"])
+    each = min(COMPLETION_TOKENS, work.max_tokens or COMPLETION_TOKENS)
     gpu_hours = count * each / tokens_per_s / 3600 * per_task / servers
     lines = [
         ("asks", f"{short(count)} completions ({why}) x {each} tokens, assumed"),

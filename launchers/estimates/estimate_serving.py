@@ -2,13 +2,13 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from launchers.planning.plan import PlannedStage
 from nemo_ext.records.manifest import DONE
 from nemo_ext.rows.outside.read import read_any
 from nemo_ext.rows.row import input_files
 from recipes.asking.sampling import OTHERS
+from recipes.work import Asking, Writing
 
 COMPLETION_TOKENS = 500
 """Assumed of a completion. Solutions of OpenMathInstruct-2's teacher have 237 tokens on average in its own format and 331
@@ -41,37 +41,44 @@ def rate(hf_path: str, gpu: str | None, gpus: int) -> int | None:
 
 def completions(stage: PlannedStage, stages: list[PlannedStage]) -> tuple[int | None, str]:
     """How many a stage asks for, over all its tasks, and what that rests on; None: unknown, and why."""
-    content = stage.tasks[0].content
-    if stage.uses == "evaluate":
-        problems = _problems(content["benchmarks"], stages)
-        if problems is None:
-            return None, "how many problems its benchmarks have"
-        samples = content["num_samples"]
-        each = f"{samples} samples x " if samples > 1 else ""
-        return problems * samples * len(stage.tasks), f"{problems:,} problems x {each}{len(stage.tasks)} models"
-    if stage.uses != "generate":
-        return None, "how much it asks depends on its rows"
-    found = _rows(content["input"])
+    total, why = 0, ""
+    for task in stage.differing_tasks:
+        assert isinstance(task.work, Asking), "its stage asks"
+        if task.work.input is None:
+            return None, "how much it asks depends on its rows"
+        count, why = _of_task(task.work, _written(task.work.input, stages), len(stage.tasks))
+        if count is None:
+            return None, why
+        total += count
+    return total, why
+
+
+def _of_task(asking: Asking, written: Writing | None, num_tasks: int) -> tuple[int | None, str]:
+    """The same of one task; `written`: what the plan says of its input."""
+    found = _rows(str(asking.input)) if written is None else Counter({"": written.num_rows or 0})
+    if written is not None and written.num_rows is None:
+        return None, f"how many {asking.rows_are} there will be"
     total = 0
-    for source, asked in content["by_source"].items():
+    for source, samples in asking.samples.items():
         rows: int | None
         if found is not None and source == OTHERS:
-            rows = sum(count for name, count in found.items() if name not in content["by_source"])
+            rows = sum(count for name, count in found.items() if name not in asking.samples)
         else:
             rows = found[source] if found is not None else ROWS.get(source)
         if rows is None:
-            return None, f"how many rows of {source} there will be"
-        total += rows * asked["num_samples"]
-    return total, "rows of its input" if found is not None else "published row counts"
+            return None, f"how many {asking.rows_are}{'' if source == OTHERS else f' of {source}'} there will be"
+        total += rows * samples
+    if written is None:
+        return total, "rows of its input" if found is not None else "published row counts"
+    samples = asking.samples.get(OTHERS, 0)
+    each = f"{samples} samples x " if samples > 1 else ""
+    return total, f"{written.num_rows:,} {asking.rows_are} x {each}{num_tasks} models"
 
 
-def _problems(folder: str, stages: list[PlannedStage]) -> int | None:
-    """Problems of the prepare_benchmarks stage that writes `folder`."""
-    for stage in stages:
-        if stage.uses == "prepare_benchmarks" and stage.tasks[0].content["output_dir"] == folder:
-            counts: list[Any] = [each["num_rows"] for each in stage.tasks[0].content["benchmarks"].values()]
-            return None if None in counts else sum(counts)
-    return None
+def _written(folder: str, stages: list[PlannedStage]) -> Writing | None:
+    """What the stage that writes `folder` says of its rows."""
+    works = (task.work for stage in stages for task in stage.differing_tasks if str(task.folder) == folder)
+    return next((work for work in works if isinstance(work, Writing)), None)
 
 
 def _rows(source: str) -> Counter[str] | None:

@@ -26,7 +26,7 @@ TIGHT = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEstimate:
-    """One train_sft stage. None: not known."""
+    """One training. None: not known."""
 
     lines: list[tuple[str, str]]
     """(what, the figures): for a person."""

@@ -11,6 +11,7 @@ from nemo_ext.machine.gpus import Gpu
 from nemo_ext.models.model import Model
 from nemo_ext.serving.memory import ServingMemory, serving_memory, shape_for
 from nemo_ext.serving.server import GpuServer, load
+from recipes.work import Asking
 
 PROMPT_TOKENS = 1500
 """Assumed of a prompt: the longest few-shot prompt here (conf/few_shot/math_text_detailed.yaml) with its problem."""
@@ -48,7 +49,7 @@ def fit_serving(stage: PlannedStage, gpu: Gpu | None) -> ServingFit:
 
 
 def _idle(stage: PlannedStage) -> list[str]:
-    if "server" not in stage.tasks[0].content or not stage.resources.gpus:
+    if not stage.resources.gpus:
         return []
     return [
         f"stages.{stage.name}: no server is started here, so its {stage.resources.gpus} GPUs per node would be idle; "
@@ -57,11 +58,11 @@ def _idle(stage: PlannedStage) -> list[str]:
 
 
 def _distinct(stage: PlannedStage) -> Iterator[tuple[GpuServer, Model, int]]:
-    """Server, model and max_tokens (0: not known) of the tasks, those that differ. Shards are alike: not one is typed."""
+    """Server, model and max_tokens (0: not known) of the tasks, those that differ."""
     seen = set()
-    for task in stage.tasks:
+    for task in stage.differing_tasks:
         content = task.content
-        max_tokens = int((content.get("sampling") or {}).get("max_tokens") or 0)
+        max_tokens = task.work.max_tokens if isinstance(task.work, Asking) else 0
         # a variant's own name and path say nothing of its shape; the first task's do
         key = json.dumps([content["server"], content["model"]["weights_dtype"], max_tokens], sort_keys=True)
         server = load(content["server"]) if key not in seen else None

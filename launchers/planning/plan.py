@@ -17,8 +17,9 @@ from omegaconf.errors import ConfigKeyError, InterpolationToMissingValueError, O
 from launchers.planning import config_paths, overrides, plugins
 from nemo_ext.records import manifest
 from nemo_ext.records.files import write_text_atomic
-from recipes.run_stage import config_hash
-from recipes.stage import Process, Resources, deciding, main_process
+from recipes.run_stage import config_hash, deciding
+from recipes.stage import Process, Resources, Stage, main_process
+from recipes.work import Work, has_work, work_of
 
 UNFINISHED = ("parts", "completions.jsonl", "checkpoints", "candidates")
 """What stages go on from after a kill."""
@@ -56,6 +57,11 @@ class Task:
     def config_hash(self) -> str:
         return config_hash(self.content)
 
+    @property
+    def schema(self) -> type[Stage]:
+        """The stage's Config, as a type."""
+        return getattr(self.module, "Config", Stage)
+
     def typed(self) -> Any:
         """The stage's Config object; nobody changes it."""
         return self._typed
@@ -70,6 +76,11 @@ class Task:
         if hasattr(self.module, "processes"):
             return self.module.processes(self.typed(), path)
         return [main_process(path)]
+
+    @cached_property
+    def work(self) -> Work | None:
+        """None: nothing is known ahead."""
+        return work_of(self.module, self.typed()) if has_work(self.module) else None
 
     def why_not_done(self) -> str | None:
         """None when it is finished, and its config, inputs and outputs are as they were."""
@@ -89,6 +100,16 @@ class PlannedStage:
         """<run_dir>/<name>, also when the tasks are its subfolders."""
         task = self.tasks[0]
         return task.folder.parent if task.part else task.folder
+
+    @property
+    def differing_tasks(self) -> list[Task]:
+        """Its tasks without those that differ in nothing but their shard."""
+        return self.tasks[:1] if self.tasks[0].part.startswith("shard_") else self.tasks
+
+    @property
+    def work(self) -> Work | None:
+        """What kind of work its tasks are."""
+        return self.tasks[0].work
 
     @cached_property
     def host_gib(self) -> float | None:
@@ -134,10 +155,11 @@ def _stage_names(cfg: DictConfig) -> list[str]:
 
 def _typed(cfg: DictConfig, name: str, stage: DictConfig, schema: type) -> DictConfig:
     """The stage's node, resolved and merged into its own type: Hydra lets `+key=value` past a typed node."""
-    place = f"stages.{name} (recipes/stages/{stage.uses}.py)"
+    place = f"stages.{name} ({schema.__module__.replace('.', '/')}.py)"
     try:
         content = OmegaConf.to_container(stage, resolve=True, throw_on_missing=False)
-        typed = OmegaConf.merge(OmegaConf.structured(schema), config_paths.made_absolute(content))
+        assert isinstance(content, dict), "a stage is a mapping"
+        typed = OmegaConf.merge(OmegaConf.structured(schema), config_paths.made_absolute(content, schema))
     except InterpolationToMissingValueError as error:
         key = _first_line(error).rsplit(" ", 1)[1]
         raise ValueError(f"{place} needs {key}=, which is not set; conf/config.yaml says what it is") from error

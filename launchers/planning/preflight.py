@@ -22,6 +22,8 @@ from launchers.planning.mounts import Mount
 from launchers.planning.plan import PlannedStage, Task
 from nemo_ext.megatron.plan.memory import checkpoint_bytes, checkpoints_on_disk
 from nemo_ext.models.published_shapes import shape_of
+from recipes.field_marks import Marks
+from recipes.work import Asking, Training
 
 LOCAL_TYPES = ("tmpfs", "ramfs", "devtmpfs", "squashfs")
 SHARED_TYPES = (
@@ -45,7 +47,6 @@ SECRET_CHARACTERS = 8
 CLOCK_S = 10.0
 SPARE = 1.2
 """Free space wanted, as a multiple of what the checkpoints take."""
-PATH_KEYS = (*config_paths.READ, *config_paths.MODELS)
 DATA_WAY_ON = "set DATA_DIR or that key (data=, input= or second=, where it comes from one)"
 
 
@@ -136,13 +137,14 @@ def look_at_clock(found: Findings, ahead_s: float | None, whose: str) -> None:
 
 def look_at_paths(found: Findings, stages: list[PlannedStage], mounts: list[Mount] | None) -> None:
     """Whether the models and data that no stage of the run makes are here; `mounts`: those of the container, or None."""
-    users: dict[str, list[str]] = {}
+    users: dict[str, list[tuple[str, Marks]]] = {}
     for stage in stages:
-        for key, path in stage_paths(stage):
-            users.setdefault(path, []).append(f"stages.{stage.name}.{key}")
+        for key, path, marks in stage_paths(stage):
+            users.setdefault(path, []).append((f"stages.{stage.name}.{key}", marks))
     for path, keys in users.items():
-        who = keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
-        way_on = "set HF_MODELS or that key" if keys[0].endswith(config_paths.MODELS) else DATA_WAY_ON
+        first, marks = keys[0]
+        who = first if len(keys) == 1 else f"{first} and {len(keys) - 1} more"
+        way_on = "set HF_MODELS or that key" if marks.get("model") else DATA_WAY_ON
         here = path if mounts is None else source_of(path, mounts)
         if here is None:
             folder = str(Path(path).parent)
@@ -151,7 +153,7 @@ def look_at_paths(found: Findings, stages: list[PlannedStage], mounts: list[Moun
                 found.failures.append(f"{text}; add {folder}:{folder} to cluster.mounts")
             else:
                 found.warnings.append(f"{text}, unless the image holds it; it is not here either (cluster.mounts)")
-        elif not _is_there(here) and not (_is_benchmark(keys[0]) and Path(here).parent.is_dir()):
+        elif not _is_there(here) and not (marks.get("or_folder") and Path(here).parent.is_dir()):
             mounted = f" (mounted from {here})" if here != path else ""
             found.failures.append(f"{who}: there is no {path}{mounted}; {way_on}")
 
@@ -170,7 +172,7 @@ def look_at_disk(found: Findings, stages: list[PlannedStage]) -> None:
     """Whether the run folder has room for the checkpoints, where the model's size is known."""
     needed = 0
     for stage in stages:
-        for config in (task.typed() for task in stage.tasks if stage.uses == "train_sft"):
+        for config in (task.work.config for task in stage.differing_tasks if isinstance(task.work, Training)):
             shape = shape_of(config.model.hf_path)
             needed += checkpoints_on_disk(config) * checkpoint_bytes(shape, config) if shape else 0
     if needed:
@@ -183,19 +185,18 @@ def look_at_disk(found: Findings, stages: list[PlannedStage]) -> None:
             )
 
 
-def stage_paths(stage: PlannedStage) -> Iterator[tuple[str, str]]:
-    """(dotted key, absolute path) of what the stage reads from outside its run; shards, which are alike, are one. A model
-    that it does not read here, such as that of an external server, is left out, and so is what it waits for."""
+def stage_paths(stage: PlannedStage) -> Iterator[tuple[str, str, Marks]]:
+    """(dotted key, absolute path, marks of its field) of what the stage reads from outside its run. A model that it does
+    not read here, such as that of an external server, is left out, and so is what it waits for."""
     run_dir = stage.folder.parent
-    tasks: list[Task] = stage.tasks[:1] if stage.tasks[0].part.startswith("shard_") else stage.tasks
     seen = set()
-    for task in tasks:
-        for key, path in _paths(task.content, ""):
+    for task in stage.differing_tasks:
+        for key, path, marks in config_paths.absolute_paths(task.content, task.schema):
             if (key == "model.hf_path" and not _reads_model(task)) or key in _waited_for(task):
                 continue
             if run_dir not in Path(path).parents and path != str(run_dir) and path not in seen:
                 seen.add(path)
-                yield key, path
+                yield key, path, marks
 
 
 def _waited_for(task: Task) -> set[str]:
@@ -206,7 +207,7 @@ def _waited_for(task: Task) -> set[str]:
 def _reads_model(task: Task) -> bool:
     if hasattr(task.module, "reads_model"):
         return bool(task.module.reads_model(task.typed()))
-    return "server" not in task.content or any(process.name.startswith("server-") for process in task.processes)
+    return not isinstance(task.work, Asking) or any(process.name.startswith("server-") for process in task.processes)
 
 
 def source_of(path: str, mounts: list[Mount]) -> str | None:
@@ -237,21 +238,5 @@ def _is_shared(kind: str) -> bool:
     return kind.startswith(SHARED_TYPES)
 
 
-def _is_benchmark(key: str) -> bool:
-    """Whose path may be a file that the hub calls otherwise: its folder is then looked through."""
-    return ".benchmarks." in key
-
-
 def _is_there(path: str) -> bool:
     return Path(path).exists() or (any(sign in path for sign in "*?[") and bool(glob(path)))
-
-
-def _paths(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from _paths(value, f"{key}.{name}".lstrip("."))
-    elif isinstance(node, list):
-        for value in node:
-            yield from _paths(value, key)
-    elif isinstance(node, str) and node.startswith("/") and key.rsplit(".", 1)[-1] in PATH_KEYS:
-        yield key, node

@@ -1,6 +1,6 @@
 """The type conf/model/*.yaml fills. Light imports only: the login node reads this file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -12,7 +12,7 @@ WEIGHTS_DTYPES = ("bf16", "fp8")
 class Model:
     name: str = MISSING
     """What reports and served model lists call it."""
-    hf_path: str = MISSING
+    hf_path: str = field(default=MISSING, metadata={"model": True})
     """A local folder (config.json, *.safetensors, tokenizer.json) or a hub id."""
     context_length: int = MISSING
     """Tokens of prompt and completion together."""

@@ -35,8 +35,9 @@ _IN_PARENTHESES = re.compile(r"\s*\([^()]*\)")
 
 @dataclass(kw_only=True)
 class Benchmark:
-    path: str = MISSING
-    """A file; a folder laid out as on the Hugging Face hub; hf://<owner>/<data set>[@<revision>][/<folder>]; or toy://test/<source>."""
+    path: str = field(default=MISSING, metadata={"path": True, "or_folder": True})
+    """A file; a folder laid out as on the Hugging Face hub; hf://<owner>/<data set>[@<revision>][/<folder>]; or
+    toy://test/<source>."""
     split: str = "test"
     """In a folder: whose files; several as train+test."""
     hub: str = ""

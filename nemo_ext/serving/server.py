@@ -19,7 +19,8 @@ Light imports only: the login node reads this.
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,13 +38,13 @@ KV_CACHE_DTYPES = ("auto", "fp8")
 class Server:
     kind: str = MISSING
     """A file name in nemo_ext/serving/servers."""
-    replicas: int = 1
+    replicas: int = field(default=1, metadata={"decides": False})
     """How many of it a stage starts; the client spreads requests over them."""
-    concurrency: int = CONCURRENCY
+    concurrency: int = field(default=CONCURRENCY, metadata={"decides": False})
     """Requests open at once per replica, at most; keep it at or above the server's batch size."""
-    startup_timeout_s: float = 600.0
+    startup_timeout_s: float = field(default=600.0, metadata={"decides": False})
     """Give up when it is not ready by then: loading 405B from a busy file system takes 10 to 30 minutes."""
-    metrics_interval_s: float = 30.0
+    metrics_interval_s: float = field(default=30.0, metadata={"decides": False})
     """Between lines about its load in the server's log; 0: none."""
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class GpuServer(Server, ABC):
     """Tokens of prompt and completion; None: the model's context length."""
     kv_cache_dtype: str = "auto"
     """auto (the weights' 16 bit, or what the checkpoint says) or fp8."""
-    startup_timeout_s: float = 1800.0
+    startup_timeout_s: float = field(default=1800.0, metadata={"decides": False})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,6 +133,20 @@ class Place:
     """Which of the replica's `tasks` this is; 0 listens."""
     rendezvous: str = ""
     """host:port of task 0, where the tasks meet; empty when there is one."""
+
+
+def type_of(server: Mapping[str, Any]) -> type[Server] | None:
+    """The Config of a `server:` mapping's kind; None where there is no such kind."""
+    try:
+        return _config_of(str(server.get("kind")))
+    except ValueError:
+        return None
+
+
+@cache
+def _config_of(kind: str) -> type[Server]:
+    config: type[Server] = module_of(kind).Config
+    return config
 
 
 def kinds() -> list[str]:

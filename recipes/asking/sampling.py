@@ -38,7 +38,7 @@ class SamplingStage(ToolStage):
     """A stage that asks for samples of rows."""
 
     splits_rows: ClassVar[bool] = True
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     """An earlier stage's folder, a file, a pattern of files, a folder as the hub lays it out, or hf://<owner>/<data set>."""
     split: str | None = None
     """In a folder or on the hub: whose files."""

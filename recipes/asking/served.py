@@ -30,14 +30,14 @@ class SamplingConfig:
 class ServedStage(Stage):
     model: Model = MISSING
     """Which model is served."""
-    server: dict[str, Any] = MISSING
+    server: dict[str, Any] = field(default=MISSING, metadata={"type_of": servers.type_of})
     """A file of conf/server: `kind` and that kind's fields."""
     any_model: bool = False
     """Take whatever model an external server lists, where server.model names none."""
     reuse_completions: bool = True
     """Take what earlier runs of this stage have paid for, with redo=true set aside as <stage>.old1, where it is the same
     model, prompt, sampling and sample."""
-    client: ClientConfig = field(default_factory=ClientConfig)
+    client: ClientConfig = field(default_factory=ClientConfig, metadata={"decides": False})
 
 
 def stop_token_ids(cfg: ServedStage, prompt: Prompt) -> tuple[int, ...]:

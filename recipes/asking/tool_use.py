@@ -23,9 +23,9 @@ class ToolStage(ServedStage):
     """Run the Python that the model writes, and let it go on from the result."""
     tools: ToolLoopConfig = field(default_factory=ToolLoopConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
-    sandbox_urls: list[str] = field(default_factory=list)
+    sandbox_urls: list[str] = field(default_factory=list, metadata={"decides": False})
     """Sandboxes that run already, for example http://node17:20713; `sandbox` is then theirs. None: one is started."""
-    sandbox_token_env: str | None = None
+    sandbox_token_env: str | None = field(default=None, metadata={"decides": False})
     """NAME of the environment variable that holds the token of sandbox_urls; on a cluster also in cluster.env_from."""
 
     @property

@@ -101,7 +101,7 @@ def planned(preset: str, model: str, max_tokens: int = 2048, **changes: Any) -> 
         "sampling": {"max_tokens": max_tokens},
     }
     processes = [Process("server-0", [], service=True)]
-    module: Any = SimpleNamespace(Config=generate.Config, processes=lambda cfg, path: processes)
+    module: Any = SimpleNamespace(Config=generate.Config, work=generate.work, processes=lambda cfg, path: processes)
     task = Task("solve", "", content, module)
     return PlannedStage("solve", "generate", [], Resources(nodes=1, gpus=8), [task])
 

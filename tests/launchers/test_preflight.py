@@ -4,8 +4,9 @@ submitted."""
 import re
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from launchers.planning.mounts import Mount
 from launchers.planning.plan import PlannedStage
 from launchers.planning.preflight import Findings, Refused
 from launchers.slurm import preflight as preflight_slurm
-from recipes.stage import Resources, main_process
+from nemo_ext.models.model import Model
+from recipes.stage import Resources, Stage, main_process
+from recipes.stages.problems.prepare_problems import Source
 from tests.composing import resolve_recipe
 from tests.launchers.slurm_stand_ins import Cluster, chain, stage
 
@@ -39,10 +42,23 @@ def one(**needs: Any) -> PlannedStage:
     return stage("train", main_process("@/config.yaml"), resources=Resources(**needs))
 
 
+@dataclass(kw_only=True)
+class Reads(Stage):
+    """What the made-up stages of this file read."""
+
+    model: Model | None = None
+    judge: Model | None = None
+    inputs: list[str] = field(default_factory=list, metadata={"path": True})
+    sources: dict[str, Source] = field(default_factory=dict)
+    title: str = ""
+
+
 def reading(**content: Any) -> PlannedStage:
     planned = one()
-    planned.tasks[0].content.update(content)
-    return planned
+    task = planned.tasks[0]
+    task.content.update(content)
+    module: Any = SimpleNamespace(Config=Reads, processes=task.module.processes)
+    return replace(planned, tasks=[replace(task, module=module)])
 
 
 def failures(config: slurm.Config, *stages: PlannedStage) -> str:

@@ -13,11 +13,11 @@ MAX_TOKENS_KEYS = ("max_tokens", "max_completion_tokens")
 @dataclass(kw_only=True)
 class Config(Server):
     kind: str = "external"
-    urls: list[str] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list, metadata={"decides": False})
     """Base addresses, for example http://node17:8000; a /v1 at the end is left out. Requests are spread over them."""
     model: str | None = None
     """The id the server lists under /v1/models; None: the only one it lists."""
-    api_key_env: str | None = None
+    api_key_env: str | None = field(default=None, metadata={"decides": False})
     """NAME of the environment variable that holds the key; the key itself never goes into a file."""
     seed: bool = True
     """Whether to send a seed: some servers refuse requests that have one."""

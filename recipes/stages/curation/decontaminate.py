@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Config(ServedStage, RowStage):
-    inputs: list[str] = field(default_factory=list)
-    benchmarks: str = MISSING
+    inputs: list[str] = field(default_factory=list, metadata={"path": True})
+    benchmarks: str = field(default=MISSING, metadata={"path": True})
     ngrams: list[int] = field(default_factory=list)
     """Problems that share so many words in a row with a benchmark's are contaminated, whatever a judge says: [10] as in
     NuminaMath, [30] as in Skywork-Math. The same text but for case, spaces and punctuation always is."""
@@ -63,7 +63,7 @@ class Config(ServedStage, RowStage):
     """With {problem} and {other_problem}; for the llm judge."""
     retrieval: list[str] = field(default_factory=lambda: ["tfidf"])
     """How what the judge compares is found: tfidf by words in common; dense by a sentence encoder; or both."""
-    encoder: str = ""
+    encoder: str = field(default="", metadata={"model": True})
     """For dense: a sentence-transformers model, a folder or a name (OpenMathInstruct-2: multi-qa-MiniLM-L6-cos-v1)."""
     top_k: int = 5
     """So many of the most similar test problems are judged, an LLM's twice each."""

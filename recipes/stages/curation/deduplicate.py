@@ -25,7 +25,7 @@ REASONS = ("duplicate", "near_duplicate")
 
 @dataclass(kw_only=True)
 class Config(RowStage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     by: list[str] = field(default_factory=lambda: ["problem", "generated_solution"])
     """Rows that agree on these are duplicates. A row without generated_solution has its generation, or none."""
     near: bool = False

@@ -24,7 +24,7 @@ REASONS = ("not_sampled", "over_source_cap", "not_correct")
 
 @dataclass(kw_only=True)
 class Config(ReadsRows):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     """An earlier stage's folder, a file or pattern of your own, or toy://solved."""
     num_rows: int | None = None
     """Rows to keep; None: all."""
@@ -37,7 +37,7 @@ class Config(ReadsRows):
     only_correct: bool = False
     """Rows whose is_correct is not true are left out first."""
     seed: int = 42
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata={"decides": False})
     """Processes that read and write; the result does not depend on it. None: one per core."""
 
 

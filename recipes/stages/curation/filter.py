@@ -39,7 +39,7 @@ class FilterStep:
 
 @dataclass(kw_only=True)
 class Config(RowStage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     steps: list[FilterStep] = field(default_factory=list)
     model: Model = MISSING
     """Whose tokenizer counts lengths; it is not loaded where no step has a limit in tokens."""

@@ -7,7 +7,7 @@ Out: `num_rows` rows; of the noisy ones {"noise": "mispaired", "solution_of": "9
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ SELECTED = "selected"
 
 @dataclass(kw_only=True)
 class Config(ReadsRows):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     kind: str = "mispaired"
     """mispaired: correct solutions, of other problems. wrong_answer: solutions graded as not correct."""
     rate: float = 0.0
@@ -36,7 +36,7 @@ class Config(ReadsRows):
     num_rows: int | None = None
     """Rows in all, chosen fairly over the problems; None: as many as there are correct ones."""
     seed: int = 42
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata={"decides": False})
 
 
 def check(cfg: Config) -> None:

@@ -4,7 +4,7 @@ In:  rows of two pools
 Out: the chosen rows of one of them (`keep`); a stage has a variant for each pool
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -19,8 +19,8 @@ REASONS = ("not_matched", "not_correct")
 
 @dataclass(kw_only=True)
 class Config(ReadsRows):
-    first: str = MISSING
-    second: str = MISSING
+    first: str = field(default=MISSING, metadata={"path": True})
+    second: str = field(default=MISSING, metadata={"path": True})
     keep: str = "first"
     """first or second: whose rows are written."""
     num_rows: int | None = None
@@ -28,7 +28,7 @@ class Config(ReadsRows):
     only_correct: bool = True
     """Rows whose is_correct is not true are no candidates."""
     seed: int = 42
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata={"decides": False})
 
 
 def check(cfg: Config) -> None:

@@ -6,7 +6,7 @@ Out: the rows that stay, those of a problem together; the others as `has_code` o
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Config(RowStage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     mode: str = "any_code"
     """any_code, majority_code, majority_text or all, as nemo_ext/curation/choosing/code_selection.py has them."""
     total: int | None = None

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    evaluations: list[str] = field(default_factory=list)
+    evaluations: list[str] = field(default_factory=list, metadata={"path": True})
     """Two or more; the first is what the others are compared with."""
     allow_contract_mismatch: bool = False
     """Compare scores whose contracts differ all the same, and say in what."""

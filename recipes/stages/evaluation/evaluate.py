@@ -21,9 +21,11 @@ from nemo_ext.aggregation.config import AnswerRule
 from nemo_ext.prompts.prompt import Prompt, check_prompt, prompt_hash
 from nemo_ext.records.manifest import Facts
 from recipes.asking.complete import COMPLETIONS, AskedModel, asked_model, complete_all
+from recipes.asking.sampling import OTHERS
 from recipes.asking.served import SamplingConfig, describe_server, server_processes, stop_token_ids
 from recipes.asking.tool_use import ToolStage, sandbox_processes, tool_loop
 from recipes.stage import Process
+from recipes.work import Asking
 
 if TYPE_CHECKING:
     from nemo_ext.evaluation.contract import Contract
@@ -37,7 +39,7 @@ GRADED_AT_ONCE = 512  # rows
 
 @dataclass(kw_only=True)
 class Config(ToolStage):
-    benchmarks: str = MISSING
+    benchmarks: str = field(default=MISSING, metadata={"path": True})
     """A prepare_benchmarks stage's folder."""
     prompt: Prompt = MISSING
     """Must be the one the model was fine-tuned with."""
@@ -83,6 +85,11 @@ def check(cfg: Config) -> None:
         GraderSet(cfg.graders, cfg.extractor).close()
     except ValueError as error:
         raise ValueError(f"stages.{cfg.name}: {error}") from error
+
+
+def work(cfg: Config) -> Asking:
+    samples, max_tokens = {OTHERS: cfg.num_samples}, cfg.sampling.max_tokens
+    return Asking(input=cfg.benchmarks, samples=samples, max_tokens=max_tokens, rows_are="problems")
 
 
 def processes(cfg: Config, config_path: str) -> list[Process]:

@@ -23,7 +23,7 @@ FORMATS = ("lm_eval", "nemo_skills")
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     """An evaluation's folder."""
     formats: list[str] = field(default_factory=lambda: list(FORMATS))
 

@@ -23,6 +23,7 @@ from recipes.asking.sampling import Samples, SamplingStage, check_prompts
 from recipes.asking.served import describe_server, server_processes
 from recipes.asking.tool_use import sandbox_processes, tool_loop
 from recipes.stage import Process
+from recipes.work import Asking
 
 if TYPE_CHECKING:
     from nemo_ext.sandbox.tool_loop import ToolLoop
@@ -42,6 +43,11 @@ def check(cfg: Config) -> None:
     check_prompts(cfg)
     if cfg.samples_per_request < 1:
         raise ValueError(f"stages.{cfg.name}.samples_per_request={cfg.samples_per_request}: it must be at least 1")
+
+
+def work(cfg: Config) -> Asking:
+    samples = {source: asked.num_samples for source, asked in cfg.by_source.items()}
+    return Asking(input=cfg.input, samples=samples, max_tokens=cfg.sampling.max_tokens)
 
 
 def processes(cfg: Config, config_path: str) -> list[Process]:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     """The folder of an evaluate, rescore or score_rewards stage."""
     choosing: Choosing = field(default_factory=Choosing)
     rule: AnswerRule = field(default_factory=AnswerRule)
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata={"decides": False})
     """Processes; the result does not depend on it. None: one per core, and one where there is little to do."""
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Config(RowStage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     extractor: str = "boxed"
     """boxed, default (a box, else "The answer is", else ####), the_answer_is, hash or letter: where the answer is."""
     grader: str = "default"

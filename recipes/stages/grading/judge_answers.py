@@ -7,7 +7,7 @@ Out: the row; of those that were asked about also {"judge_replies": ["True", "Tr
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ ORDERS = ("predicted_answer", "expected_answer"), ("expected_answer", "predicted
 
 @dataclass(kw_only=True)
 class Config(ServedStage, ReadsRows):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     """A grade stage's folder, or rows of your own that have its columns."""
     which: str = "undecided"
     """Rows to ask about: undecided, different or both. Those without an answer are never asked about."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Config(RowStage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     graders: list[str] = field(default_factory=lambda: ["symbolic", "hendrycks", "integer"])
     """As in nemo_ext/evaluation/verdicts.py: symbolic, math_verify (hundreds of times slower), hendrycks, integer,
     integer_mod_<n>, metamath, numina, or <grader>@<extractor>."""

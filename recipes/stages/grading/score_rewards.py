@@ -40,7 +40,7 @@ WRONG_SERVER = frozenset({"bad_reply", "404", "405"})
 
 @dataclass(kw_only=True)
 class Config(ServedStage, ReadsRows):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     """An evaluation's folder, or rows of your own."""
     protocol: str = "chat"
     """chat: /v1/chat/completions with the problem and the solution as the two turns, answered by "name:score" pairs (NVIDIA

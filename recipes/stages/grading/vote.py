@@ -9,7 +9,7 @@ Out: the row and {"predicted_answer": "19", "expected_answer": "19", "majority_v
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -30,7 +30,7 @@ MODES = ("exact", "equivalent")
 
 @dataclass(kw_only=True)
 class Config(RowStage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     mode: str = "exact"
     """exact: answers are compared as strings, as the paper did. equivalent: 1/2 and 0.5 vote together."""
     extractor: str = "boxed"

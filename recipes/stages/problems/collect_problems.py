@@ -4,7 +4,7 @@ In:  rows of `generate` whose `generation` is a problem; and the seed problems, 
 Out: {"id": "77ab...", "problem": "There are 3 bags ...", "problem_source": "augmented_gsm8k", "seed_id": "9c1e..."}
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -16,8 +16,8 @@ from recipes.stage import Stage
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    input: str = MISSING
-    seeds: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
+    seeds: str = field(default=MISSING, metadata={"path": True})
     """The stage with the seed problems."""
     prefix: str = "augmented_"
     """Of the new problem_source, before the seed's."""

@@ -18,6 +18,7 @@ from nemo_ext.rows.outside.columns import BadRow
 from nemo_ext.rows.row import Row, RowWriter, require_rows
 from nemo_ext.rows.sources import comes_meanwhile
 from recipes.stage import Stage
+from recipes.work import Writing
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,11 @@ class Config(Stage):
 def check(cfg: Config) -> None:
     for name, settings in cfg.benchmarks.items():
         check_settings(name, settings)
+
+
+def work(cfg: Config) -> Writing:
+    counts = [benchmark.num_rows for benchmark in cfg.benchmarks.values()]
+    return Writing(None if None in counts else sum(count or 0 for count in counts))
 
 
 def run(cfg: Config) -> Facts:

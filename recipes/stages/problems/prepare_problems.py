@@ -24,7 +24,7 @@ from recipes.stage import Stage
 
 @dataclass(kw_only=True)
 class Source:
-    path: str = MISSING
+    path: str = field(default=MISSING, metadata={"path": True})
     """A file, a pattern or a folder of them, hf://<owner>/<data set>, or toy://seeds/<source>."""
     columns: Any = None
     """What a column is here -> its name in the file, as {problem: query}; null: not taken."""

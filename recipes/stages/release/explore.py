@@ -5,7 +5,7 @@ In:  a run's folder: its finished evaluations ({"benchmark": "math500", "id": "7
 Out: index.html, which a browser opens from disk, and parts/, which it loads
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -16,7 +16,7 @@ from recipes.stage import Stage
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    inputs: list[str] = MISSING
+    inputs: list[str] = field(default=MISSING, metadata={"path": True})
     """Folders of runs, stages, evaluations or rows, or patterns of such: `[runs/a, "runs/b/evaluate/*"]`."""
     title: str = MISSING
     kept_rows: int = 1000

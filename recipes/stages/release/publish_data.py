@@ -32,7 +32,7 @@ DATASET, ALL = "dataset", "all"
 
 @dataclass(kw_only=True)
 class Config(ReadsRows):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     splits: dict[str, int | None] = field(default_factory=lambda: {"train": None})
     """Split -> rows, chosen fairly over the problems; null: all of them. One that is larger than the data is left out."""
     more_columns: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Config(ReadsRows):
     seed: int = 42
     file_mb: int = 1024
     """MiB of the input's rows that go into one file of each split."""
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata={"decides": False})
     """Processes; the result does not depend on it. None: one per core, and one where there is little to do."""
 
 

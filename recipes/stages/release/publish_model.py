@@ -6,7 +6,7 @@ Out: <target>/model.safetensors, config.json, tokenizer.json, ... and provenance
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -24,11 +24,11 @@ PROVENANCE = "provenance.json"
 class Config(Stage):
     recipe: str = MISSING
     """Which recipe rebuilds it."""
-    source: str = MISSING
+    source: str = field(default=MISSING, metadata={"path": True})
     """The exported folder."""
-    train: str = MISSING
+    train: str = field(default=MISSING, metadata={"path": True})
     """The train_sft stage's folder."""
-    corpus: str = MISSING
+    corpus: str = field(default=MISSING, metadata={"path": True})
     """The folder of the rows it was trained on."""
     target: str = MISSING
 

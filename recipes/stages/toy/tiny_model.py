@@ -30,9 +30,9 @@ TEXT_WEIGHT = 50  # else the few words of the toy world outvote all others
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    inputs: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list, metadata={"path": True})
     """Folders of rows."""
-    texts: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list, metadata={"path": True})
     """Folders of YAML files whose words the tokenizer should know as well."""
     vocab_size: int = MISSING
     hidden_size: int = MISSING

@@ -5,7 +5,7 @@ Out: average/  safetensors, config, tokenizer, chat template; average.json says 
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -18,7 +18,7 @@ from recipes.stage import Stage
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    checkpoints: str = MISSING
+    checkpoints: str = field(default=MISSING, metadata={"path": True})
     """A train_sft stage's folder."""
     steps: list[int] = MISSING
     """Which steps to average."""

@@ -22,7 +22,7 @@ POLL_S = 5.0
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    checkpoints: str = MISSING
+    checkpoints: str = field(default=MISSING, metadata={"path": True})
     """A train_sft stage's folder."""
     steps: list[int] = field(default_factory=list)
     """Which steps; empty: all there are."""

@@ -51,7 +51,7 @@ SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it need
 
 @dataclass(kw_only=True)
 class Config(Stage):
-    input: str = MISSING
+    input: str = field(default=MISSING, metadata={"path": True})
     """An earlier stage's folder, a .jsonl or .parquet file of your own, a pattern of them, a folder as the hub lays it out,
     hf://<owner>/<data set>[@<revision>][/<folder>], or toy://solved."""
     split: str | None = None
@@ -77,7 +77,7 @@ class Config(Stage):
     """Shown in audit.txt, of each split."""
     seed: int = 42
     """Of the choice of validation samples."""
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata={"decides": False})
     """Processes that tokenise; the result does not depend on it. None: one per core up to 8, and this process alone
     for less than 32 MiB of rows."""
 

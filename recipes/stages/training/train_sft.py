@@ -8,7 +8,7 @@ step whose loss or gradient norm is not finite stops it, naming the samples (on_
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -22,13 +22,14 @@ from nemo_ext.models.model import Model
 from nemo_ext.models.published_shapes import shape_of
 from nemo_ext.records.manifest import Facts
 from recipes.stage import Process, Stage, main_process
+from recipes.work import Training
 
 FIGURES = ("step", "loss", "validation_loss", "best_validation_loss", "best_step", "skipped_steps")
 
 
 @dataclass(kw_only=True)
 class Config(Stage, TrainSettings):
-    data: str = MISSING
+    data: str = field(default=MISSING, metadata={"path": True})
     """A prepare_sft stage's folder."""
     model: Model = MISSING
 
@@ -44,6 +45,10 @@ def check(cfg: Config) -> None:
             f"stages.{cfg.name}: {cfg.resources.nodes} nodes x {cfg.resources.gpus} GPUs, but TP x PP x CP x DP is "
             f"{world_size(cfg)} processes; change resources or data_parallel_size"
         )
+
+
+def work(cfg: Config) -> Training:
+    return Training(cfg)
 
 
 def processes(cfg: Config, config_path: str) -> list[Process]:

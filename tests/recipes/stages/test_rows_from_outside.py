@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from omegaconf import OmegaConf
 from launchers.run import RECIPES
 from nemo_ext.records import manifest
 from recipes import run_stage
+from recipes.find_stage import stage_module, stage_paths
 from recipes.stage import ReadsRows
-from tests.conftest import ROOT
 from tests.nemo_ext.serving.fake_server import reply_to
 from tests.recipes.stages.conftest import Ran, external, lines, write_config
 
@@ -161,14 +160,13 @@ def test_columns_and_a_split(stage_keys, tmp_path: Path, uses: str) -> None:
 
 
 def test_each_stage_that_reads_a_person_s_rows_is_tested_here() -> None:
-    names = [path.stem for path in (ROOT / "recipes" / "stages").glob("*.py") if path.stem != "__init__"]
-    modules = {name: import_module(f"recipes.stages.{name}") for name in names}
+    modules = {name: stage_module(name) for name in stage_paths()}
     assert {name for name, module in modules.items() if issubclass(module.Config, ReadsRows)} == STAGES.keys()
 
 
 def test_recipes_hand_columns_and_split_to_whatever_reads_a_person_s_rows() -> None:
     lacking = set()
-    for path in RECIPES.glob("*.yaml"):
+    for path in RECIPES.rglob("*.yaml"):
         for name, stage in (OmegaConf.to_container(OmegaConf.load(path)).get("stages") or {}).items():
             given = [stage.get(key) for key in ("input", "first", "inputs", "evaluations")]
             if any(f"${{{key}}}" in str(given) for key in ("input", "data", "second")):
