@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -55,6 +55,19 @@ class EarlyFinish:
         for problem in problem_of.values():
             self.width[problem] += 1
         self.decided: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    @classmethod
+    def of_samples(
+        cls, inner: Loop | None, samples: Iterable[tuple[str, str, str | None]], read: Callable[[str], str | None]
+    ) -> Self:
+        """`samples`: request key, problem, and the text that an earlier run has. Equal keys are one sample."""
+        problem_of: dict[str, str] = {}
+        known: dict[str, list[str | None]] = {}
+        for key, problem, text in samples:
+            if key not in problem_of and text is not None:
+                known.setdefault(problem, []).append(read(text))
+            problem_of[key] = problem
+        return cls(inner, problem_of, read, known)
 
     async def __aenter__(self) -> Self:
         for problem in list(self.answers):

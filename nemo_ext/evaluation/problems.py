@@ -7,11 +7,12 @@ A row: {"benchmark": "gsm8k", "id": "7", "sample": 0, "predicted_answer": "12", 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
+from pathlib import Path
 from typing import Any
 
 from nemo_ext.aggregation.vote import equal_spellings
-from nemo_ext.rows.row import Row, content_id
+from nemo_ext.rows.row import Row, content_id, read_rows
 
 BREAKDOWNS = ("level", "subject", "source")
 FIRST_MAJORITY = 4  # of fewer samples a majority is mostly the first answer
@@ -42,6 +43,21 @@ class Problem:
     @property
     def accuracy(self) -> float:
         return sum(self.correct) / len(self.correct)
+
+
+def scored_problems(files: Iterable[Path]) -> Iterator[Row]:
+    """The problems of a prepare_benchmarks stage's files.
+
+    Raises:
+        ValueError: one has no expected answer.
+    """
+    for row in chain.from_iterable(map(read_rows, files)):
+        if row.get("expected_answer") is None:
+            raise ValueError(
+                f"{row.get('benchmark')} {row.get('id')} has no expected_answer, so nothing can be scored; "
+                "prepare the benchmarks with require_answers=true"
+            )
+        yield row
 
 
 def count_problems(rows: Iterable[Row]) -> Iterator[Problem]:

@@ -7,8 +7,9 @@ numina              whole numbers modulo 1000 out of the last box: integer_mod_1
 <grader>@<extractor>     any of them on an answer that another extractor finds
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from nemo_ext.grading.grader import TIMEOUT_S, Grader
 from nemo_ext.grading.graders import rule_of
 from nemo_ext.grading.verdict import Verdict
 from nemo_ext.rows.row import Row
+
+GRADED_AT_ONCE = 512  # rows
 
 SYMBOLIC, JUDGE = "symbolic", "judge"
 _NAMED = {SYMBOLIC: "default", "metamath": "hendrycks@the_answer_is", "numina": "integer_mod_1000@boxed"}
@@ -113,3 +116,19 @@ class GraderSet:
         new = [pair for pair in dict.fromkeys(pairs) if pair not in known]
         known.update(zip(new, self._graders[way.name].grade(new), strict=True))
         return [known[pair] for pair in pairs]
+
+
+def check_graders(place: str, names: Sequence[str], extractor: str) -> None:
+    """Raises ValueError, with the place in it, for names that `GraderSet` refuses."""
+    try:
+        GraderSet(names, extractor).close()
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def graded(rows: Iterator[Row], names: Sequence[str], extractor: str) -> Iterator[Row]:
+    """Each row with what grading adds to it; see `GraderSet`."""
+    with GraderSet(names, extractor) as graders:
+        while batch := list(islice(rows, GRADED_AT_ONCE)):
+            for row, columns in zip(batch, graders.columns(batch), strict=True):
+                yield row | columns

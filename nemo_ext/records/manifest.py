@@ -42,6 +42,8 @@ class Facts:
     outputs: list[Path] = field(default_factory=list)
     """Files written; one that is changed or gone is made again."""
     rows_in: int | None = None
+    rows_made: int = 0
+    """Beyond one of each row in: a row may become several."""
     rows_out: int | None = None
     dropped: Counter[str] = field(default_factory=Counter)
     models: dict[str, Any] = field(default_factory=dict)
@@ -74,14 +76,10 @@ def write(
         began_ns: when the stage began, by the clock of its folder's disk.
 
     Raises:
-        AssertionError: rows in are not rows out plus rows dropped; a stage lost or invented some.
+        AssertionError: rows in and made are not rows out plus rows dropped; a stage lost or invented some.
         ValueError: its files do not hold the rows that were counted, or an input was changed while it ran.
     """
-    if facts.rows_in is not None and facts.rows_out is not None:
-        dropped = sum(facts.dropped.values())
-        assert facts.rows_in == facts.rows_out + dropped, (
-            f"{stage}: {facts.rows_in} rows in, {facts.rows_out} out and {dropped} dropped do not add up"
-        )
+    _check_sum(stage, facts)
     inputs, model_files, outputs = map(describe_files, (facts.inputs, facts.model_files, facts.outputs))
     _check_rows(stage, facts, [each for each in outputs if Path(each["path"]).parent == folder])
     if began_ns is not None and not facts.inputs_came_meanwhile:
@@ -97,6 +95,7 @@ def write(
         "inputs": inputs,
         "outputs": outputs,
         "rows_in": facts.rows_in,
+        **({"rows_made": facts.rows_made} if facts.rows_made else {}),
         "rows_out": facts.rows_out,
         "dropped": dict(sorted(facts.dropped.items())),
         "models": facts.models,
@@ -116,6 +115,16 @@ def write(
         "beside": beside,
     }
     write_json_atomic(folder / DONE, {"config_hash": config_hash, **files})
+
+
+def _check_sum(stage: str, facts: Facts) -> None:
+    if facts.rows_in is None or facts.rows_out is None:
+        return
+    dropped = sum(facts.dropped.values())
+    made = f" and {facts.rows_made} made of them" if facts.rows_made else ""
+    assert facts.rows_in + facts.rows_made == facts.rows_out + dropped, (
+        f"{stage}: {facts.rows_in} rows in{made}, {facts.rows_out} out and {dropped} dropped do not add up"
+    )
 
 
 def _check_rows(stage: str, facts: Facts, outputs: list[dict[str, Any]]) -> None:

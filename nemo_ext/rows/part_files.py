@@ -38,16 +38,19 @@ class Mapped:
     dropped: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     layouts: Counter[str] = field(default_factory=Counter)
+    made: int = 0
+    """Rows beyond one of each row in."""
 
     @property
     def total(self) -> int:
-        return self.kept + sum(self.dropped.values())
+        """Rows in."""
+        return self.kept + sum(self.dropped.values()) - self.made
 
     def facts(self, files: RowFiles, **more: Any) -> Facts:
         """What a stage returns about itself when this pass was its work; `more` are further fields of Facts."""
-        of_pass = {"outputs": self.outputs, "dropped": self.dropped, "rows_in": self.total, "rows_out": self.kept}
+        counted = {"rows_in": self.total, "rows_made": self.made, "rows_out": self.kept, "dropped": self.dropped}
         figures = more.get("figures", self.figures) | self.layout_figures
-        return Facts(**(files.facts | of_pass | more | {"figures": figures}))
+        return Facts(**(files.facts | {"outputs": self.outputs} | counted | more | {"figures": figures}))
 
     @property
     def layout_figures(self) -> dict[str, Any]:
@@ -70,6 +73,8 @@ class Piece:
     counts: Counter[str]
     layouts: Counter[str] = field(default_factory=Counter)
     """Of its rows from outside."""
+    made: int = 0
+    """Rows beyond one of each row in."""
 
 
 def joined(texts: list[bytes]) -> bytes:
@@ -117,7 +122,7 @@ class PartWriter:
 
     def _write_part(self, index: int, group: Iterator[tuple[Any, Piece]]) -> Callable[[], None]:
         """Write the part's files; the function that is returned syncs and names them, and then records the part."""
-        kept = 0
+        kept = made = 0
         reasons: Counter[str] = Counter()
         counts: Counter[str] = Counter()
         layouts: Counter[str] = Counter()
@@ -129,12 +134,13 @@ class PartWriter:
                 output.write(piece.kept)
                 dropped.write(piece.dropped)
                 kept += piece.num_kept
+                made += piece.made
                 reasons.update(piece.reasons)
                 counts.update(piece.counts)
                 layouts.update(piece.layouts)
                 self._show(batch, kept)
             files = stack.pop_all()
-        counted = {"kept": kept, "dropped": reasons, "counts": counts, "layouts": layouts}
+        counted = {"kept": kept, "made": made, "dropped": reasons, "counts": counts, "layouts": layouts}
         return partial(self._finish, index, files, counted)
 
     def _finish(self, index: int, files: ExitStack, counted: Row) -> None:
@@ -164,6 +170,7 @@ class PartWriter:
         for index in self.mine:
             record = json.loads(self._record(index).read_text())
             mapped.kept += record["kept"]
+            mapped.made += record.get("made", 0)
             mapped.dropped.update(record["dropped"])
             mapped.counts.update(record["counts"])
             mapped.layouts.update(record["layouts"])

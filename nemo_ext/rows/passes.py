@@ -8,6 +8,7 @@ depend on the number of workers. A rerun does the parts again that were not fini
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,16 +19,33 @@ from nemo_ext.rows.batches import PART_BYTES, Batch, batches, parts
 from nemo_ext.rows.engines.processes import available_cores, ordered_map
 from nemo_ext.rows.exact_json import loads
 from nemo_ext.rows.part_files import Mapped, PartWriter, Piece, joined
-from nemo_ext.rows.row import Row, dumps
+from nemo_ext.rows.row import Row, RowOutcome, dumps
 from nemo_ext.rows.row_input import is_own
 from nemo_ext.rows.usable import Unusable, group_key, own_lines, usable_rows
 
-RowFunction = Callable[[list[Row], Counter[str]], Iterable[tuple[Row, str | None]]]
-"""A batch -> in its order each row as it leaves and the reason to drop it, or None; the counter takes figures to add up."""
+RowFunction = Callable[[list[Row], Counter[str]], Iterable[RowOutcome]]
+"""A batch -> the outcome of each row, in order; the counter takes figures to add up."""
 SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it needs
 
 T = TypeVar("T")
 B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class EachRow:
+    """A RowFunction that takes a row at a time and may make several of it; rows in + made = out + dropped.
+
+    Args:
+        outcomes: of one row; at least one, so that no row goes without a reason.
+    """
+
+    outcomes: Callable[[Row, Counter[str]], Iterable[RowOutcome]]
+
+    def __call__(self, rows: list[Row], counts: Counter[str]) -> Iterator[RowOutcome]:
+        for row in rows:
+            became = list(self.outcomes(row, counts))
+            assert became, f"nothing says what became of row {row.get('id')!r}"
+            yield from became
 
 
 def map_rows(
@@ -46,7 +64,7 @@ def map_rows(
 
     Args:
         files: of `row_input.RowFiles` the columns are renamed first.
-        make: called once in each worker; travels there by pickle.
+        make: called once in each worker; travels there by pickle. The function gives each row one outcome, or is an EachRow.
         workers: processes; None: the cores there are, and this process alone where the input is small.
         group_by: neighbouring rows that agree on these keys reach the function in one batch.
         shard, shards: of the input's parts, those with index % shards == shard.
@@ -102,7 +120,7 @@ def _row_mapper(make: Callable[[], RowFunction]) -> Callable[[Batch], Piece]:
 
     def apply(batch: Batch) -> Piece:
         rows: list[Row] = []
-        unusable: list[tuple[Row, str | None]] = []
+        unusable: list[RowOutcome] = []
         layouts: Counter[str] = Counter()
         for each in usable_rows(batch, layouts):
             if isinstance(each, Unusable):
@@ -111,17 +129,18 @@ def _row_mapper(make: Callable[[], RowFunction]) -> Callable[[Batch], Piece]:
                 rows.append(each)
         counts: Counter[str] = Counter()
         outcomes = list(function(rows, counts))
-        assert len(outcomes) == len(rows), f"{len(rows)} rows in, {len(outcomes)} out"
-        return _piece([*outcomes, *unusable], counts, layouts)
+        made = len(outcomes) - len(rows)
+        assert made == 0 or isinstance(function, EachRow), f"{len(rows)} rows in, {len(outcomes)} out"
+        return _piece([*outcomes, *unusable], made, counts, layouts)
 
     return apply
 
 
-def _piece(outcomes: list[tuple[Row, str | None]], counts: Counter[str], layouts: Counter[str]) -> Piece:
+def _piece(outcomes: list[RowOutcome], made: int, counts: Counter[str], layouts: Counter[str]) -> Piece:
     kept = [dumps(row) for row, reason in outcomes if reason is None]
     reasons = Counter(reason for _, reason in outcomes if reason is not None)
     dropped = [dumps(row | {"reason": reason}) for row, reason in outcomes if reason is not None]
-    return Piece(joined(kept), len(kept), joined(dropped), reasons, counts, layouts)
+    return Piece(joined(kept), len(kept), joined(dropped), reasons, counts, layouts, made)
 
 
 def _scanner(make: Callable[[], Callable[[list[Row]], T]]) -> Callable[[Batch], T]:

@@ -21,6 +21,8 @@ from nemo_ext.records.files import atomic_open
 from nemo_ext.rows import exact_json
 
 Row = dict[str, Any]
+RowOutcome = tuple[Row, str | None]
+"""A row as it leaves a stage, and the reason to drop it, or None."""
 
 MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
 MAX_ROW_BYTES = 8 << 20
@@ -248,6 +250,11 @@ class RowWriter:
     @property
     def total(self) -> int:
         return self.kept + sum(self.dropped.values())
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The fields of Facts that say how many rows there were."""
+        return {"rows_in": self.total, "rows_out": self.kept, "dropped": self.dropped}
 
 
 def require_rows(count: int, stage: str, dropped: Counter[str], example: str = "") -> None:

@@ -1,14 +1,14 @@
 """Completions of a stage's requests that outlive a kill: what was paid for is found again, the rest is asked for."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nemo_ext.serving import server as servers
-from recipes.asking.served import ServedStage, address_files
+from recipes.asking.connect import connect, takes_any_model
+from recipes.asking.served import ServedStage
 
 if TYPE_CHECKING:
     from nemo_ext.serving.client.client import Encode, Loop, Stats
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from nemo_ext.serving.completions.context_window import Window
 
 COMPLETIONS = "completions.jsonl"
-MODEL_HASHES = "model_hashes.json"
-"""In the stage's folder: hashes of a large model's files, which hundreds of shards need and one makes."""
-log = logging.getLogger(__name__)
+REMEMBERED = 1 << 16
+"""Keys of requests under way that are remembered before those that were answered meanwhile are forgotten."""
 
 
 @dataclass
@@ -61,7 +60,8 @@ def complete_all(
     """Run every request that the store has no completion of.
 
     Args:
-        total: how many requests there are in all.
+        requests: those of equal content have the same key, and are sent once.
+        total: how many there are in all.
         served: the servers, where the caller has connected already.
         samples_per_request: neighbours with the same prompt go out together, up to so many, if the servers honour `n`.
         may_drop: up to client.max_given_up of the requests may end without a completion.
@@ -75,7 +75,7 @@ def complete_all(
     from nemo_ext.serving.client.client import complete
     from nemo_ext.serving.completions.request_order import grouped, longest_last_first
 
-    waiting = (request for request in requests() if request.key not in store)
+    waiting = _unanswered(store, requests())
     first = next(waiting, None)
     if first is None:
         return Outcome()
@@ -99,6 +99,21 @@ def complete_all(
         last = next(reversed(outcome.given_up.values()))
         raise ValueError(f"{given_up} of {total} requests failed; the last: {last}. Rerun for them.")
     return outcome
+
+
+def _unanswered(store: "CompletionStore", requests: Iterable["Request"]) -> Iterator["Request"]:
+    """Those the store has no completion of, each key once. Remembers the keys whose completion is still to come, and not
+    all of them: there may be many millions."""
+    coming: set[str] = set()
+    most = REMEMBERED
+    for request in requests:
+        if request.key in store or request.key in coming:
+            continue
+        if len(coming) >= most:
+            coming = {key for key in coming if key not in store}
+            most = max(REMEMBERED, 2 * len(coming))
+        coming.add(request.key)
+        yield request
 
 
 class _Keep:
@@ -125,129 +140,6 @@ class _Keep:
 
     def refusals(self) -> None:
         self.store.append(self.refused)
-
-
-@dataclass(frozen=True)
-class AskedModel:
-    """The model that a stage asks, known by what it is and not by what it is called."""
-
-    name: str
-    fingerprint: str
-    """Of its files (nemo_ext/models/model_files.py), or a hub id; of an external server's own choice `as served`. With
-    the id that server.model names where it is not the model's own: whether it is this model, nobody has looked."""
-    key: str
-    """Its part of every completion's key: of another model, or of this one served otherwise, none is used again."""
-    files: list[Path]
-    content: str
-    """Of `files`, when the stage began: 16 hex digits."""
-    served: "Abilities | None" = None
-    """The servers, where they had to be asked which model they have."""
-
-    @property
-    def hash(self) -> str:
-        """For contracts."""
-        return f"{self.name}, {self.fingerprint}" if self.served else self.fingerprint
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a stage's Facts say of it.
-
-        Raises:
-            ValueError: its files are no longer what they were when the stage began.
-        """
-        from nemo_ext.records.file_records import fingerprint
-
-        if fingerprint(self.files) != self.content:
-            raise ValueError(
-                f"{self.files[0].parent} was changed while model {self.name} was asked, so nothing says what answered. Run "
-                "the same command again: what this model is asked then is kept apart"
-            )
-        return {"models": {self.name: self.fingerprint}, "model_files": self.files}
-
-
-def asked_model(cfg: ServedStage, first: Callable[[], "Request | None"], samples_per_request: int = 1) -> AskedModel:
-    """Read the model's files, or ask an external server that may have any which one it has.
-
-    Args:
-        first: one of the requests to come, whatever its key; see `connect`. None: there are none.
-
-    Raises:
-        ValueError: the servers have different models, so that a completion would not say whose it is.
-    """
-    from nemo_ext.models.model_files import folder_of, model_files, text_files
-    from nemo_ext.records.files import sha256_json
-
-    # of a model elsewhere, what is used here: its tokenizer counts, and its template renders tool-integrated prompts
-    files = text_files(cfg.model) if takes_any_model(cfg) else model_files(cfg.model)
-    content = _fingerprint(cfg, files)
-    if takes_any_model(cfg):
-        request = first()
-        served = None if request is None else connect(cfg, request, samples_per_request)
-        name = cfg.model.name if served is None else _one_model(served)
-        return AskedModel(name, "as served", sha256_json({"served": name}), files, content, served)
-    found = content if folder_of(cfg.model) else cfg.model.hf_path
-    key = {"files": content, "model": found, "server": servers.decides_texts(servers.load(cfg.server))}
-    listed_as = cfg.server.get("model") if cfg.server["kind"] == "external" else None
-    other_name = f", served as {listed_as}" if listed_as and listed_as not in servers.accepted_ids(cfg.model) else ""
-    return AskedModel(cfg.model.name, f"{found}{other_name}", sha256_json(key), files, content)
-
-
-def _fingerprint(cfg: ServedStage, files: list[Path]) -> str:
-    """Of the model's files. One of the stage's tasks reads them, and leaves their hashes for the others."""
-    from nemo_ext.records.file_records import fingerprint, keep, recall
-
-    folder = Path(cfg.output_dir)
-    store = (folder.parent if cfg.shards > 1 else folder) / MODEL_HASHES
-    recall(store)
-    content = fingerprint(files)
-    keep(store, files)
-    return content
-
-
-def _one_model(served: "Abilities") -> str:
-    have = {endpoint.url: endpoint.model for endpoint in served.endpoints}
-    if len(set(have.values())) > 1:
-        listed = ", ".join(f"{url} has {model}" for url, model in have.items())
-        raise ValueError(
-            f"the servers have different models: {listed}. Give server.urls of one model, or name it: server.model=<id>"
-        )
-    return served.endpoints[0].model
-
-
-def takes_any_model(cfg: ServedStage) -> bool:
-    """Which one it is, is known once the servers have been asked."""
-    return cfg.any_model and bool(cfg.server["kind"] == "external")
-
-
-def connect(cfg: ServedStage, first: "Request | None" = None, samples_per_request: int = 1) -> "Abilities":
-    """Wait for this stage's servers, check that they have its model, and find out what they honour.
-
-    Args:
-        first: a request to come: whether it is a chat, and has a seed, decides what is tried.
-
-    Raises:
-        TimeoutError, ServersDown: no server.
-        WrongModel: another model.
-    """
-    from nemo_ext.serving.address import wait_for
-    from nemo_ext.serving.client.probe import probe
-
-    server = servers.load(cfg.server)
-    endpoints = (
-        servers.module_of("external").endpoints(server)
-        if server.kind == "external"
-        else wait_for(address_files(cfg), server.startup_timeout_s)
-    )
-    endpoints = [replace(endpoint, concurrency=server.concurrency) for endpoint in endpoints]
-    rendered = getattr(servers.module_of(server.kind), "RENDERED_TEXT", False)
-    expected = [] if takes_any_model(cfg) else servers.accepted_ids(cfg.model)
-    endpoints = [replace(each, dialect=replace(each.dialect, rendered_text=rendered)) for each in endpoints]
-    seed = first is not None and first.sampling.seed is not None and first.sampling.temperature > 0
-    served = probe(endpoints, cfg.client, expected, first, n=samples_per_request > 1, seed=seed)
-    for ignored, effect in (("n", "each sample is a request of its own"), ("seed", "a rerun will sample other texts")):
-        if getattr(served, f"honours_{ignored}") is False:
-            log.warning("%s: the server ignores `%s`: %s", cfg.name, ignored, effect)
-    return served
 
 
 def _encoder(cfg: ServedStage, served: "Abilities", first: "Request") -> "Encode | None":

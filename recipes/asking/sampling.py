@@ -1,7 +1,7 @@
-"""From rows to requests: which prompt a row gets, how often it is asked, and with which seeds."""
+"""From rows to questions: which prompt a row gets, how often it is asked, and with which seeds."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,19 +11,18 @@ from omegaconf import MISSING
 from nemo_ext.prompts.prompt import Prompt, check_prompt, required_keys
 from nemo_ext.rows.outside.columns import BadRow, check_columns, renamed
 from nemo_ext.samples import special_tokens
-from recipes.asking.served import SamplingConfig, stop_token_ids
-from recipes.asking.tool_use import ToolStage
+from recipes.asking.connect import takes_any_model
+from recipes.asking.question import Question
+from recipes.asking.samples import SampledStage, Sampler, check_samples, seed_of
 
 if TYPE_CHECKING:
     import re
 
     from nemo_ext.rows.row import Row, RowWriter
-    from nemo_ext.serving.client.requests import Request, Sampling
 
 log = logging.getLogger(__name__)
 
-ChatText = Callable[[list[dict[str, str]]], str]
-OTHERS = "*"  # in by_source: rows of any other source
+OTHERS = "*"  # in by_source: rows of any other value
 
 
 @dataclass(kw_only=True)
@@ -34,7 +33,7 @@ class PerSource:
 
 
 @dataclass(kw_only=True)
-class SamplingStage(ToolStage):
+class SamplingStage(SampledStage):
     """A stage that asks for samples of rows."""
 
     splits_rows: ClassVar[bool] = True
@@ -44,21 +43,20 @@ class SamplingStage(ToolStage):
     """In a folder or on the hub: whose files."""
     columns: Any = None
     """What a column is here -> its name in the file, as {problem: query}; null: not taken."""
+    by: str = "problem_source"
+    """The column that decides how a row is asked."""
     by_source: dict[str, PerSource] = field(default_factory=dict)
-    """problem_source -> how its rows are asked; `*`: those of any other source, and those without one."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    seed: int = 0
+    """What a row has in the column `by` -> how it is asked; `*`: rows with any other value there, and those without one."""
 
 
 @dataclass(frozen=True)
 class _Way:
-    """How rows of one source are asked."""
+    """How rows with one value in the column `by` are asked."""
 
-    prompt: Prompt
+    sampler: Sampler
     num_samples: int
     keys: tuple[str, ...]
     """Of the row, that the prompt needs."""
-    stop_token_ids: tuple[int, ...]
 
     def lacking(self, row: "Row") -> str | None:
         return next((key for key in self.keys if row.get(key) is None), None)
@@ -76,13 +74,13 @@ def check_prompts(cfg: SamplingStage) -> None:
     check_columns(f"stages.{cfg.name}.columns", cfg.columns)
     if not cfg.by_source:
         raise ValueError(f"stages.{cfg.name}.by_source is empty, so no row can be asked")
-    for source, each in cfg.by_source.items():
+    if not cfg.by:
+        raise ValueError(
+            f"stages.{cfg.name}.by is empty: name the column whose values by_source has, such as problem_source"
+        )
+    for value, each in cfg.by_source.items():
         check_prompt(each.prompt)
-        if each.num_samples > 1 and cfg.sampling.temperature == 0:
-            raise ValueError(
-                f"stages.{cfg.name}: {each.num_samples} samples of each row of {source} at temperature 0 are the same "
-                "one. Set sampling.temperature, or num_samples to 1"
-            )
+        check_samples(cfg, each.num_samples, f"stages.{cfg.name}.by_source.{value}")
 
 
 class Samples:
@@ -90,26 +88,14 @@ class Samples:
 
     Args:
         files: JSONL or parquet; lines that cannot be read are excused in files from outside only.
-        chat_text: turns messages into the text the model sees, where they are to be sent as text; None: as they are.
-        variant: what else a key depends on, such as the settings of a tool loop.
-        special: finds the model's special tokens in a text; rows whose text has one would become another prompt.
     """
 
-    def __init__(
-        self,
-        cfg: SamplingStage,
-        files: list[Path],
-        chat_text: ChatText | None = None,
-        variant: str = "",
-        special: "re.Pattern[str] | None" = None,
-    ) -> None:
+    def __init__(self, cfg: SamplingStage, files: list[Path]) -> None:
         self.cfg = cfg
         self.files = files
-        self.model = ""
-        """What stands for the model in every request's key; set once it is known."""
-        self.chat_text = chat_text
-        self.variant = variant
-        self.special = special
+        # a text with one of the model's would become another prompt; which ones another's server has is not known
+        any_model = takes_any_model(cfg)
+        self.special = None if any_model else special_tokens.finder(special_tokens.of_checkpoint(cfg.model.hf_path))
         self._said: set[str] = set()  # the columns that were taken as the problem
         self._ways = {name: _way(cfg, each) for name, each in cfg.by_source.items()}
 
@@ -117,7 +103,7 @@ class Samples:
         """How many there are.
 
         Raises:
-            ValueError: an unknown problem_source, or no row has what its prompt needs.
+            ValueError: a row whose value by_source has not, or no row has what its prompt needs.
         """
         total, example = 0, None
         for row in self._rows():
@@ -129,35 +115,28 @@ class Samples:
         if total == 0 and example is not None:
             way, lacking, row = example
             raise ValueError(
-                f"{self.cfg.input}: no row has {lacking!r}, which prompt {way.prompt.name} needs; rows have {sorted(row)}"
+                f"{self.cfg.input}: no row has {lacking!r}, which prompt {way.sampler.prompt.name} needs; rows have "
+                f"{sorted(row)}"
             )
         return total
 
-    def rows(self, dropped: "RowWriter | None" = None, only: _Way | None = None) -> Iterator[tuple["Row", "Request"]]:
-        """In input order, the row with its sample_index, and the request.
+    def rows(self, dropped: "RowWriter | None" = None, only: _Way | None = None) -> Iterator[tuple["Row", Question]]:
+        """In input order, the row with its sample_index, and the question.
 
         Rows that cannot be asked are left out, and written to `dropped`. `only`: those of one way of asking.
         """
-        from nemo_ext.prompts.prompt import render
-        from nemo_ext.serving.client.requests import Request, request_key
-
         for row, way in self._asked(dropped):
             if only is not None and way is not only:
                 continue
-            prompt = render(way.prompt, row)
-            rendered = self.chat_text is not None and not isinstance(prompt, str)
-            if self.chat_text is not None and not isinstance(prompt, str):
-                prompt = self.chat_text(prompt)
-            for index in range(way.num_samples):
-                sampling = self._sampling(way, row["id"], index)
-                key = request_key(self.model, prompt, sampling, index, self.variant)
-                yield row | {"sample_index": index}, Request(key, prompt, sampling, rendered)
+            seeds = {number: seed_of(self.cfg.seed, str(row["id"]), number) for number in range(way.num_samples)}
+            for question in way.sampler.questions(row, seeds):
+                yield row | {"sample_index": question.index}, question
 
-    def requests(self) -> Iterator["Request"]:
+    def questions(self) -> Iterator[Question]:
         """One prompt after the other: servers keep the worked examples that prompts begin with."""
         for way in self._ways.values():
-            for _, request in self.rows(only=way):
-                yield request
+            for _, question in self.rows(only=way):
+                yield question
 
     def _asked(self, dropped: "RowWriter | None") -> Iterator[tuple["Row", _Way]]:
         for row in self._rows():
@@ -208,28 +187,14 @@ class Samples:
         return row | {"problem": row[column]}
 
     def _way(self, row: "Row") -> _Way:
-        source = row.get("problem_source")
-        way = self._ways.get(str(source)) or self._ways.get(OTHERS)
+        value = row.get(self.cfg.by)
+        way = self._ways.get(str(value)) or self._ways.get(OTHERS)
         if way is None:
             raise ValueError(
-                f"stages.{self.cfg.name}.by_source has no {source!r}, the problem_source of a row; "
-                f"it has {sorted(self._ways)}"
+                f"stages.{self.cfg.name}.by_source has no {value!r}, the {self.cfg.by} of a row; it has {sorted(self._ways)}"
             )
         return way
 
-    def _sampling(self, way: _Way, row_id: str, index: int) -> "Sampling":
-        from nemo_ext.rows.row import content_id
-        from nemo_ext.serving.client.requests import Sampling
-
-        settings = self.cfg.sampling
-        # from the row, not from its place, so that adding rows or samples changes none of the others
-        seed = int(content_id(str(self.cfg.seed), str(row_id), str(index))[:8], 16) >> 1
-        return Sampling(
-            settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, tuple(way.prompt.stop), seed,
-            way.stop_token_ids,
-        )  # fmt: skip
-
 
 def _way(cfg: SamplingStage, each: PerSource) -> _Way:
-    keys = tuple(sorted(required_keys(each.prompt)))
-    return _Way(each.prompt, each.num_samples, keys, stop_token_ids(cfg, each.prompt))
+    return _Way(Sampler(cfg, each.prompt), each.num_samples, tuple(sorted(required_keys(each.prompt))))

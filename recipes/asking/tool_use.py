@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from nemo_ext.records.files import sha256_json
 from nemo_ext.sandbox.config import SandboxConfig, ToolLoopConfig
-from recipes.asking.served import ServedStage
+from recipes.asking.served import ServedStage, server_processes
 from recipes.stage import Process
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ def sandbox_processes(cfg: ToolStage, config_path: str) -> list[Process]:
         return []
     argv = ["python", "-m", "nemo_ext.sandbox.service", config_path, "--address-file", str(_address_file(cfg))]
     return [Process("sandbox", argv, service=True, ready_file=str(_address_file(cfg)))]
+
+
+def tool_stage_processes(cfg: ToolStage, config_path: str) -> list[Process]:
+    return [*sandbox_processes(cfg, config_path), *server_processes(cfg, config_path)]
 
 
 def _token_key(cfg: ToolStage) -> str:

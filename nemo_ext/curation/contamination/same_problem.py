@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nemo_ext.grading.judge import parse_verdict
+from nemo_ext.prompts.replies import verdict
 
 _TOKEN = re.compile(r"\\?[A-Za-z]+|\d+(?:,\d{3})*(?:\.\d+)?|[+*/^=<>]|(?<=\w)\s?-\s?(?=\d)")
 _NUMBER_OF_WORD = {
@@ -141,5 +141,5 @@ def _canonical(number: str) -> str:
 
 def either_order(replies: Iterable[str]) -> bool | None:
     """What a judge asked in both orders says: True when one reply says so, False when all say no, and else None."""
-    verdicts = [parse_verdict(reply) for reply in replies]
+    verdicts = [verdict.parse(reply) for reply in replies]
     return True if True in verdicts else None if None in verdicts else False

@@ -25,17 +25,16 @@ from nemo_ext.records.file_records import content_hashes, stamp
 from nemo_ext.records.files import atomic_open, sha256_file, write_text_atomic
 from nemo_ext.records.manifest import Facts
 from nemo_ext.rows.row import Row, dumps, input_files, input_patterns, read_rows, require_rows
-from recipes.asking.complete import COMPLETIONS, AskedModel, asked_model, complete_all
-from recipes.asking.served import ServedStage, describe_server, server_processes, stop_token_ids
+from recipes.asking.pair_judge import PairJudge
+from recipes.asking.served import ServedStage, describe_server, server_processes
 from recipes.stage import Process, RowStage, main_process, row_files
 
 if TYPE_CHECKING:
     from nemo_ext.curation.contamination.audit import Audit
-    from nemo_ext.curation.contamination.candidates import Found, Hit, Methods
+    from nemo_ext.curation.contamination.candidates import Hit, Methods
     from nemo_ext.curation.contamination.parts import Parts
     from nemo_ext.rows.row_input import RowFiles
-    from nemo_ext.serving.client.requests import Request
-    from nemo_ext.serving.completions.completion_store import CompletionStore
+    from recipes.asking.pair_judge import Judged
 
 JUDGES = ("llm", "rule", "none")
 MODES = ("drop", "mark", "audit")
@@ -43,9 +42,7 @@ RETRIEVAL = ("tfidf", "dense")
 TOP_K_OF = ("all", "each")
 PREPARED = {"id", "benchmark", "problem", "expected_answer"}
 CANDIDATES, CONTAMINATED, AUDIT = "candidates", "contaminated.jsonl", "audit.md"
-MAX_REPLY_TOKENS = 16
 MAX_LISTED = 10  # hits of a method that a row of contaminated.jsonl has; a phrase that many tests have makes hundreds
-ORDERS = ("problem_first", "benchmark_first")
 log = logging.getLogger(__name__)
 
 
@@ -125,18 +122,18 @@ def run(cfg: Config) -> Facts:
     parts = Parts(folder / CANDIDATES)
     parts.collect(files, _identity(files, benchmark_files, methods), cfg.workers)
     parts.search(tests, methods, cfg.workers, Progress(folder, "parts").update)
-    model = _judge_model(cfg, parts, tests) if cfg.judge == "llm" else None
-    judged = _ask(cfg, model, parts, tests) if model else ((n, row, f.hits, 0) for n, row, f in parts.read())
+    judge = PairJudge(cfg, cfg.prompt, parts, tests) if cfg.judge == "llm" and cfg.prompt else None
+    judged = judge or ((number, row, found.hits, 0) for number, row, found in parts.read())
     audit, toy = _write_found(cfg, judged, parts, tests)
     written, layouts = _write_rows(cfg, files)
     return Facts(
         inputs=[*files, *benchmark_files],
         listed=[*files.listed, *input_patterns(cfg.benchmarks)],
         inputs_came_meanwhile=files.came_meanwhile,
-        prompts={cfg.prompt.name: prompt_hash(cfg.prompt)} if cfg.prompt and cfg.judge == "llm" else {},
-        models=model.facts["models"] if model else {},
-        model_files=[*(model.files if model else []), *_encoder_files(methods)],
-        server=describe_server(cfg) if cfg.judge == "llm" else {},
+        prompts={judge.prompt.name: prompt_hash(judge.prompt)} if judge else {},
+        models=judge.model.facts["models"] if judge else {},
+        model_files=[*(judge.model.files if judge else []), *_encoder_files(methods)],
+        server=describe_server(cfg) if judge else {},
         figures=audit.figures | toy | layouts | {"table": str(folder / AUDIT)},
         scratch=[folder / CANDIDATES],  # a copy of every problem
         **written,
@@ -185,11 +182,9 @@ def _encoder_files(methods: "Methods") -> list[Path]:
     return sorted(path for path in Path(methods.encoder).rglob("*") if path.is_file()) if methods.encoder else []
 
 
-Judged = Iterable[tuple[int, Row, list["Hit"], int]]
-"""Number of a problem, the problem, its hits, and how many pairs the judge has left undecided."""
-
-
-def _write_found(cfg: Config, judged: Judged, parts: "Parts", tests: list[Row]) -> tuple["Audit", dict[str, Any]]:
+def _write_found(
+    cfg: Config, judged: Iterable["Judged"], parts: "Parts", tests: list[Row]
+) -> tuple["Audit", dict[str, Any]]:
     """contaminated.jsonl and audit.md; and in the toy world, where the truth is known, recall and precision."""
     from nemo_ext.curation.contamination.audit import Audit
     from nemo_ext.curation.contamination.ngrams import NgramIndex
@@ -278,88 +273,13 @@ def _marker(path: Path, drop: bool) -> Callable[[list[Row], Counter[str]], Itera
 
 def _reason(row: Row, texts: dict[str, str]) -> Row:
     """A row's `contamination`: the strongest evidence, and of an LLM's replies the one that says so."""
-    from nemo_ext.grading.judge import parse_verdict
+    from nemo_ext.prompts.replies import verdict
 
     text = texts.setdefault(row["benchmark_problem"], row["benchmark_problem"])
     kept = {"benchmark": row["benchmark"], "id": row["benchmark_id"], "problem": text}
     kept |= {key: row[key] for key in ("method", "score", "words") if key in row}
-    says_so = [(order, reply) for order, reply in row.get("replies", {}).items() if parse_verdict(reply)]
+    says_so = [(order, reply) for order, reply in row.get("replies", {}).items() if verdict.parse(reply)]
     return kept | ({"order": says_so[0][0], "reply": says_so[0][1]} if says_so else {})
-
-
-def _judge_model(cfg: Config, parts: "Parts", tests: list[Row]) -> AskedModel:
-    request_of = _request_maker(cfg, "")
-    pairs = ((row["problem"], tests[index]["problem"]) for _, row, found in parts.read() for index in _asked(found))
-    return asked_model(cfg, lambda: next((request_of(*pair) for pair in pairs), None))
-
-
-def _ask(
-    cfg: Config, model: AskedModel, parts: "Parts", tests: list[Row]
-) -> Iterator[tuple[int, Row, list["Hit"], int]]:
-    """Ask the served model about every candidate in both orders, then read its replies.
-
-    A problem that an exact match or an n-gram has settled is not asked about.
-    """
-    from nemo_ext.serving.completions.completion_store import CompletionStore
-
-    request_of = _request_maker(cfg, model.key)
-
-    def requests() -> Iterator["Request"]:
-        for _, problem, found in parts.read():
-            for index in _asked(found):
-                yield request_of(problem["problem"], tests[index]["problem"])
-                yield request_of(tests[index]["problem"], problem["problem"])
-
-    total = 2 * sum(len(_asked(found)) for _, _, found in parts.read())
-    with CompletionStore(Path(cfg.output_dir) / COMPLETIONS) as store:
-        complete_all(cfg, store, requests, total, "judgements", served=model.served)
-        for number, problem, found in parts.read():
-            hits, undecided = _judged(found, problem["problem"], tests, request_of, store)
-            yield number, problem, hits, undecided
-
-
-def _asked(found: "Found") -> list[int]:
-    return [] if found.hits else [index for index, _ in found.near]
-
-
-def _judged(
-    found: "Found",
-    problem: str,
-    tests: list[Row],
-    request_of: Callable[[str, str], "Request"],
-    store: "CompletionStore",
-) -> tuple[list["Hit"], int]:
-    """(hits, pairs that the replies do not decide)."""
-    from nemo_ext.curation.contamination.candidates import LLM, Hit
-    from nemo_ext.curation.contamination.same_problem import either_order
-
-    hits, undecided, scores = list(found.hits), 0, dict(found.near)
-    for index in _asked(found):
-        other = tests[index]["problem"]
-        replies = {
-            order: store.get(request_of(*pair).key).text
-            for order, pair in zip(ORDERS, ((problem, other), (other, problem)), strict=True)
-        }
-        same = either_order(replies.values())
-        undecided += same is None
-        if same:
-            hits.append(Hit(index, LLM, scores[index], replies=replies))
-    return hits, undecided
-
-
-def _request_maker(cfg: Config, model_key: str) -> Callable[[str, str], "Request"]:
-    from nemo_ext.prompts.prompt import render
-    from nemo_ext.serving.client.requests import Request, Sampling, request_key
-
-    assert cfg.prompt is not None, "check() refuses an llm judge without a prompt"
-    asked = cfg.prompt
-    greedy = Sampling(0.0, 1.0, 0, MAX_REPLY_TOKENS, tuple(asked.stop), None, stop_token_ids(cfg, asked))
-
-    def request_of(first: str, second: str) -> Request:
-        prompt = render(asked, {"problem": first, "other_problem": second})
-        return Request(request_key(model_key, prompt, greedy, 0), prompt, greedy)
-
-    return request_of
 
 
 class _Toy:

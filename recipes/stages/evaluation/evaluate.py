@@ -11,46 +11,40 @@ Dropped: not_needed, samples that early_finish did without
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
 from nemo_ext.aggregation.config import AnswerRule
+from nemo_ext.evaluation.model_names import step_of_export
+from nemo_ext.evaluation.problems import scored_problems
 from nemo_ext.prompts.prompt import Prompt, check_prompt, prompt_hash
 from nemo_ext.records.manifest import Facts
-from recipes.asking.complete import COMPLETIONS, AskedModel, asked_model, complete_all
+from nemo_ext.rows.row import Row, RowWriter, input_files, input_patterns
+from recipes.asking.ask import asked
+from recipes.asking.question import Question
+from recipes.asking.replies import Replies
+from recipes.asking.samples import SampledStage, Sampler, check_samples, seed_of
 from recipes.asking.sampling import OTHERS
-from recipes.asking.served import SamplingConfig, describe_server, server_processes, stop_token_ids
-from recipes.asking.tool_use import ToolStage, sandbox_processes, tool_loop
-from recipes.stage import Process
+from recipes.asking.score_contract import contract_of
+from recipes.asking.served import describe_server
+from recipes.asking.tool_use import tool_loop, tool_stage_processes
 from recipes.work import Asking
 
 if TYPE_CHECKING:
-    from nemo_ext.evaluation.contract import Contract
-    from nemo_ext.rows.row import Row, RowWriter
     from nemo_ext.serving.client.client import Loop
-    from nemo_ext.serving.client.requests import Request, Sampling
-    from nemo_ext.serving.completions.completion_store import CompletionStore
-
-GRADED_AT_ONCE = 512  # rows
 
 
 @dataclass(kw_only=True)
-class Config(ToolStage):
+class Config(SampledStage):
     benchmarks: str = field(default=MISSING, metadata={"path": True})
     """A prepare_benchmarks stage's folder."""
     prompt: Prompt = MISSING
     """Must be the one the model was fine-tuned with."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """Greedy by default."""
     num_samples: int = 1
     """Answers to each problem; more than one need a temperature."""
-    seed: int = 0
-    """Of the samples' own seeds: each follows from this, the problem and the number of the sample."""
-    samples_per_request: int = 1
-    """Up to so many samples of a problem in one request, where the server honours `n`; they then share a seed."""
     extractor: str = "boxed"
     """boxed, default (a box, else "The answer is", else ####), the_answer_is, hash or letter: where the answer is."""
     graders: list[str] = field(default_factory=lambda: ["symbolic"])
@@ -65,26 +59,16 @@ class Config(ToolStage):
 
 
 def check(cfg: Config) -> None:
-    from nemo_ext.evaluation.verdicts import GraderSet
+    from nemo_ext.evaluation.verdicts import check_graders
 
     check_prompt(cfg.prompt)
-    for key in ("num_samples", "samples_per_request"):
-        if getattr(cfg, key) < 1:
-            raise ValueError(f"stages.{cfg.name}.{key}={getattr(cfg, key)}: it must be at least 1")
-    if cfg.num_samples > 1 and cfg.sampling.temperature == 0:
-        raise ValueError(
-            f"stages.{cfg.name}: num_samples={cfg.num_samples} at temperature 0 are the same answer so many times. Set "
-            "sampling.temperature (0.7 is customary), or num_samples to 1"
-        )
+    check_samples(cfg, cfg.num_samples, f"stages.{cfg.name}")
     if cfg.samples_per_request > 1 and (cfg.use_tools or cfg.early_finish):
         raise ValueError(
             f"stages.{cfg.name}.samples_per_request={cfg.samples_per_request}: with use_tools or early_finish each sample "
             "is asked for by itself; set it to 1"
         )
-    try:
-        GraderSet(cfg.graders, cfg.extractor).close()
-    except ValueError as error:
-        raise ValueError(f"stages.{cfg.name}: {error}") from error
+    check_graders(f"stages.{cfg.name}", cfg.graders, cfg.extractor)
 
 
 def work(cfg: Config) -> Asking:
@@ -92,65 +76,60 @@ def work(cfg: Config) -> Asking:
     return Asking(input=cfg.benchmarks, samples=samples, max_tokens=max_tokens, rows_are="problems")
 
 
-def processes(cfg: Config, config_path: str) -> list[Process]:
-    return [*sandbox_processes(cfg, config_path), *server_processes(cfg, config_path)]
+processes = tool_stage_processes
 
 
 def run(cfg: Config) -> Facts:
     from nemo_ext.evaluation.scores import SCORES, count_files, write_scores
-    from nemo_ext.rows.row import RowWriter, input_files, input_patterns
+    from nemo_ext.evaluation.verdicts import graded
 
     folder, files = Path(cfg.output_dir), input_files(cfg.benchmarks)
-    contract = _contract(cfg, files)  # before a token is paid for: it may lack something
-    model = asked_model(cfg, lambda: next(_distinct(cfg, files, ""), None), cfg.samples_per_request)
-    contract = replace(contract, model_hash=model.hash)
+    contract = contract_of(  # before a token is paid for: it may lack something
+        cfg, cfg.prompt, scored_problems(files), cfg.early_finish,
+        extractor=cfg.extractor, grader=cfg.graders[0], num_samples=cfg.num_samples,
+    )  # fmt: skip
     tokens = {"prompt": 0, "generated": 0}
-    with RowWriter(folder) as out:
-        for row in _graded(cfg, _answered(cfg, files, model, out)):
+    with asked(
+        cfg, lambda: _in_order(cfg, files), "answers", total=cfg.num_samples * sum(1 for _ in scored_problems(files)),
+        samples_per_request=cfg.samples_per_request, loop=partial(_loop, cfg, files),
+    ) as replies, RowWriter(folder) as out:  # fmt: skip
+        for row in graded(_answered(cfg, files, replies, out), cfg.graders, cfg.extractor):
             out.keep(row)
             for kind in tokens:
-                tokens[kind] += row[f"num_{kind}_tokens"]
+                tokens[kind] += row[f"num_{kind}_tokens"] or 0  # of a server that does not count
+    model = replies.model
+    step = cfg.step if model.served or cfg.step is not None else step_of_export(Path(cfg.model.hf_path))
     problems = count_files([folder / "output.jsonl"])
-    scores = write_scores(folder, model.name, contract, problems, cfg.step if model.served else _step(cfg))
+    scores = write_scores(folder, model.name, replace(contract, model_hash=model.hash), problems, step)
     return Facts(
         inputs=files,
         listed=input_patterns(cfg.benchmarks),
         outputs=[folder / "output.jsonl", folder / SCORES],
-        rows_in=out.total,
-        rows_out=out.kept,
-        dropped=out.dropped,
         prompts={cfg.prompt.name: prompt_hash(cfg.prompt)},
         server=describe_server(cfg),
         seeds={"sampling": cfg.seed},
         tokens=tokens,
         figures={name: f"{100 * score['accuracy']:.1f} %" for name, score in scores["benchmarks"].items()},
+        **out.counts,
         **model.facts,
     )
 
 
-def _answered(cfg: Config, files: list[Path], model: AskedModel, out: "RowWriter") -> Iterator["Row"]:
+def _answered(cfg: Config, files: list[Path], replies: Replies, out: RowWriter) -> Iterator[Row]:
     from nemo_ext.aggregation.early_finish import NOT_NEEDED
-    from nemo_ext.serving.completions.completion_store import CompletionStore
 
-    total = cfg.num_samples * sum(1 for _ in _problems(cfg, files))
-    with CompletionStore(Path(cfg.output_dir) / COMPLETIONS) as store:
-        complete_all(
-            cfg, store, lambda: _distinct(cfg, files, model.key), total, "answers",
-            served=model.served, samples_per_request=cfg.samples_per_request, loop=_loop(cfg, files, model.key, store),
-        )  # fmt: skip
-        for row, request in _requests(cfg, files, model.key):
-            if cfg.early_finish and request.key not in store:
-                out.drop(row | {"seed": request.sampling.seed}, NOT_NEEDED)
-                continue
-            completion = store.get(request.key)
-            if completion.error is not None:
-                raise ValueError(f"the server refused {row['benchmark']} {row['id']}: {completion.error}")
-            seed = request.sampling.seed if completion.seed is None else completion.seed
-            tools = {} if completion.tools is None else {"tools": completion.tools}
-            yield row | {"seed": seed} | completion.answer | tools
+    for row, question in _samples(cfg, files):
+        if cfg.early_finish and question not in replies:
+            out.drop(row | {"seed": question.sampling.seed}, NOT_NEEDED)
+            continue
+        reply = replies.to(question)
+        if reply.error is not None:
+            raise ValueError(f"the server refused {row['benchmark']} {row['id']}: {reply.error}")
+        seed = question.sampling.seed if reply.seed is None else reply.seed
+        yield row | {"seed": seed} | reply.answer | ({} if reply.tools is None else {"tools": reply.tools})
 
 
-def _loop(cfg: Config, files: list[Path], model_key: str, store: "CompletionStore") -> "Loop | None":
+def _loop(cfg: Config, files: list[Path], replies: Replies) -> "Loop | None":
     """What makes one sample of a request; None: the server alone."""
     from nemo_ext.aggregation.answers import read_answer
     from nemo_ext.aggregation.early_finish import EarlyFinish
@@ -158,134 +137,24 @@ def _loop(cfg: Config, files: list[Path], model_key: str, store: "CompletionStor
     inner = tool_loop(cfg) if cfg.use_tools else None
     if not cfg.early_finish:
         return inner
-    problem_of: dict[str, str] = {}
-    known: dict[str, list[str | None]] = {}
-    for row, request in _requests(cfg, files, model_key):
-        if request.key in problem_of:  # a problem in two benchmarks is asked once
-            continue
-        problem_of[request.key] = row["problem"]
-        done = store.get(request.key) if request.key in store else None
-        if done is not None and done.error is None:
-            known.setdefault(row["problem"], []).append(read_answer(done.text, cfg.rule))
-    return EarlyFinish(inner, problem_of, lambda text: read_answer(text, cfg.rule), known)
+    samples = ((replies.key(asks), row["problem"], replies.text(asks)) for row, asks in _samples(cfg, files))
+    return EarlyFinish.of_samples(inner, samples, lambda text: read_answer(text, cfg.rule))
 
 
-def _problems(cfg: Config, files: list[Path]) -> Iterator["Row"]:
-    from nemo_ext.rows.row import read_rows
-
-    for file in files:
-        for row in read_rows(file):
-            if row.get("expected_answer") is None:
-                raise ValueError(
-                    f"{row.get('benchmark')} {row.get('id')} has no expected_answer, so nothing can be scored; "
-                    "prepare the benchmarks with require_answers=true"
-                )
-            yield row
+def _samples(cfg: Config, files: list[Path], numbers: range | None = None) -> Iterator[tuple[Row, Question]]:
+    """Every sample of every problem, with its number; or those of `numbers`. Those of a problem that two benchmarks have are
+    the same ones: a seed is the problem's."""
+    sampler, drawn = Sampler(cfg, cfg.prompt), cfg.sampling.temperature > 0
+    for row in scored_problems(files):
+        chosen = numbers or range(cfg.num_samples)
+        seeds = {number: seed_of(cfg.seed, str(row["problem"]), number) if drawn else 0 for number in chosen}
+        for question in sampler.questions(row, seeds):
+            yield row | {"sample": question.index}, question
 
 
-def _requests(
-    cfg: Config, files: list[Path], model_key: str, samples: range | None = None
-) -> Iterator[tuple["Row", "Request"]]:
-    """Every sample of every problem, with its number; or those of `samples`."""
-    from nemo_ext.models.chat_template import ChatTemplate
-    from nemo_ext.prompts.prompt import render
-    from nemo_ext.serving.client.requests import Request, request_key
-
-    template = ChatTemplate.of(cfg.model) if cfg.use_tools else None  # a trace goes on from text
-    ends = stop_token_ids(cfg, cfg.prompt)
-    for row in _problems(cfg, files):
-        prompt = render(cfg.prompt, row)
-        rendered = template is not None and not isinstance(prompt, str)
-        if template is not None and not isinstance(prompt, str):
-            prompt = template.render(prompt)
-        for sample in samples or range(cfg.num_samples):
-            sampling = _sampling(cfg, str(row["problem"]), sample, ends)
-            key = request_key(model_key, prompt, sampling, sample, cfg.tools_variant)
-            yield row | {"sample": sample}, Request(key, prompt, sampling, rendered)
-
-
-def _distinct(cfg: Config, files: list[Path], model_key: str) -> Iterator["Request"]:
-    """Those of a problem that two benchmarks have are the same ones.
-
-    One after the other a problem's samples share what the server keeps of their prompt. With early_finish all problems'
-    first samples come first, so that a decided problem's last ones are not begun.
-    """
-    seen: set[str] = set()
-    rounds = [range(n, n + 1) for n in range(cfg.num_samples)] if cfg.early_finish else [range(cfg.num_samples)]
-    for samples in rounds:
-        for _, request in _requests(cfg, files, model_key, samples):
-            if request.key not in seen:
-                seen.add(request.key)
-                yield request
-
-
-def _sampling(cfg: Config, problem: str, sample: int, ends: tuple[int, ...]) -> "Sampling":
-    from nemo_ext.rows.row import content_id
-    from nemo_ext.serving.client.requests import Sampling
-
-    settings = cfg.sampling
-    # from the problem, so that neither other benchmarks nor more samples change any, and a problem in two is asked once
-    drawn = int(content_id(str(cfg.seed), problem, str(sample))[:8], 16) >> 1
-    seed = drawn if settings.temperature > 0 else 0
-    return Sampling(
-        settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, tuple(cfg.prompt.stop), seed, ends
-    )
-
-
-def _graded(cfg: Config, rows: Iterator["Row"]) -> Iterator["Row"]:
-    from nemo_ext.evaluation.verdicts import GraderSet
-
-    with GraderSet(cfg.graders, cfg.extractor) as graders:
-        while some := list(islice(rows, GRADED_AT_ONCE)):
-            for row, columns in zip(some, graders.columns(some), strict=True):
-                yield row | columns
-
-
-def _step(cfg: Config) -> int | None:
-    """`checkpoint_3` in an export_hf stage's folder is the third of the checkpoints that its manifest names."""
-    from nemo_ext.evaluation.model_names import checkpoint_number
-    from nemo_ext.megatron.checkpoint_folders import step_of
-    from nemo_ext.records import manifest
-
-    model = Path(cfg.model.hf_path)
-    number = checkpoint_number(model.name)
-    if cfg.step is not None or number is None or not (model.parent / manifest.MANIFEST).is_file():
-        return cfg.step
-    exported = [Path(each["path"]).parent for each in manifest.read(model.parent)["inputs"]]
-    return step_of(exported[number - 1]) if 0 < number <= len(exported) else None
-
-
-def _contract(cfg: Config, files: list[Path]) -> "Contract":
-    """Everything that moves the scores besides the model, which is not known yet."""
-    from nemo_ext.evaluation.contract import Contract
-    from nemo_ext.evaluation.scores import benchmark_digest
-    from nemo_ext.grading.equal import grader_version
-    from nemo_ext.models.chat_template import ChatTemplate
-
-    server = describe_server(cfg)
-    settings = cfg.sampling
-    return Contract(
-        benchmark_hash=benchmark_digest(_problems(cfg, files)),
-        prompt_hash=prompt_hash(cfg.prompt),
-        chat_template_hash=ChatTemplate.of(cfg.model).hash,
-        stop=tuple(cfg.prompt.stop),
-        max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        top_k=settings.top_k,
-        seeds=(cfg.seed,),
-        extractor=cfg.extractor,
-        grader_version=grader_version(),
-        server=f"{server['kind']} {server['version']}",
-        model_hash=None,
-        grader=cfg.graders[0],
-        num_samples=cfg.num_samples,
-        few_shot=len(cfg.prompt.few_shot),
-        search=_search(cfg),
-    )
-
-
-def _search(cfg: Config) -> str:
-    """What was done besides drawing samples."""
-    tools = [f"tools {cfg.tools.format} {cfg.tools_variant[:12]}"] if cfg.use_tools else []
-    return ", ".join([*tools, *(["early finish"] if cfg.early_finish else [])]) or "none"
+def _in_order(cfg: Config, files: list[Path]) -> Iterator[Question]:
+    """One after the other a problem's samples share what the server keeps of their prompt. With early_finish all problems'
+    first samples come first, so that a decided problem's last ones are not begun."""
+    numbers = range(cfg.num_samples)
+    rounds = [numbers[n : n + 1] for n in numbers] if cfg.early_finish else [numbers]
+    return (question for some in rounds for _, question in _samples(cfg, files, some))

@@ -48,12 +48,9 @@ class Config(RowStage):
 
 
 def check(cfg: Config) -> None:
-    from nemo_ext.evaluation.verdicts import JUDGE, GraderSet
+    from nemo_ext.evaluation.verdicts import JUDGE, check_graders
 
-    try:
-        GraderSet(cfg.graders, cfg.extractor or "default").close()
-    except ValueError as error:
-        raise ValueError(f"stages.{cfg.name}: {error}") from error
+    check_graders(f"stages.{cfg.name}", cfg.graders, cfg.extractor or "default")
     if cfg.decides is not None and cfg.decides not in (*cfg.graders, JUDGE):
         raise ValueError(f"stages.{cfg.name}.decides={cfg.decides!r}; it may be {JUDGE} or one of {list(cfg.graders)}")
     if cfg.shards != 1 or cfg.timeout_s <= 0:
@@ -200,11 +197,10 @@ def _judgement(row: "Row", judged: bool) -> dict[str, bool | None]:
     """What a judge said: of a judge_answers stage its replies in both orders, or, where it was not asked because rules had
     decided or there was no answer, what they had decided; of an earlier rescore, what that has of it."""
     from nemo_ext.evaluation.verdicts import JUDGE
-    from nemo_ext.grading.judge import parse_verdict
+    from nemo_ext.prompts.replies import verdict
 
     if isinstance(replies := row.get("judge_replies"), list):
-        said = {parse_verdict(reply) if isinstance(reply, str) else None for reply in replies}
-        return {JUDGE: said.pop() if len(said) == 1 else None}
+        return {JUDGE: verdict.agreed(reply if isinstance(reply, str) else None for reply in replies)}
     if judged:
         return {JUDGE: row.get("is_correct") is True}
     earlier = row.get("verdicts")

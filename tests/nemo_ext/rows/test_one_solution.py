@@ -1,6 +1,5 @@
 """A row's solution is the same text to every stage that reads one."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
@@ -59,14 +58,9 @@ def has_code(row: Row) -> bool:
 
 
 def rewarded(row: Row) -> str | None:
-    if not score_rewards.is_asked(row):
-        return None
-    asking = object.__new__(score_rewards.Asking)
-    asking.cfg = dataclasses.replace(score_rewards.Config(), protocol="chat")
-    asking.key = "m"
-    turns = asking.request(row).prompt
-    assert not isinstance(turns, str)
-    return turns[1]["content"]
+    question = next(score_rewards.Rewards(score_rewards.Config(protocol="chat")).questions(row), None)
+    assert question is None or not isinstance(question.prompt, str)
+    return None if question is None else question.prompt[1]["content"]
 
 
 @pytest.mark.parametrize("outside", [False, True], ids=["own", "outside"])

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.grading.judge import parse_score, parse_verdict
+from nemo_ext.prompts.replies.score import parse as parse_score
+from nemo_ext.prompts.replies.verdict import parse as parse_verdict
 
 
 @pytest.mark.parametrize(

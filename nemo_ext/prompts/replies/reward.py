@@ -1,4 +1,7 @@
-"""Read a reward model's reply.
+"""A reward model's score of a solution.
+
+    parse("reward:-3.6")                                                   ->  -3.6
+    parse("helpfulness:2,correctness:1", weights={"helpfulness": 0.5})     ->  1.0
 
 "reward:-3.6"                              a NIM with one attribute (Llama-3.1-Nemotron-70B-Reward)
 "helpfulness:1.6,correctness:2.0,..."      a NIM of a SteerLM model (Nemotron-4-340B-Reward)
@@ -11,15 +14,6 @@ from collections.abc import Mapping
 
 NEMOTRON_4 = {"helpfulness": 0.3, "correctness": 0.74, "coherence": 0.46, "complexity": 0.47, "verbosity": -0.33}
 """How Nemotron-4-340B-Reward's five attributes become one number (its model card)."""
-
-
-def mean_logprob(reply: str, skip: int) -> float | None:
-    """Of a list of tokens' log-probabilities, without the first `skip`; None: nothing is left, or it is no such list."""
-    try:
-        values = [float(value) for value in json.loads(reply)[skip:]]
-    except (ValueError, TypeError):
-        return None
-    return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else None
 
 
 def attributes(reply: str) -> dict[str, float] | None:
@@ -36,13 +30,13 @@ def attributes(reply: str) -> dict[str, float] | None:
     return found if found and all(math.isfinite(value) for value in found.values()) else None
 
 
-def reward(reply: str, weights: Mapping[str, float]) -> float | None:
+def parse(reply: str, *, weights: Mapping[str, float] | None = None) -> float | None:
     """The weighted sum of a reply's attributes, or the only one; None: it has none.
 
     Raises:
         ValueError: several attributes and no weights, or weights for others than it has: the settings fit another model.
     """
-    found = attributes(reply)
+    found, weights = attributes(reply), weights or {}
     if found is None:
         return None
     if not weights and len(found) == 1:

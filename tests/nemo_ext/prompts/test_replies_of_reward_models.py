@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemo_ext.aggregation.rewards import NEMOTRON_4, attributes, reward
+from nemo_ext.prompts.replies.reward import NEMOTRON_4, attributes, parse
 
 STEERLM = "helpfulness:1.617,correctness:2.0,coherence:3.5,complexity:0.5,verbosity:1"
 
@@ -13,7 +13,7 @@ STEERLM = "helpfulness:1.617,correctness:2.0,coherence:3.5,complexity:0.5,verbos
      ("reward:nan", None), ("[null]", None), ('{"reward": 1}', None), ("reward:", None)],
 )  # fmt: skip
 def test_one_attribute_needs_no_weights(reply: str, value: float | None) -> None:
-    assert reward(reply, {}) == value
+    assert parse(reply) == value
 
 
 def test_several_are_added_up() -> None:
@@ -21,13 +21,13 @@ def test_several_are_added_up() -> None:
         "helpfulness": 1.617, "correctness": 2.0, "coherence": 3.5, "complexity": 0.5, "verbosity": 1.0
     }  # fmt: skip
     expected = 0.3 * 1.617 + 0.74 * 2 + 0.46 * 3.5 + 0.47 * 0.5 - 0.33
-    assert reward(STEERLM, NEMOTRON_4) == pytest.approx(expected)
-    assert reward(STEERLM.replace(",", "\n"), NEMOTRON_4) == pytest.approx(expected)
-    assert reward("[1.0, 5.0]", {"1": 2.0}) == 10.0
+    assert parse(STEERLM, weights=NEMOTRON_4) == pytest.approx(expected)
+    assert parse(STEERLM.replace(",", "\n"), weights=NEMOTRON_4) == pytest.approx(expected)
+    assert parse("[1.0, 5.0]", weights={"1": 2.0}) == 10.0
 
 
 def test_weights_that_do_not_fit_are_an_error_that_names_the_attributes() -> None:
     with pytest.raises(ValueError, match=r"scores helpfulness, .*verbosity; .* there are several, and no weights"):
-        reward(STEERLM, {})
+        parse(STEERLM)
     with pytest.raises(ValueError, match="it has no humor"):
-        reward(STEERLM, {"humor": 1.0})
+        parse(STEERLM, weights={"humor": 1.0})
