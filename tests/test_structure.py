@@ -63,6 +63,14 @@ def test_hydra_stays_in_launchers_and_tests() -> None:
     assert [path for path in python_files("launchers") if "hydra" in heads(path)], "the check finds hydra where it is"
 
 
+ASKING_HEAD = re.compile(r"(What|Whether|Of|Which|How|Where|When|Why|Who|In which|Is|Are|Do|Does)\b")
+
+
+def test_docstrings_of_modules_open_with_a_verb_or_a_noun() -> None:
+    heads = {of(path): (ast.get_docstring(tree(path)) or "").split("\n")[0] for path in python_files(*PRODUCT)}
+    assert not {place: head for place, head in heads.items() if not head or ASKING_HEAD.match(head)}
+
+
 def heads(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imported(path)}
 
@@ -191,6 +199,22 @@ def test_files_that_are_named_exist() -> None:
     assert len(named) > 100
     absent = {(place, name) for place, name in named if not (ROOT / name).exists()}
     assert not {(place, name) for place, name in absent if not READERS_OWN.match(name)}
+
+
+NAMED_FOLDER = re.compile(r"(?<![\w./<\[-])((?:nemo_ext|launchers|recipes)(?:/[a-z0-9_]+)+)/?(?![\w./<*{-]|\.\w)")
+
+
+def test_folders_that_are_named_exist() -> None:
+    places = [
+        path
+        for path in text_files()
+        if path.suffix in {".py", ".md", ".yaml", ""} and ROOT / "tests" not in path.parents
+    ]
+    named = {(of(path), name) for path in places for name in NAMED_FOLDER.findall(path.read_text(errors="replace"))}
+    assert len(named) > 10
+    assert not {
+        (place, name) for place, name in named if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()
+    }
 
 
 def test_no_module_is_called_after_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What a training minimises, and how an `objective:` mapping becomes one.
+"""The base of every training objective, and how an `objective:` mapping becomes one.
 
 A kind is a file: `objective: {kind: sft}` is nemo_ext/megatron/objectives/sft.py. Such a file has
     Config(Objective)     a dataclass: its fields are the mapping's, documented

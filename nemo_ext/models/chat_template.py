@@ -79,7 +79,7 @@ class ChatTemplate:
         """The template of a configured model: model.chat_template's file, or else its own.
 
         Raises:
-            ValueError: neither a folder nor a hub id; no such file of nemo_ext/chat_templates; a broken template.
+            ValueError: neither a folder nor a hub id; no such file of nemo_ext/models/chat_templates; a broken template.
         """
         return cls(_folder(model), chat_template_path(model))
 
@@ -98,7 +98,7 @@ class ChatTemplate:
         if self.template is None:
             raise ValueError(
                 "this model has no chat template. Ask it with a `base` prompt (/v1/completions), or set "
-                "model.chat_template to a file of nemo_ext/chat_templates, such as llama3.jinja"
+                "model.chat_template to a file of nemo_ext/models/chat_templates, such as llama3.jinja"
             )
         given = {"tools": None, "documents": None, **self.special_tokens, **variables}
         try:

@@ -50,7 +50,7 @@ class ChatTokenizer:
         if not self.tokenizer.chat_template:
             raise ValueError(
                 f"model {self.name}: its tokenizer has no chat template. Set model.chat_template to a file of "
-                "nemo_ext/chat_templates, such as llama3.jinja."
+                "nemo_ext/models/chat_templates, such as llama3.jinja."
             )
 
     @property

@@ -20,7 +20,7 @@ class Model:
     """Of the checkpoint's linear layers: bf16, or fp8 (embeddings, the output layer and norms then stay bf16). For the
     plan's memory, where the checkpoint is not here to look at."""
     chat_template: str | None = None
-    """A file name in nemo_ext/chat_templates; None: the tokenizer's own."""
+    """A file name in nemo_ext/models/chat_templates; None: the tokenizer's own."""
 
 
 def chat_template_path(model: Model) -> Path | None:

@@ -52,7 +52,7 @@ def _ends(tokenizer: ChatTokenizer) -> str:
     )
     return (
         f"It must be one of {names}; the chat template {template}. Set model.chat_template to a file of "
-        "nemo_ext/chat_templates whose end of turn is a single token of this tokenizer."
+        "nemo_ext/models/chat_templates whose end of turn is a single token of this tokenizer."
     )
 
 

@@ -1,4 +1,4 @@
-"""How likely a solution is to a model: the mean log-probability of its tokens after the prompt that it answers."""
+"""The likelihood of a solution: the mean log-probability of its tokens after the prompt that it answers."""
 
 from functools import cached_property
 from pathlib import Path

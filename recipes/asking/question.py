@@ -1,4 +1,4 @@
-"""What is asked of a model, before it is known which model answers."""
+"""A question to a model, before it is known which model answers."""
 
 from dataclasses import dataclass
 from typing import Literal

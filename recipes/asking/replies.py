@@ -1,4 +1,4 @@
-"""What the model that a stage asks has said, by question."""
+"""Replies of the model that a stage asks, by question."""
 
 from typing import TYPE_CHECKING, Any
 

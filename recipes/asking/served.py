@@ -1,4 +1,4 @@
-"""What the stages that talk to a model share: their config, the server's processes and its address files."""
+"""The config, processes and address files that all stages share which ask a model."""
 
 import json
 from dataclasses import dataclass, field

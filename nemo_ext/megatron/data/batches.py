@@ -1,4 +1,4 @@
-"""Which samples a training step sees, in which packs, and a pack as model input.
+"""Batches of a training step: which samples it sees, in which packs, and a pack as model input.
 
 Packs are not part of the data: they are a pure function of (data, seed, step), so a run resumes at any step, at any
 TP/PP/CP/DP, with nothing but the step number.

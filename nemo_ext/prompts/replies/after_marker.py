@@ -1,4 +1,4 @@
-"""What a reply writes after a marker.
+"""The text that a reply writes after a marker.
 
 parse("I change the numbers.\\nNew problem: Ava has 9 pens.", marker="New problem:")  ->  "Ava has 9 pens."
 """

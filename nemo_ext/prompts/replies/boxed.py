@@ -1,4 +1,4 @@
-r"""What a reply puts in its last box.
+r"""The content of a reply's last box.
 
 parse(r"3 * 4 = 12, so it is \boxed{12}.")  ->  "12"
 """

@@ -1,4 +1,4 @@
-"""How likely a text is to a model, out of its tokens' log-probabilities.
+"""The likelihood of a text, as the mean of its tokens' log-probabilities.
 
 parse("[-7.0, -0.25, -0.75]", skip=1)  ->  -0.5
 """

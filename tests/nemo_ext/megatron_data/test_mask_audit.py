@@ -15,7 +15,7 @@ from nemo_ext.samples.sft_samples import Dropped, Made, RowBatch, SampleMaker, S
 from tests.conftest import ROOT
 
 TINY = ROOT / "nemo_ext" / "serving" / "embedded" / "models" / "tiny_base"
-LLAMA3 = ROOT / "nemo_ext" / "chat_templates" / "llama3.jinja"
+LLAMA3 = ROOT / "nemo_ext" / "models" / "chat_templates" / "llama3.jinja"
 CHAT = {"id": "a", "messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "It is 2."}]}
 TEXT = {"text": "One."}
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.recipes.stages.conftest import Ran
 
 TINY = ROOT / "nemo_ext" / "serving" / "embedded" / "models" / "tiny_base"
-LLAMA3 = ROOT / "nemo_ext" / "chat_templates" / "llama3.jinja"
+LLAMA3 = ROOT / "nemo_ext" / "models" / "chat_templates" / "llama3.jinja"
 PROMPT = {"name": "p", "template": "chat", "system": "", "user": "Solve.\n\n{problem}"}
 GOOD = {"problem": "P", "solution": r"S \boxed{1}"}
 USER = {"role": "user", "content": "U"}
