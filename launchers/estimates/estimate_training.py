@@ -10,6 +10,7 @@ from launchers.estimates.step_time import TOKENS_PER_SAMPLE, StepTime, peak_and_
 from launchers.planning.plan import PlannedStage
 from nemo_ext.machine.gpus import Gpu
 from nemo_ext.megatron.check_settings import validate
+from nemo_ext.megatron.objective import samples_per_step
 from nemo_ext.megatron.plan.memory import (
     GIB,
     Memory,
@@ -85,7 +86,7 @@ def estimate_training(stage: PlannedStage, cfg: Any, gpu: Gpu | None, mfu: float
 
 def _volume(cfg: Any, samples: int | None, per_sample: float, on_gpus: bool) -> tuple[str, tuple[str, str]]:
     """Steps and tokens in short, and the line about the data."""
-    steps, batch = cfg.train_iters, cfg.global_batch_size
+    steps, batch = cfg.train_iters, samples_per_step(cfg.objective, cfg.global_batch_size)
     text = f"{steps:,} steps x {batch:,} = {short(steps * batch)} samples"
     if samples is None and not on_gpus:  # of a size for the CPU, so no OpenMathInstruct-2, whose lengths are assumed
         return f"{steps:,} steps", ("data", text)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from nemo_ext.machine.gpus import Gpu
+from nemo_ext.megatron.objective import samples_per_step
 from nemo_ext.megatron.plan.flops import hardware_flops, model_flops
 from nemo_ext.megatron.plan.memory import bytes_per_parameter, stage_parameters
 from nemo_ext.megatron.settings import TrainSettings, pack_length, world_size
@@ -53,7 +54,7 @@ def step_time(
     """
     length, replicas = pack_length(settings), settings.data_parallel_size
     pipeline, chunks = settings.pipeline_model_parallel_size, settings.virtual_pipeline_model_parallel_size or 1
-    in_step = settings.global_batch_size * tokens
+    in_step = samples_per_step(settings.objective, settings.global_batch_size) * tokens
     packs = settings.packs_per_step or math.ceil(in_step / (length * PACK_FILL[settings.packing]))
     micro_batches = math.ceil(packs / replicas)
     if chunks > 1:  # the interleaved schedule takes whole rounds of the pipeline

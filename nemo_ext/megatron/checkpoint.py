@@ -27,6 +27,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch.distributed.checkpoint.api import CheckpointException
 
+from nemo_ext.megatron.build import unwrap
 from nemo_ext.megatron.checkpoint_files import damaged, read_record, unreadable, why_damaged, write_record
 from nemo_ext.megatron.checkpoint_folders import (
     LATEST,
@@ -37,7 +38,6 @@ from nemo_ext.megatron.checkpoint_folders import (
     expendable,
     step_folder,
 )
-from nemo_ext.megatron.layers.specs import unwrap
 from nemo_ext.megatron.objective import SFT, described, load
 from nemo_ext.megatron.plan.memory import checkpoint_bytes
 from nemo_ext.megatron.runtime.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded

@@ -96,6 +96,11 @@ def load(mapping: Mapping[str, Any]) -> Objective:
     return objective
 
 
+def samples_per_step(mapping: Mapping[str, Any], global_batch_size: int) -> int:
+    """Samples of a step of so many units of the mapping's objective."""
+    return global_batch_size * load(mapping).samples_per_unit
+
+
 def described(objective: Objective) -> str:
     """All that decides the loss, on one line, by which a checkpoint knows it: {"kind": "sft"}"""
     return json.dumps(asdict(objective), sort_keys=True)

@@ -24,11 +24,11 @@ cpu.enable()  # megatron.core is imported from here on
 
 from megatron.core.distributed import DistributedDataParallel
 
+from nemo_ext.megatron.build import build_model, unwrap
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
 from nemo_ext.megatron.data.batches import Batches
 from nemo_ext.megatron.data.token_folder import CHAT_TEMPLATE, PackedData
-from nemo_ext.megatron.layers.specs import build_model, unwrap
 from nemo_ext.megatron.objective import SFT, Objective, described, load, require_columns
 from nemo_ext.megatron.record.bad_steps import Guard, badness
 from nemo_ext.megatron.record.stragglers import Stragglers

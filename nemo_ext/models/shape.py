@@ -1,29 +1,12 @@
 """The sizes of a Llama-like model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from nemo_ext.models.family import Family, family_of
 from nemo_ext.models.hub_folder import DEFAULT_THETA, check_rope, read_json
-
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "llama": {"max_position_embeddings": 2048},
-    "qwen2": {"max_position_embeddings": 32768},
-    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
-}
-"""Families by `model_type`, and what transformers takes for a key that a config leaves out."""
-
-ONLY: Mapping[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu",),
-    "attention_bias": (False,),  # on the output projection too, which only Llama variants have
-    "mlp_bias": (False,),
-    "use_sliding_window": (False,),  # Qwen2's: a window in some layers and not in others
-    "partial_rotary_factor": (1.0,),
-    "quantization_config": (),
-}
-"""Keys that may be absent, null or one of these: what the mapping and the layers would otherwise get wrong."""
 
 NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 
@@ -79,12 +62,15 @@ class ModelShape:
         if not path.is_file():
             raise ValueError(f"{folder} has no config.json: give the folder of a Hugging Face checkpoint")
         config = read_json(path)
-        _check_supported(path, config)
-        family = config["model_type"]
-        config = {**DEFAULTS[family], **config}
+        try:
+            family = family_of(config.get("model_type"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        _check_supported(path, config, family)
+        config = {**family.defaults, **config}
         heads = config["num_attention_heads"]
         return cls(
-            model_type=family,
+            model_type=config["model_type"],
             num_layers=config["num_hidden_layers"],
             hidden_size=config["hidden_size"],
             ffn_size=config["intermediate_size"],
@@ -95,8 +81,8 @@ class ModelShape:
             max_positions=config["max_position_embeddings"],
             norm_eps=config.get("rms_norm_eps", 1e-6),
             tied_embeddings=config.get("tie_word_embeddings", False),
-            qkv_bias=family == "qwen2",
-            sliding_window=config["sliding_window"] if family == "mistral" else None,
+            qkv_bias=family.qkv_bias,
+            sliding_window=config["sliding_window"] if family.has_sliding_window else None,
             init_std=config.get("initializer_range", 0.02),
             **_rope(path, config),
         )
@@ -116,20 +102,20 @@ class ModelShape:
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
         return self.num_layers * layer + embeddings + self.hidden_size
 
+    @property
+    def family(self) -> Family:
+        return family_of(self.model_type)
+
     def padded_vocab(self, multiple: int) -> int:
         """`vocab_size` rounded up to `multiple` (make_vocab_size_divisible_by x tensor parallel size)."""
         return math.ceil(self.vocab_size / multiple) * multiple
 
 
-def _check_supported(path: Path, config: dict[str, Any]) -> None:
-    if config.get("model_type") not in DEFAULTS:
-        raise ValueError(
-            f"{path}: model_type={config.get('model_type')!r} is not supported; it may be one of {sorted(DEFAULTS)}"
-        )
+def _check_supported(path: Path, config: dict[str, Any], family: Family) -> None:
     missing = [key for key in NEEDED if key not in config]
     if missing:
         raise ValueError(f"{path}: it has no {', '.join(missing)}")
-    for key, allowed in ONLY.items():
+    for key, allowed in family.only.items():
         if config.get(key) is not None and config[key] not in allowed:
             may = f"it may be {allowed[0]!r} or absent" if allowed else "use a checkpoint without it"
             raise ValueError(f"{path}: {key}={config[key]!r} is not supported; {may}")

@@ -11,7 +11,7 @@ engine.install()  # before megatron.core
 
 import megatron.core.optimizer as optimizer
 
-import nemo_ext.megatron.layers.specs as specs
+import nemo_ext.megatron.families.decoder as specs
 from tests.nemo_ext.megatron import programs
 
 _choose_layers, _transformer_config = specs.choose_layers, specs.transformer_config

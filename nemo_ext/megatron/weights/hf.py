@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from nemo_ext.megatron.weights.mapping import EMBEDDING, OUTER, OUTPUT, Source, canonical_name, megatron_shard, pieces
+from nemo_ext.megatron.weights.mapping import EMBEDDING, OUTPUT, Source, canonical_name, megatron_shard, pieces
 from nemo_ext.models.hub_folder import INDEX, SINGLE, not_tied, weight_files, weight_map
 from nemo_ext.models.safetensors_file import read_header
 from nemo_ext.models.shape import ModelShape
@@ -55,8 +55,9 @@ class SafetensorsSource:
 
     def _check_tied(self) -> None:
         """transformers does not tie an output layer that differs from the embedding, whatever the config says."""
-        embedding, output = OUTER[EMBEDDING], OUTER[OUTPUT]
-        if not (ModelShape.from_hf(self.folder).tied_embeddings and output in self.files):
+        shape = ModelShape.from_hf(self.folder)
+        embedding, output = (shape.family.outer[key] for key in (EMBEDDING, OUTPUT))
+        if not (shape.tied_embeddings and output in self.files):
             return
         if not torch.equal(self.read(embedding), self.read(output)):
             raise not_tied(self.folder, output, embedding)
@@ -98,7 +99,7 @@ def _check_sizes(folder: Path, shape: ModelShape, files: dict[str, str], sizes: 
             raise ValueError(f"{folder} has no tensor {name}, which its config.json asks for")
         if sizes[name] != size:
             raise ValueError(f"{folder / files[name]}: {name} is {sizes[name]}, but config.json makes it {size}")
-    tied = {OUTER[OUTPUT]} if shape.tied_embeddings else set()  # some checkpoints repeat the embedding
+    tied = {shape.family.outer[OUTPUT]} if shape.tied_embeddings else set()  # some checkpoints repeat the embedding
     unknown = sorted(n for n in sizes.keys() - expected.keys() - tied if not n.endswith(DERIVED))
     if unknown:
         raise ValueError(f"{folder / files[unknown[0]]}: {unknown[0]} has no place in a {shape.model_type} model")

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 
+from nemo_ext.models.family import LAYER, OUTER, Family
 from nemo_ext.models.shape import ModelShape
 
 EMBEDDING = "embedding.word_embeddings.weight"
@@ -23,24 +24,6 @@ QKV = "self_attention.linear_qkv.weight"
 QKV_BIAS = "self_attention.linear_qkv.bias"
 FC1 = "mlp.linear_fc1.weight"
 LAYER_PREFIX = "decoder.layers."
-
-OUTER: Mapping[str, str] = {
-    EMBEDDING: "model.embed_tokens.weight",
-    FINAL_NORM: "model.norm.weight",
-    OUTPUT: "lm_head.weight",
-}
-"""Megatron name -> Hugging Face name, outside the layers."""
-
-LAYER: Mapping[str, tuple[str, ...]] = {
-    "self_attention.linear_qkv.layer_norm_weight": ("input_layernorm.weight",),
-    QKV: ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
-    QKV_BIAS: ("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"),
-    "self_attention.linear_proj.weight": ("self_attn.o_proj.weight",),
-    "mlp.linear_fc1.layer_norm_weight": ("post_attention_layernorm.weight",),
-    FC1: ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
-    "mlp.linear_fc2.weight": ("mlp.down_proj.weight",),
-}
-"""Checkpoint key inside a layer -> Hugging Face names inside `model.layers.<i>.`; not every family has the bias."""
 
 ROW_PARALLEL = ("self_attention.linear_proj.weight", "mlp.linear_fc2.weight")
 """Split along their columns (dimension 1) over the tensor parallel ranks; every other matrix along its rows."""
@@ -105,22 +88,22 @@ def outer_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
 
 def pieces(shape: ModelShape) -> Iterator[Piece]:
     """Every tensor of the model's Hugging Face form, from the embedding to the head."""
-    outer, inner = outer_sizes(shape), layer_sizes(shape)
-    yield _outer_piece(EMBEDDING, outer)
+    outer, inner, family = outer_sizes(shape), layer_sizes(shape), shape.family
+    yield _outer_piece(EMBEDDING, outer, family)
     for layer in range(shape.num_layers):
         for key, size in inner.items():
-            for name, rows in zip(LAYER[key], _parts(key, size[0], shape), strict=True):
+            for name, rows in zip(family.layer[key], _parts(key, size[0], shape), strict=True):
                 total = sum(count for _, count in rows)
-                yield Piece(f"model.layers.{layer}.{name}", (total, *size[1:]), key, layer, rows)
-    yield from (_outer_piece(key, outer) for key in (FINAL_NORM, OUTPUT) if key in outer)
+                yield Piece(f"{family.layer_prefix}{layer}.{name}", (total, *size[1:]), key, layer, rows)
+    yield from (_outer_piece(key, outer, family) for key in (FINAL_NORM, OUTPUT) if key in outer)
 
 
-def _outer_piece(key: str, sizes: Mapping[str, tuple[int, ...]]) -> Piece:
-    return Piece(OUTER[key], sizes[key], key, None, ((0, sizes[key][0]),))
+def _outer_piece(key: str, sizes: Mapping[str, tuple[int, ...]], family: Family) -> Piece:
+    return Piece(family.outer[key], sizes[key], key, None, ((0, sizes[key][0]),))
 
 
 def _parts(key: str, num_rows: int, shape: ModelShape) -> list[Rows]:
-    """The rows of each Hugging Face tensor in the Megatron tensor `key` of one layer, in the order of LAYER[key]."""
+    """The rows of each Hugging Face tensor in the Megatron tensor `key` of one layer, in the order of the family's names."""
     if key in (QKV, QKV_BIAS):
         query, head = shape.num_heads // shape.num_kv_heads * shape.head_dim, shape.head_dim
         starts = [group * (query + 2 * head) for group in range(shape.num_kv_heads)]
@@ -167,12 +150,13 @@ def megatron_shard(
 
     The vocabulary is `padded_vocab` rows in all; rows past `shape.vocab_size` are zero.
     """
+    family = shape.family
     if layer is None:
         if key == FINAL_NORM:
-            return source.read(OUTER[key])
-        name = OUTER[EMBEDDING if shape.tied_embeddings else key]
+            return source.read(family.outer[key])
+        name = family.outer[EMBEDDING if shape.tied_embeddings else key]
         return _vocabulary_rows(name, source, shape, rank, padded_vocab // size)
-    names = [f"model.layers.{layer}.{name}" for name in LAYER[key]]
+    names = [f"{family.layer_prefix}{layer}.{name}" for name in family.layer[key]]
     if key in (QKV, QKV_BIAS):
         groups = shape.num_kv_heads // size
         kv_rows = groups * shape.head_dim

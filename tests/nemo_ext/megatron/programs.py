@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 import nemo_ext.megatron.train as training
+from nemo_ext.megatron.build import build_model, unwrap
 from nemo_ext.megatron.data.batches import microbatch
 from nemo_ext.megatron.data.token_folder import PackedData
-from nemo_ext.megatron.layers.specs import LlamaModel, build_model, unwrap
+from nemo_ext.megatron.families.decoder import LlamaModel
 from nemo_ext.megatron.record.metrics import read_metrics
 from nemo_ext.megatron.runtime import parallel
 from nemo_ext.megatron.runtime.optimizer import build_optimizer, build_scheduler, wrap_data_parallel
@@ -33,6 +34,7 @@ def sizes(tp: int = 1, pp: int = 1, vp: int | None = None, cp: int = 1, dp: int 
 def load(settings: TrainSettings, here: parallel.Parallel, folder: Path) -> LlamaModel:
     shape = ModelShape.from_hf(folder)
     model = unwrap(build_model(settings, shape, here)[0])
+    assert isinstance(model, LlamaModel)
     rows = padded_vocab(settings, shape)
     source = SafetensorsSource(folder)
     load_weights(model, source, shape, model.first_layer, here.tensor_rank, here.tensor_size, rows)

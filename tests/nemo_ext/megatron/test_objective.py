@@ -8,10 +8,13 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import AutoModelForCausalLM
 
+from launchers.estimates.step_time import step_time
+from nemo_ext.machine.gpus import gpu_named
 from nemo_ext.megatron import objective, objectives
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.data.token_folder import PackedData
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.published_shapes import SHAPES
 from tests.nemo_ext.megatron.objectives import REFERENCE, save_pairs, write_objectives
 from tests.nemo_ext.megatron.ranks import join_ranks, run_ranks, start_ranks
 from tests.nemo_ext.megatron.tiny import save_llama
@@ -157,6 +160,13 @@ def test_what_it_is_not_is_refused_by_name(kinds: None, mapping: dict[str, Any],
 def test_loss_mean_is_of_objectives_that_count_tokens(kinds: None) -> None:
     with pytest.raises(ValueError, match="loss_mean=samples: objective.kind=preference has its own mean"):
         validate(TrainSettings(objective=PREFERENCE, loss_mean="samples"))
+
+
+def test_a_step_of_pairs_is_planned_as_twice_the_samples(kinds: None) -> None:
+    gpu, shape = gpu_named("h100"), SHAPES["Llama-3.1-8B"]
+    pairs, samples = (step_time(shape, TrainSettings(objective=chosen), gpu) for chosen in (PREFERENCE, objective.SFT))
+    assert pairs.packs == pytest.approx(2 * samples.packs, abs=1)
+    assert objective.samples_per_step(PREFERENCE, 512) == 1024
 
 
 def test_samples_without_its_columns_are_refused(kinds: None, tmp_path: Path) -> None:

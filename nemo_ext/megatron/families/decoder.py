@@ -1,4 +1,4 @@
-"""Build this process's part of the model: one GPTModel per model chunk, of the layers that layers.py chooses."""
+"""Llama's decoder and its like: one GPTModel per model chunk, every layer alike, made of what layers/kernels.py chooses."""
 
 import logging
 from typing import Any
@@ -80,7 +80,7 @@ class LlamaModel(GPTModel):
         return super().compute_language_model_loss(labels, logits)
 
 
-def build_model(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
+def build(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
     """This process's model chunks in order, weights not yet set, in the settings' precision on this rank's device."""
     config = transformer_config(settings, shape, parallel)
     layers = choose_layers(settings, parallel.device)
@@ -117,15 +117,6 @@ def _mark_split_weights(chunk: LlamaModel) -> None:
             parameter, "tensor_model_parallel"
         ):
             set_tensor_model_parallel_attributes(parameter, True, int(key in ROW_PARALLEL), 1)
-
-
-def unwrap(model: torch.nn.Module) -> LlamaModel:
-    """The LlamaModel inside the bf16 and the data parallel wrapper, if there are."""
-    while not isinstance(model, LlamaModel):
-        inner = model.module
-        assert isinstance(inner, torch.nn.Module), f"no LlamaModel inside {type(model).__name__}"
-        model = inner
-    return model
 
 
 def transformer_config(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> TransformerConfig:

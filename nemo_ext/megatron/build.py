@@ -1,0 +1,27 @@
+"""Build this process's part of a model, by the file of its architecture in nemo_ext/megatron/families."""
+
+import importlib
+from typing import Any
+
+import torch
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.transformer.module import Float16Module
+
+from nemo_ext.megatron.runtime.parallel import Parallel
+from nemo_ext.megatron.settings import ForwardSettings
+from nemo_ext.models.shape import ModelShape
+
+
+def build_model(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
+    """This process's model chunks in order, weights not yet set, in the settings' precision on this rank's device."""
+    architecture = importlib.import_module(f"nemo_ext.megatron.families.{shape.family.architecture}")
+    chunks: list[torch.nn.Module] = architecture.build(settings, shape, parallel)
+    return chunks
+
+
+def unwrap(model: torch.nn.Module) -> Any:
+    """The architecture's own module inside the bf16 and the data parallel wrapper, if there are; it has `first_layer`, the
+    index of its first layer in the whole model, and `pack_params`, which makes of a micro-batch what its layers take."""
+    while isinstance(model, DistributedDataParallel | Float16Module):
+        model = model.module
+    return model
