@@ -181,7 +181,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
 
 def run_folder(cfg: DictConfig) -> Path:
-    """Raises ValueError when the run's name or folder is none, or the recipe makes it of a key that the command line left
+    """Raises ValueError when the run's name or folder is not set, or the recipe makes it of a key that the command line left
     out."""
     try:
         overrides.check_name(str(cfg.run_name))

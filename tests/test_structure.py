@@ -20,7 +20,16 @@ LAYERS = ("tests", "launchers", "recipes", "nemo_ext")  # each may import those 
 PRODUCT = LAYERS[1:]
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_YAML_LINES, MAX_MODULES = 400, 60, 120, 14
 LONG_YAML = {"conf/recipe/openmathinstruct2.yaml": 260, "conf/recipe/toy_models.yaml": 130}
-PLUG_INS = {"launchers/executors", "nemo_ext/serving/servers", "nemo_ext/curation/filters"}
+PLUG_INS = {
+    "launchers/executors",
+    "nemo_ext/curation/filters",
+    "nemo_ext/megatron/families",
+    "nemo_ext/megatron/objectives",
+    "nemo_ext/models/families",
+    "nemo_ext/prompts/replies",
+    "nemo_ext/rows/schemes",
+    "nemo_ext/serving/servers",
+}
 """Folders whose files are found by name: each is one more of a kind, so there may be any number."""
 MACHINE_PATH = re.compile(r"(?<![\w.}\])])/(root|work|home)(?=/|\b)")
 

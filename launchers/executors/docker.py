@@ -55,7 +55,7 @@ def command(config: Config, stage: PlannedStage, task: Task, process: Process, p
     """The argv of `docker run` for one rank of a process. Pure. A secret is in it by name only.
 
     Raises:
-        ValueError: an image or a mount that is none.
+        ValueError: an image or a mount that cannot be used.
     """
     labels = [f"{LABEL}.run={stage.folder.parent}", f"{LABEL}.task={task.folder}"]
     words = ["docker", "run", "--name", container_name(task, process, place.rank)]

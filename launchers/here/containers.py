@@ -32,7 +32,7 @@ def mounts_of(config: Contained, stage: PlannedStage) -> list[Mount]:
     """The checkout, the run folder and cluster.mounts.
 
     Raises:
-        ValueError: one of cluster.mounts is none.
+        ValueError: an entry of cluster.mounts is not a mount.
     """
     run_dir = str(stage.folder.parent)
     return [Mount(str(ROOT), str(ROOT), ("ro",)), Mount(run_dir, run_dir), *map(Mount.parse, config.mounts)]

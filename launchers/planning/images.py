@@ -75,7 +75,7 @@ def parse(name: str, text: str) -> Image:
     """`<reference>`, `<reference>@sha256:<digest>` or `<path>.sqsh`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is not one of these.
     """
     if text.endswith(".sqsh"):
         return Image(name, None, sqsh=text)

@@ -48,7 +48,7 @@ class Job(NamedTuple):
 
 
 Elements = dict[int | None, Job]
-"""Index in the array, None for a job that is none, -> what is known of it."""
+"""Index in the array, None for a job that is not an array, -> what is known of it."""
 
 
 def queue(jobs: Iterable[str], timeout_s: float = TIMEOUT_S) -> dict[str, Elements]:
@@ -134,7 +134,7 @@ def elements(name: str) -> tuple[str, list[int | None]]:
 
 
 def seconds(text: str) -> float:
-    """`1-02:03:04`, `2:03:04`, `3:04` in seconds; 0 for what is none."""
+    """`1-02:03:04`, `2:03:04`, `3:04` in seconds; 0 for any other text."""
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if not found:
         return 0.0

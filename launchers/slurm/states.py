@@ -19,7 +19,7 @@ ENDS = {
 }  # fmt: skip
 
 REASONS = {
-    "DependencyNeverSatisfied": "what it waits for failed: mend that stage, {again}",
+    "DependencyNeverSatisfied": "what it waits for failed: fix that stage, {again}",
     "JobHeldUser": "it was held: scontrol release {job}",
     "JobHeldAdmin": "the cluster's staff hold it: ask them",
     "PartitionTimeLimit": "the partition does not grant that long: lower stages.{stage}.resources.time, {again}",

@@ -57,7 +57,7 @@ def committed(root: Path, allow_dirty: bool) -> tuple[str, list[str]]:
     """The last commit, 12 digits, and the files in which the tree differs from it.
 
     Raises:
-        ValueError: there is none, or the tree differs and `allow_dirty` does not allow that.
+        ValueError: there is no commit, or the tree differs and `allow_dirty` does not allow that.
     """
     try:
         commit = _git(root, "rev-parse", "--short=12", "HEAD").strip()

@@ -15,7 +15,7 @@ def is_checkpoint(model: str) -> bool:
 
 
 def checkpoint_number(model: str) -> int | None:
-    """3 of `checkpoint_3`; None for what is none."""
+    """3 of `checkpoint_3`; None for any other name."""
     number = model.removeprefix(_CHECKPOINT)
     return int(number) if is_checkpoint(model) and number.isdecimal() else None
 

@@ -4,7 +4,7 @@ r"""Find the final answer in the text of a solution.
     extract_answer("So the answer is (C).")                      ->  "C"
 
 Unlike the NeMo-Skills extractor it also reads `\boxed 5`, `\boxed\frac{7}{2}`, `\boxed {6}`, `\fbox{5}` and `\\boxed{5}` (of
-files escaped twice), and goes back to an earlier whole box when the last one was cut off, is empty or is none ("in
+files escaped twice), and goes back to an earlier whole box when the last one was cut off, is empty or is not an answer ("in
 \boxed{...} notation"). What stands between <think> and </think> is no part of the answer; where </think> is missing, nothing
 behind <think> is. Every extractor is linear in the length of the text.
 """

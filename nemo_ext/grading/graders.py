@@ -79,7 +79,7 @@ def hendrycks_form(answer: str) -> str:
 
 
 def integer_verdict(predicted: str | None, expected: str, modulus: int | None = None) -> Verdict:
-    """Equal where both are the same whole number (modulo `modulus`); an answer that is none differs."""
+    """Equal where both are the same whole number (modulo `modulus`); an answer that is not a whole number differs."""
     if predicted is None or not predicted.strip():
         return Verdict(DIFFERENT, "no_answer")
     ours, theirs = whole_number(predicted), whole_number(expected)
@@ -92,7 +92,7 @@ def integer_verdict(predicted: str | None, expected: str, modulus: int | None = 
 
 
 def whole_number(text: str) -> int | None:
-    """The whole number an answer is, whatever its spelling; None: it is none. Of digits in another base: none."""
+    """The whole number an answer is, whatever its spelling; None where it is not one, digits in another base included."""
     if len(text) > MAX_ANSWER_CHARS:
         return None
     found = number(normalise(text))

@@ -1,4 +1,4 @@
-"""Model families: what tells one from another, and how a `model_type` becomes one. Light imports only: the planner reads this.
+"""Model families: what tells one from another, and how a `model_type` becomes one. Light imports only.
 
 A family is a file: a config.json with `model_type: qwen2` is read as nemo_ext/models/families/qwen2.py says. Such a file has
     FAMILY = Family(...)

@@ -101,7 +101,7 @@ def _renamed(raw: Row, columns: dict[str, Any]) -> Row:
 
 
 def _one(answer: Any) -> Any:
-    """Of several answers, as some files list them, one text; what parquet has in the place of none is none."""
+    """Of several answers, as some files list them, one text; parquet's NaN in the place of a missing answer is None."""
     if isinstance(answer, list):
         return ", ".join(str(each).strip() for each in answer)
     return None if isinstance(answer, float) and not math.isfinite(answer) else answer

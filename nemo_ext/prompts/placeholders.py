@@ -43,7 +43,7 @@ def keys(text: str) -> frozenset[str]:
 
 
 def misspelt(text: str) -> list[str]:
-    """What looks like a placeholder and is none."""
+    """Braces that look like a placeholder and are not one."""
     return [piece for piece in _scan(text) if isinstance(piece, Doubtful)]
 
 

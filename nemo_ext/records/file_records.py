@@ -59,7 +59,7 @@ def content_hash(path: Path, just_written: bool = False) -> str:
 
 def recall(store: Path) -> None:
     """Take up the hashes that `keep` has left there. One counts only while the file's size, times and inode are those it
-    was made of; a store that is damaged, or is none, says nothing."""
+    was made of; a store that is damaged, or is not a store, says nothing."""
     try:
         kept = json.loads(store.read_bytes())
         found = {str(path): (_stamp_of(was), str(digest), int(hashed)) for path, (was, digest, hashed) in kept.items()}

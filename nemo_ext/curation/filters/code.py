@@ -58,7 +58,7 @@ def verification_code(row: Row, context: Context) -> str | None:
 
 
 def unused_code_output(row: Row, context: Context) -> str | None:
-    """Nothing that the code printed is taken up after it, be it rounded: the solution goes on as if it had not run."""
+    """Nothing that the code printed is taken up after it, not even rounded: the solution goes on as if it had not run."""
     outputs = [block for block in _whole(row) if block.kind == "output"]
     if not outputs:
         return None

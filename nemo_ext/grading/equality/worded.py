@@ -64,7 +64,7 @@ _LEADING_LABEL = re.compile(
 
 
 def words(text: str) -> list[str]:
-    """The words of a normalised answer, in lower case; LaTeX commands and single letters are none."""
+    """The words of a normalised answer, in lower case; LaTeX commands and single letters do not count."""
     return [word.casefold() for word in _WORD.findall(text)]
 
 

@@ -69,7 +69,7 @@ def segments(
     edges = batch["cu_seqlens"].tolist()
     before = batch["loss_mask"][0].ne(0).cumsum(0).tolist()
     spans = [(start, end) for start, end in pairwise(edges) if before[end - 1] > (before[start - 1] if start else 0)]
-    # Of an empty pack one token attends to itself: every weight must get a gradient, be it zero, or Megatron's overlapped
+    # Of an empty pack one token attends to itself: every weight must get a gradient, zero or not, or Megatron's overlapped
     # gradient reduction would wait for it.
     spans = spans or [(0, 1)]
     buckets, place = _buckets(spans, num_tokens=edges[-1])

@@ -80,7 +80,7 @@ def reference_answer(row: Row) -> str | None:
 
 
 def text_of(value: Any) -> str:
-    """The text without outer white space; "" for what is none."""
+    """The text without outer white space; "" for a value that is not text."""
     return value.strip() if isinstance(value, str) else ""
 
 

@@ -88,7 +88,7 @@ def install() -> None:
     """For this process and all it starts; PR_SET_NO_NEW_PRIVS must be set.
 
     Raises:
-        OSError: the kernel has no seccomp, or the machine is none whose system calls are listed here.
+        OSError: the kernel has no seccomp, or the machine's system calls are not listed here.
     """
     machine = platform.machine()
     if machine not in AUDIT_ARCHITECTURE:

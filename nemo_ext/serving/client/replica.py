@@ -106,7 +106,7 @@ def model_cards(body: bytes) -> dict[str, dict[str, Any]]:
     """Of a /v1/models reply, by id.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the body is not a list of models.
     """
     try:
         return {str(card["id"]): card for card in orjson.loads(body)["data"]}

@@ -137,7 +137,7 @@ def stored_row(line: bytes) -> dict[str, Any]:
     """The keys of such a line.
 
     Raises:
-        ValueError: it is none, or is not what was stored: an edited text would pass for the model's.
+        ValueError: the line is not a stored completion, or was edited: an edited text would pass for the model's.
     """
     row = orjson.loads(line)
     content = line.rpartition(b',"crc32":')[0]

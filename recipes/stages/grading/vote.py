@@ -119,7 +119,7 @@ def columns(result: "Vote") -> dict[str, Any]:
 
 
 def weight_of(value: Any) -> float | None:
-    """A weight, or None for what is none: no number, not finite, below zero."""
+    """A weight; None where the value is not a finite number from 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) and value >= 0 else None
