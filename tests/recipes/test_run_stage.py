@@ -49,6 +49,12 @@ def test_a_finished_stage_is_done(tmp_path: Path) -> None:
     )
 
 
+def test_the_objective_that_there_always_was_leaves_the_hash_as_it_was() -> None:
+    content = {"uses": "train_sft", "lr": 1e-5}
+    assert run_stage.config_hash(content | {"objective": {"kind": "sft"}}) == run_stage.config_hash(content)
+    assert run_stage.config_hash(content | {"objective": {"kind": "dpo"}}) != run_stage.config_hash(content)
+
+
 def test_an_error_is_told_in_error_json(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = task(tmp_path, uses="grade", input=str(tmp_path / "none"))
     loaded = json.loads(path.read_text())
