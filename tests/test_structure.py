@@ -25,6 +25,7 @@ PLUG_INS = {
     "nemo_ext/curation/filters",
     "nemo_ext/megatron/families",
     "nemo_ext/megatron/objectives",
+    "nemo_ext/megatron/weights/families",
     "nemo_ext/models/families",
     "nemo_ext/prompts/replies",
     "nemo_ext/rows/schemes",

@@ -2,8 +2,10 @@
 
 A family is a file: a config.json with `model_type: qwen2` is read as nemo_ext/models/families/qwen2.py says. Such a file has
     FAMILY = Family(...)
-and is all there is to add, if `architecture` names a file of nemo_ext/megatron/families that builds its layers. The decoder
-there is Llama's: RMSNorm, rotary attention with grouped queries, a gated MLP, every layer alike.
+and is all there is to add where the `architecture` is there: a file of that name in nemo_ext/megatron/families builds its
+layers, and one in nemo_ext/megatron/weights/families maps its tensors. The decoder is Llama's: RMSNorm, rotary attention
+with grouped queries, a gated MLP, every layer alike. Parameters, FLOPs and memory are still counted for that one (shape.py,
+nemo_ext/megatron/plan).
 """
 
 import importlib

@@ -1,1 +1,1 @@
-"""One file per architecture, which builds its layers: the `architecture` of a family (nemo_ext/models/family.py)."""
+"""One file per architecture, which builds its layers. The file name is a family's `architecture`."""

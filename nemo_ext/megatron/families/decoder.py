@@ -16,7 +16,7 @@ from nemo_ext.megatron.layers.kernels import choose_layers, has, uses_transforme
 from nemo_ext.megatron.runtime.optimizer import DTYPES
 from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import ForwardSettings, Optimisation, pack_length, padded_vocab
-from nemo_ext.megatron.weights.mapping import ROW_PARALLEL, canonical_name
+from nemo_ext.megatron.weights.families.decoder import ROW_PARALLEL, canonical_name
 from nemo_ext.models.rope import inverse_frequencies
 from nemo_ext.models.shape import ModelShape
 

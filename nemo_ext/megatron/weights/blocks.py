@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from nemo_ext.megatron.checkpoint_folders import step_of
-from nemo_ext.megatron.weights.mapping import EMBEDDING, LAYER_PREFIX, OUTPUT, Piece, Rows, layer_sizes, outer_sizes
+from nemo_ext.megatron.weights.mapping import EMBEDDING, LAYER_PREFIX, OUTPUT, Piece, Rows, mapping_of
 from nemo_ext.megatron.weights.torch_dist import TorchDistReader
 from nemo_ext.models.shape import ModelShape
 
@@ -119,12 +119,18 @@ def _layer_key(key: str, layer: int) -> str:
 
 def _check(reader: TorchDistReader, shape: ModelShape) -> None:
     """Raises ValueError unless the checkpoint holds exactly the model's tensors, whole."""
-    expected: dict[str, tuple[int, ...]] = dict(outer_sizes(shape))
-    for key, size in layer_sizes(shape).items():
-        if _layer_key(key, 0) in reader.tensors:
-            expected |= {_layer_key(key, layer): size for layer in range(shape.num_layers)}
+    mapping = mapping_of(shape)
+    expected: dict[str, tuple[int, ...]] = dict(mapping.outer_sizes(shape))
+    sizes: dict[str, dict[int, tuple[int, ...]]] = {}
+    for layer in range(shape.num_layers):
+        for key, size in mapping.layer_sizes(shape, layer).items():
+            sizes.setdefault(key, {})[layer] = size
+    for key, by_layer in sizes.items():
+        first, alike = next(iter(by_layer)), len(by_layer) == shape.num_layers and len(set(by_layer.values())) == 1
+        if alike and _layer_key(key, first) not in reader.tensors:
+            expected[LAYER_PREFIX + key] = (shape.num_layers, *by_layer[first])
         else:
-            expected[LAYER_PREFIX + key] = (shape.num_layers, *size)
+            expected |= {_layer_key(key, layer): size for layer, size in by_layer.items()}
     for key, size in expected.items():
         found = reader.size(key) if key in reader.tensors else None
         padded = key in (EMBEDDING, OUTPUT) and found is not None and found[0] >= size[0] and found[1:] == size[1:]

@@ -12,7 +12,7 @@ from nemo_ext.megatron.checkpoint_files import require_whole
 from nemo_ext.megatron.checkpoint_folders import PARTIAL, check_space
 from nemo_ext.megatron.weights.blocks import CheckpointWeights
 from nemo_ext.megatron.weights.hf import INDEX, SINGLE
-from nemo_ext.megatron.weights.mapping import Piece, pieces
+from nemo_ext.megatron.weights.mapping import Piece, mapping_of
 from nemo_ext.models.hub_folder import AnswerEnd, name_portable_class, portable_config, read_json, write_answer_end
 from nemo_ext.models.safetensors_file import write_safetensors
 from nemo_ext.models.shape import ModelShape
@@ -84,7 +84,7 @@ def write_hf(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     check_space(partial, shape.num_parameters * DTYPES[dtype].itemsize, "the exported model", "make room")
-    _write_weights(partial, weights, list(pieces(shape)), DTYPES[dtype], max_shard_bytes, on_bytes)
+    _write_weights(partial, weights, list(mapping_of(shape).pieces(shape)), DTYPES[dtype], max_shard_bytes, on_bytes)
     _write_config(partial, hf_source, DTYPES[dtype])
     _copy_companions(partial, hf_source, chat_template)
     name_portable_class(partial)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from nemo_ext.megatron.weights.mapping import EMBEDDING, OUTPUT, Source, canonical_name, megatron_shard, pieces
+from nemo_ext.megatron.weights.mapping import EMBEDDING, OUTPUT, Source, mapping_of
 from nemo_ext.models.hub_folder import INDEX, SINGLE, not_tied, weight_files, weight_map
 from nemo_ext.models.safetensors_file import read_header
 from nemo_ext.models.shape import ModelShape
@@ -93,7 +93,7 @@ def _read_headers(folder: Path) -> tuple[dict[str, str], dict[str, tuple[int, ..
 
 
 def _check_sizes(folder: Path, shape: ModelShape, files: dict[str, str], sizes: dict[str, tuple[int, ...]]) -> None:
-    expected = {piece.name: piece.size for piece in pieces(shape)}
+    expected = {piece.name: piece.size for piece in mapping_of(shape).pieces(shape)}
     for name, size in expected.items():
         if name not in sizes:
             raise ValueError(f"{folder} has no tensor {name}, which its config.json asks for")
@@ -113,7 +113,7 @@ class RandomSource:
 
     def __init__(self, shape: ModelShape, seed: int) -> None:
         self.shape, self.seed = shape, seed
-        self.sizes = {piece.name: piece.size for piece in pieces(shape)}
+        self.sizes = {piece.name: piece.size for piece in mapping_of(shape).pieces(shape)}
 
     def read(
         self, name: str, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None
@@ -142,10 +142,11 @@ def load_weights(
     `layer_offset` is the global index of the pipeline stage's first layer; `rank` of `size` is tensor parallel.
     Weights are converted to the parameter's dtype.
     """
+    mapping = mapping_of(shape)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            key, layer = canonical_name(name, layer_offset)
-            value = megatron_shard(key, layer, source, shape, rank, size, padded_vocab)
+            key, layer = mapping.canonical_name(name, layer_offset)
+            value = mapping.shard(key, layer, source, shape, rank, size, padded_vocab)
             assert value.shape == parameter.shape, f"{name}: {tuple(value.shape)} for {tuple(parameter.shape)}"
             parameter.copy_(value)
     logger.info("loaded %d tensors from %s", len(list(model.parameters())), type(source).__name__)

@@ -17,7 +17,8 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from nemo_ext.megatron.checkpoint_files import write_record
-from nemo_ext.megatron.weights.mapping import LAYER_PREFIX, layer_sizes, outer_sizes
+from nemo_ext.megatron.weights.families.decoder import layer_sizes, outer_sizes
+from nemo_ext.megatron.weights.mapping import LAYER_PREFIX
 from nemo_ext.models.shape import ModelShape
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]
@@ -93,7 +94,7 @@ def write_model(
             yield (offsets, sizes), fill(key, layer, math.prod(size)).to(kind).reshape(sizes)
 
     sizes = {key: (1, size) for key, size in outer_sizes(shape).items()}
-    sizes |= {LAYER_PREFIX + key: (shape.num_layers, size) for key, size in layer_sizes(shape).items()}
+    sizes |= {LAYER_PREFIX + key: (shape.num_layers, size) for key, size in layer_sizes(shape, 0).items()}
     tensors = {key: boxes(key, layers, size, dtype) for key, (layers, size) in sizes.items()}
     if main:
         tensors |= {MAIN + key: boxes(key, *rest, torch.float32) for key, rest in sizes.items()}

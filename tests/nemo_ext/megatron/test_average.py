@@ -21,7 +21,8 @@ from nemo_ext.megatron.weights import blocks
 from nemo_ext.megatron.weights.average import average_to_hf
 from nemo_ext.megatron.weights.blocks import row_blocks
 from nemo_ext.megatron.weights.export import export_hf
-from nemo_ext.megatron.weights.mapping import LAYER_PREFIX, Piece, pieces
+from nemo_ext.megatron.weights.families.decoder import pieces
+from nemo_ext.megatron.weights.mapping import LAYER_PREFIX, Piece
 from nemo_ext.models.shape import ModelShape
 from tests.conftest import ROOT
 from tests.nemo_ext.megatron.checkpoints import cheap_values, save_shape, whole, write_boxes, write_model

@@ -7,21 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.megatron.weights.hf import RandomSource
-from nemo_ext.megatron.weights.mapping import (
-    EMBEDDING,
+from nemo_ext.megatron.weights.families.decoder import (
     FC1,
-    LAYER,
-    OUTPUT,
     QKV,
     QKV_BIAS,
     ROW_PARALLEL,
     canonical_name,
     join_qkv,
     layer_sizes,
-    megatron_shard,
     pieces,
+    shard,
 )
+from nemo_ext.megatron.weights.hf import RandomSource
+from nemo_ext.megatron.weights.mapping import EMBEDDING, OUTPUT
+from nemo_ext.models.family import LAYER
 from nemo_ext.models.shape import ModelShape
 
 
@@ -74,7 +73,7 @@ def test_layers_come_back_whole(shape: ModelShape, size: int, seed: int) -> None
     wanted = [piece for piece in pieces(shape) if piece.layer == 1]
     assert {piece.key for piece in wanted} == {key for key in LAYER if key != QKV_BIAS or shape.qkv_bias}
     for piece in wanted:
-        shards = [megatron_shard(piece.key, 1, source, shape, rank, size, 64) for rank in range(size)]
+        shards = [shard(piece.key, 1, source, shape, rank, size, 64) for rank in range(size)]
         if piece.key == FC1:  # each rank holds its own gate and up rows; a checkpoint has all gates, then all ups
             halves = zip(*(shard.chunk(2) for shard in shards), strict=True)
             whole = torch.cat([part for half in halves for part in half])
@@ -83,7 +82,7 @@ def test_layers_come_back_whole(shape: ModelShape, size: int, seed: int) -> None
             whole = shards[0]
         else:
             whole = torch.cat(shards, dim=1 if piece.key in ROW_PARALLEL else 0)
-        assert tuple(whole.shape) == layer_sizes(shape)[piece.key]
+        assert tuple(whole.shape) == layer_sizes(shape, 0)[piece.key]
         back = torch.cat([whole[start : start + count] for start, count in piece.rows])
         assert tuple(back.shape) == piece.size
         assert torch.equal(back, source.read(piece.name))
@@ -91,7 +90,7 @@ def test_layers_come_back_whole(shape: ModelShape, size: int, seed: int) -> None
 
 @given(shape=shapes)
 def test_every_row_of_a_layer_is_taken_once(shape: ModelShape) -> None:
-    for key, size in layer_sizes(shape).items():
+    for key, size in layer_sizes(shape, 0).items():
         runs = [run for piece in pieces(shape) if (piece.key, piece.layer) == (key, 0) for run in piece.rows]
         assert sorted(row for start, count in runs for row in range(start, start + count)) == list(range(size[0]))
     assert sum(piece.num_elements for piece in pieces(shape)) == shape.num_parameters
@@ -100,7 +99,7 @@ def test_every_row_of_a_layer_is_taken_once(shape: ModelShape) -> None:
 @given(shape=shapes, size=st.sampled_from([1, 2, 4]), key=st.sampled_from([EMBEDDING, OUTPUT]))
 def test_vocabulary_rows_are_all_there_and_padding_is_zero(shape: ModelShape, size: int, key: str) -> None:
     padded = shape.padded_vocab(4 * size)
-    whole = torch.cat([megatron_shard(key, None, RandomSource(shape, 0), shape, r, size, padded) for r in range(size)])
+    whole = torch.cat([shard(key, None, RandomSource(shape, 0), shape, r, size, padded) for r in range(size)])
     name = "model.embed_tokens.weight" if shape.tied_embeddings or key == EMBEDDING else "lm_head.weight"
     assert torch.equal(whole[: shape.vocab_size], RandomSource(shape, 0).read(name))
     assert whole.shape[0] == padded

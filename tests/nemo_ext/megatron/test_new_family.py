@@ -8,9 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nemo_ext.megatron.checkpoint_files import write_record
+from nemo_ext.megatron.weights import families as weight_families
+from nemo_ext.megatron.weights.average import average_to_hf
 from nemo_ext.megatron.weights.export import export_hf
 from nemo_ext.models import families
 from nemo_ext.models.shape import ModelShape
+from tests.nemo_ext.megatron.checkpoints import whole, write_boxes
 from tests.nemo_ext.megatron.families import save_family
 from tests.nemo_ext.megatron.ranks import run_ranks
 from tests.nemo_ext.megatron.tiny import save_data
@@ -98,3 +102,63 @@ def test_an_unknown_model_type_is_refused_with_those_there_are(folders: tuple[Pa
         ValueError, match=r"model_type='mamba' is not supported; .*\['llama', 'mistral', 'othernames', 'qwen2'\]"
     ):
         ModelShape.from_hf(folders[1])
+
+
+PATTERN = '''"""Layers that take turns: a mixer, then a projection."""
+
+from nemo_ext.megatron.weights.mapping import EMBEDDING, OUTPUT, Piece
+
+
+def outer_sizes(shape):
+    return {EMBEDDING: (shape.vocab_size, shape.hidden_size), OUTPUT: (shape.vocab_size, shape.hidden_size)}
+
+
+def layer_sizes(shape, layer):
+    hidden, ffn = shape.hidden_size, shape.ffn_size
+    return {"mlp.linear_fc1.weight": (ffn, hidden)} if layer % 2 else {"mixer.in_proj.weight": (hidden, hidden)}
+
+
+def pieces(shape):
+    for key, size in outer_sizes(shape).items():
+        yield Piece(key, size, key, None, ((0, size[0]),))
+    for layer in range(shape.num_layers):
+        for key, size in layer_sizes(shape, layer).items():
+            yield Piece(f"backbone.{layer}.{key}", size, key, layer, ((0, size[0]),))
+'''
+
+
+def test_layers_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint whose layers take turns is averaged and exported, and one that lacks a layer is refused."""
+    for package, name, text in (
+        (
+            families,
+            "turns",
+            "from nemo_ext.models.family import Family\nFAMILY = Family(defaults={}, architecture='turns')\n",
+        ),
+        (weight_families, "turns", PATTERN),
+    ):
+        folder = tmp_path / package.__name__
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(text)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    config = {"model_type": "turns", "num_hidden_layers": 4, "hidden_size": 8, "intermediate_size": 12}
+    config |= {"num_attention_heads": 2, "vocab_size": 11, "max_position_embeddings": 64}
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    sizes = {"embedding.word_embeddings.weight": (11, 8), "output_layer.weight": (11, 8)}
+    sizes |= {f"decoder.layers.{layer}.mixer.in_proj.weight": (8, 8) for layer in (0, 2)}
+    sizes |= {f"decoder.layers.{layer}.mlp.linear_fc1.weight": (12, 8) for layer in (1, 3)}
+    checkpoints = []
+    for number in (1, 2):
+        tensors = {key: torch.full(size, float(number) + place) for place, (key, size) in enumerate(sizes.items())}
+        checkpoints.append(write_boxes(tmp_path / f"step_000000{number}", whole(tensors)))
+        write_record(checkpoints[-1], {})
+    exported = load_file(average_to_hf(checkpoints, tmp_path / "hf", tmp_path / "out", "fp32") / "model.safetensors")
+    names = [key.replace("decoder.layers.", "backbone.") for key in sizes]
+    assert {name: float(tensor.unique()) for name, tensor in exported.items()} == {
+        name: 1.5 + place for place, name in enumerate(names)
+    }
+    del tensors["decoder.layers.2.mixer.in_proj.weight"]
+    short = write_boxes(tmp_path / "step_0000003", whole(tensors))
+    with pytest.raises(ValueError, match=r"decoder\.layers\.2\.mixer\.in_proj\.weight is None"):
+        export_hf(short, tmp_path / "hf", tmp_path / "short", "fp32")
