@@ -98,6 +98,8 @@ def _unknown_key(key: str, words: Sequence[str]) -> str | None:
             break
         place.append(part)
         node = _resolved(config, ".".join(place))
+    if ".".join(place) == key:
+        return f"{key}: its value has a key that is new there; give that one as +{key}.<key>=<value>"
     if not isinstance(node, DictConfig):
         return f"{key}: {'.'.join(place)} is a single value and has no {key.split('.')[len(place)]}"
     missing, there = key.split(".")[len(place)], [str(name) for name in node]

@@ -126,6 +126,10 @@ def test_mistakes_are_one_line_that_says_what_there_is(
         (["+sizes.lrr=1"], "sizes has no 'lrr'; did you mean lr?"),
         (["+sampling.temprature=1"], "sampling has no 'temprature'; did you mean temperature?"),
         (["+dta=1"], "unknown key dta; did you mean data?"),
+        (
+            ["stages.train.objective={kind:sft,beta:1}"],
+            "its value has a key that is new there; give that one as +stages.train",
+        ),
     ],
 )
 def test_an_unknown_key_names_its_place_and_the_nearest(
