@@ -31,30 +31,19 @@ from launchers.estimates import estimate
 from launchers.following import launcher_record
 from launchers.here.display import Display
 from launchers.here.processes import TaskFailed
-from launchers.planning import config_paths, overrides, plan, plugins, preflight, resolvers, user_config
+from launchers.planning import config_paths, overrides, plan, plugins, preflight, recipe_files, resolvers, user_config
 from launchers.submit_host import remote_launch, remote_run
 from launchers.submit_host.link import SshHost
 from nemo_ext.models.model import Model
 from nemo_ext.rows.outside.columns import check_columns
 from nemo_ext.serving import server as servers
 
-RECIPES = resolvers.CONF / "recipe"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
 SERVERS, MODELS = ("server", "student_server"), ("student", "teacher")
 READING = ("columns", "split")
 """Root keys that say how rows from outside are read."""
-
-
-def list_recipes() -> str:
-    """One line per recipe: its name and the first comment of its file."""
-    lines = ["Recipes (python launchers/run.py +recipe=<name>, with +scale=tiny to run it here on the CPU):", ""]
-    for path in sorted(RECIPES.rglob("*.yaml")):
-        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
-        about = next((line for line in comments if not line.startswith("@package")), "")
-        lines.append(f"  {path.relative_to(RECIPES).with_suffix('')!s:<20} {about}")
-    return "\n".join(lines)
 
 
 def check_root(cfg: DictConfig) -> None:
@@ -85,7 +74,8 @@ def _check_reading(cfg: DictConfig) -> None:
     stages = OmegaConf.to_container(cfg.stages, resolve=False)
     for key in READING:
         if cfg[key] and f"${{{key}}}" not in _texts(stages):
-            takers = [path.stem for path in sorted(RECIPES.glob("*.yaml")) if f"${{{key}}}" in path.read_text()]
+            recipes = recipe_files.RECIPES.rglob("*.yaml")
+            takers = sorted(path.stem for path in recipes if f"${{{key}}}" in path.read_text())
             raise ValueError(
                 f"{key}={cfg[key]}: no stage of this recipe takes it; those of {', '.join(takers)} do, of the rows that "
                 "input= or data= names"
@@ -270,17 +260,17 @@ def main() -> int:
     resolvers.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, to be told in one line
     if not any(arg.startswith(("+recipe=", "-", "recipe=")) for arg in sys.argv[1:]):
-        print(list_recipes())
+        print(recipe_files.listed())
         return 0 if len(sys.argv) == 1 else 2
+    display = Display()
     try:
         look_around()
+        sys.argv[1:] = overrides.prepare(recipe_files.named(overrides.joined(sys.argv[1:])))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        display.line(f"error: {error}", style="red")
         return 2
-    sys.argv[1:] = overrides.prepare(sys.argv[1:])
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, interrupt)
-    display = Display()
 
     raised: list[BaseException] = []
     codes: list[int] = []

@@ -7,11 +7,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from launchers import run
-from launchers.planning import plan, plugins, resolvers
+from launchers.planning import plan, plugins, recipe_files, resolvers
 from launchers.planning.overrides import prepare
 
-RECIPES = sorted(path.relative_to(run.RECIPES).with_suffix("").as_posix() for path in run.RECIPES.rglob("*.yaml"))
+RECIPES = recipe_files.short_names()
 
 ON_ROWS = (
     "generate", "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "inject_noise",
@@ -28,7 +27,7 @@ def compose_recipe(name: str, *overrides: str) -> DictConfig:
     """`+recipe=<name>` and `overrides`, in the order launchers/run.py gives Hydra them."""
     plugins.register()
     resolvers.register()
-    words = prepare([*overrides, f"+recipe={name}"])
+    words = prepare(recipe_files.named([*overrides, f"+recipe={name}"]))
     if not any(word.startswith("data=") or word == "+scale=tiny" for word in words):
         words.append("data=rows.jsonl")
     words += NEEDED.get(name, [])

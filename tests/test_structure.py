@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from launchers.planning import recipe_files
 from recipes.find_stage import stage_paths
 from tests.composing import RECIPES
 from tests.conftest import ROOT
@@ -19,7 +20,7 @@ from tests.conftest import ROOT
 LAYERS = ("tests", "launchers", "recipes", "nemo_ext")  # each may import those after it
 PRODUCT = LAYERS[1:]
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_YAML_LINES, MAX_MODULES = 400, 60, 120, 14
-LONG_YAML = {"conf/recipe/openmathinstruct2.yaml": 260, "conf/recipe/toy_models.yaml": 130}
+LONG_YAML = {"conf/recipe/openmathinstruct2.yaml": 160}
 PLUG_INS = {
     "launchers/executors",
     "nemo_ext/curation/filters",
@@ -248,6 +249,11 @@ def test_there_are_recipes() -> None:
     assert len(RECIPES) >= 5
 
 
+def recipe_file(name: str) -> Path:
+    (word,) = recipe_files.named([f"+recipe={name}"])
+    return recipe_files.RECIPES / f"{word.partition('=')[2]}.yaml"
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_in_the_list(name: str) -> None:
     assert f"`{name}`" in (ROOT / "recipes" / "README.md").read_text(), f"add {name} to recipes/README.md"
@@ -255,7 +261,7 @@ def test_recipe_is_in_the_list(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_names_no_cluster(name: str) -> None:
-    loaded = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "recipe" / f"{name}.yaml"))
+    loaded = OmegaConf.to_container(OmegaConf.load(recipe_file(name)))
     assert isinstance(loaded, dict)
     assert "cluster" not in loaded
     assert not [entry for entry in loaded["defaults"] if "cluster" in str(entry)]
@@ -326,7 +332,9 @@ def test_written_commands_exist() -> None:
             if not equals or "<" in word:
                 continue
             group = key.lstrip("+")
-            if group in {"recipe", "scale", "cluster"}:
+            if group == "recipe":
+                recipe_file(value)  # refuses a name that is none
+            elif group in {"scale", "cluster"}:
                 if not (ROOT / "conf" / group / f"{value}.yaml").is_file():
                     wrong.append(f"{place}: {word}")
             elif group.split(".")[0].split("@")[0] not in root | {"model", "hydra"}:

@@ -21,6 +21,8 @@ TEXTS = ("data", "input", "second", "checkpoints", "run_name", "run_dir", "publi
 UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config\.) '([^'\s]+)'")
 READ_BY_NAME = ("sampling", "rule", "sizes", "few_shot")
 """Root mappings without a type, of which each key is read by its name."""
+CONFIG_DIR = "--config-dir"
+"""Hydra's option for a folder of configs besides conf/; -cd in short."""
 MAX_NAME = 200
 NAME = re.compile(r"[\w][\w.@%+=-]*(/[\w][\w.@%+=-]*)*")
 
@@ -28,10 +30,21 @@ NAME = re.compile(r"[\w][\w.@%+=-]*(/[\w][\w.@%+=-]*)*")
 def prepare(words: Sequence[str]) -> list[str]:
     """The words with values quoted where Hydra would read something else, and the scale overlay after the recipe it
     overlays, whatever the order they were typed in."""
-    ranked = sorted(
-        words, key=lambda word: 0 if word.startswith("+recipe=") else 1 if word.startswith("+scale=") else 2
-    )
+    first = (f"{CONFIG_DIR}=", "+recipe=", "+scale=")
+    ranked = sorted(words, key=lambda word: next((n for n, start in enumerate(first) if word.startswith(start)), 3))
     return [_quoted(word) for word in ranked]
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words with `--config-dir <folder>` as one of them, so that they can be put in another order."""
+    rest, result = list(words), []
+    while rest:
+        word = rest.pop(0)
+        key, equals, folder = word.partition("=")
+        if key in (CONFIG_DIR, "-cd") and (equals or rest):
+            word = f"{CONFIG_DIR}={folder if equals else rest.pop(0)}"
+        result.append(word)
+    return result
 
 
 def _quoted(word: str) -> str:

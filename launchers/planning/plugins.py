@@ -8,7 +8,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 import launchers.executors
+from recipes.asking.served import ServedStage
 from recipes.find_stage import stage_module, stage_paths
+
+FROM_SERVER = ("nodes", "gpus", "image")
+"""Resources of a stage that asks a model which follow from its `server`."""
 
 
 def find(package: ModuleType) -> dict[str, ModuleType]:
@@ -27,9 +31,13 @@ def executors() -> dict[str, ModuleType]:
 
 
 def register() -> None:
-    """Store each stage's Config in Hydra's group `stage`, so `/stage/generate@stages.solve` places it anywhere, typed."""
+    """Store each stage's Config in Hydra's group `stage`, so `/stage/generate@stages.solve` places it anywhere, typed. The
+    resources of one that asks a model are what its servers take, where neither recipe nor command line says otherwise."""
     store = ConfigStore.instance()
     for name, module in stages().items():
         node = OmegaConf.structured(module.Config)
         node.uses = name
+        if issubclass(module.Config, ServedStage):
+            for key in FROM_SERVER:
+                node.resources[key] = f"${{resources_of:${{..server}},{key}}}"
         store.store(group="stage", name=name, node=node)

@@ -8,14 +8,18 @@ ${every:20000,6,10}                      3330: steps between 6 checkpoints of 20
 ${spaced:20000,6,10}                     [3330, 6660, ..., 16650, 20000]: their steps
 ${per_variant:train,checkpoints}         for every variant of the stage `subset`: {checkpoints: <run>/train/<variant>}
 ${students_of:average}                   the same: {model: {name: <variant>, hf_path: <run>/average/<variant>/average}}
+${size:60000,240}                        the published size, or with tiny=true, as +scale=tiny sets it, the second
+${recipe_name:one_stage/grade}           grade: what its runs are called
 ${repo:}                                 the repository's folder
 """
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from launchers.planning import recipe_files
 from nemo_ext.rows.row import ROW_FILES
 from nemo_ext.serving import server as servers
 
@@ -45,8 +49,13 @@ def prompt(source: str | DictConfig, few_shot: str | None = None) -> DictConfig:
     return loaded
 
 
-def resources_of(server: DictConfig) -> DictConfig:
-    """Just what the servers need; nothing where none is started."""
+def resources_of(server: DictConfig, key: str | None = None) -> Any:
+    """Just what the servers need, or one key of that; nothing where none is started."""
+    needs = _resources_of(server)
+    return needs if key is None else needs[key]
+
+
+def _resources_of(server: DictConfig) -> DictConfig:
     loaded = servers.load(OmegaConf.to_container(server))  # type: ignore[arg-type]
     if not isinstance(loaded, servers.GpuServer):
         return OmegaConf.create({"nodes": 1, "gpus": 0, "image": "base"})
@@ -73,6 +82,11 @@ def benchmarks(names: Iterable[str]) -> DictConfig:
             )
         found[name] = OmegaConf.create({"path": str(path.absolute())}) if of_ones_own else _load("benchmark", name)
     return OmegaConf.create(found)
+
+
+def size(published: Any, tiny: Any, *, _root_: DictConfig) -> Any:
+    """One of the two sizes, which a recipe gives side by side."""
+    return tiny if _root_.tiny else published
 
 
 def every(total: int, parts: int, multiple: int = 1) -> int:
@@ -110,8 +124,10 @@ def register() -> None:
     OmegaConf.register_new_resolver("prompt", prompt, replace=True)
     OmegaConf.register_new_resolver("resources_of", resources_of, replace=True)
     OmegaConf.register_new_resolver("benchmarks", benchmarks, replace=True)
+    OmegaConf.register_new_resolver("size", size, replace=True)
     OmegaConf.register_new_resolver("every", every, replace=True)
     OmegaConf.register_new_resolver("spaced", spaced, replace=True)
     OmegaConf.register_new_resolver("per_variant", per_variant, replace=True)
     OmegaConf.register_new_resolver("students_of", students_of, replace=True)
+    OmegaConf.register_new_resolver("recipe_name", recipe_files.short_name, replace=True)
     OmegaConf.register_new_resolver("repo", lambda: str(ROOT), replace=True)

@@ -109,8 +109,8 @@ def check_places(cfg: ServedStage, server: GpuServer) -> None:
     )
     raise ValueError(
         f"{place}: server.replicas={server.replicas} of {per_replica} GPUs{on} take {server.replicas * server.gpus} GPUs, "
-        f"and {place}.resources has nodes={nodes} x gpus={gpus}. They fit {fitting} (recipes set these by "
-        "sizes.teacher and sizes.student, by default to what the server takes); or change server.tp_size or server.replicas"
+        f"and {place}.resources has nodes={nodes} x gpus={gpus}. They fit {fitting} (by "
+        "default resources are what the server takes); or change server.tp_size or server.replicas"
     )
 
 

@@ -66,7 +66,7 @@ def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("+recipe=openmathinstruct",), ["openmathinstruct", "openmathinstruct2", "sft_full"]),
+        (("+recipe=openmathinstruct",), ["+recipe=openmathinstruct: no recipe", "did you mean openmathinstruct2?"]),
         ((*TINY, "only=[solv_seeds]"), ["'solv_seeds'", "solve_seeds", "evaluate_teacher"]),
         ((*SMALL, "from_stage=trian"), ["'trian'", "train"]),
         (("+recipe=explore", "input=/tmp", "columns={problem: ask}"), ["no stage of this recipe takes it", "generate, grade"]),

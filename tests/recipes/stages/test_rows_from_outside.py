@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from omegaconf import OmegaConf
 
-from launchers.run import RECIPES
+from launchers.planning.recipe_files import RECIPES
 from nemo_ext.records import manifest
 from recipes import run_stage
 from recipes.find_stage import stage_module, stage_paths
