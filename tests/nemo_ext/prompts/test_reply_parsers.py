@@ -25,7 +25,7 @@ BULLETS = "- Algebra\n- Number theory"
 
 def test_the_parsers_there_are() -> None:
     wanted = {"verdict", "score", "reward", "mean_logprob", "boxed", "numbered_list", "yaml_list", "after_marker"}
-    assert wanted | {"last_code_block"} == set(names())
+    assert wanted | {"last_code_block", "text"} == set(names())
 
 
 def test_one_more_is_one_more_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

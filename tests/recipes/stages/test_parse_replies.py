@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.stages.conftest import Ran
+from tests.recipes.stages.conftest import Ran, external
+from tests.recipes.stages.test_generate import always
 
 Run = Callable[..., Ran]
 Write = Callable[[list[dict[str, Any]]], str]
@@ -79,6 +80,22 @@ def test_the_number_of_workers_changes_no_byte(run: Run, rows: Write) -> None:
         for workers in (1, 2)
     )
     assert one.output == two.output and one.manifest["rows_made"] == two.manifest["rows_made"] == 200
+
+
+def test_a_reply_is_part_of_the_next_question(run: Run, rows: Write, model: Any, fake: Any) -> None:
+    def ask(user: str, source: str, folder: str) -> Ran:
+        prompt = {"name": folder, "template": "base", "user": user, "stop": []}
+        by_source = {"*": {"prompt": prompt, "num_samples": 1}}
+        return run("generate", folder, input=source, by_source=by_source, model=model, server=external(server))
+
+    server = fake(always)
+    first = ask("Draft: {problem}", rows([_row(0, None), _row(1, None)]), "draft")
+    drafts = run("parse_replies", "drafts", input=str(first.folder), parser="text", to="draft")
+    better = ask("Better: {draft}", str(drafts.folder), "better")
+    assert [row["draft"].split(" /")[0] for row in better.output] == ["Draft: P0", "Draft: P1"]
+    assert [row["generation"] for row in better.output] == [
+        f"Better: {row['draft']} / {row['seed']}" for row in better.output
+    ]
 
 
 @pytest.mark.parametrize(
