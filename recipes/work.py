@@ -28,8 +28,10 @@ class Asking:
 
     input: str | None = None
     """The file or folder whose rows are asked about. None: how much is asked is known only while it runs."""
+    by: str = "problem_source"
+    """The column whose values `samples` has."""
     samples: dict[str, int] = field(default_factory=dict)
-    """problem_source -> completions of each row; `*`: of any other source."""
+    """Value in the column `by` -> completions of each row; `*`: of any other."""
     max_tokens: int = 0
     """Of a completion; 0: not known."""
     rows_are: str = "rows"

@@ -14,7 +14,7 @@ RECIPES = recipe_files.short_names()
 
 ON_ROWS = (
     "generate", "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "inject_noise",
-    "publish_data", "select_code", "explore", "export_scores", "rescore", "score_rewards", "choose_answers",
+    "publish_data", "select_code", "parse_replies", "explore", "export_scores", "rescore", "score_rewards", "choose_answers",
 )  # fmt: skip
 NEEDED = {name: ["input=rows.jsonl"] for name in ON_ROWS} | {
     "evaluate_checkpoint": ["checkpoints=run/train", "step=100"],

@@ -55,7 +55,7 @@ def completions(stage: PlannedStage, stages: list[PlannedStage]) -> tuple[int | 
 
 def _of_task(asking: Asking, written: Writing | None, num_tasks: int) -> tuple[int | None, str]:
     """The same of one task; `written`: what the plan says of its input."""
-    found = _rows(str(asking.input)) if written is None else Counter({"": written.num_rows or 0})
+    found = _rows(str(asking.input), asking.by) if written is None else Counter({"": written.num_rows or 0})
     if written is not None and written.num_rows is None:
         return None, f"how many {asking.rows_are} there will be"
     total = 0
@@ -81,10 +81,10 @@ def _written(folder: str, stages: list[PlannedStage]) -> Writing | None:
     return next((work for work in works if isinstance(work, Writing)), None)
 
 
-def _rows(source: str) -> Counter[str] | None:
-    """Rows by problem_source of a file, or of a stage's folder; None while that has not finished."""
+def _rows(source: str, by: str) -> Counter[str] | None:
+    """Rows by what they have in the column `by`: of a file, or of a stage's folder; None while that has not finished."""
     path = Path(source)
     if not (path.is_file() or (path / DONE).is_file()):
         return None
     rows = (row for file in input_files(path) for row in read_any(file))
-    return Counter(str(row.get("problem_source")) for row in rows if isinstance(row, dict))
+    return Counter(str(row.get(by)) for row in rows if isinstance(row, dict))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PROBLEM_SOURCE = "problem_source"
 OTHERS = "*"  # in by_source: rows of any other value
 
 
@@ -43,7 +44,7 @@ class SamplingStage(SampledStage):
     """In a folder or on the hub: whose files."""
     columns: Any = None
     """What a column is here -> its name in the file, as {problem: query}; null: not taken."""
-    by: str = "problem_source"
+    by: str = PROBLEM_SOURCE
     """The column that decides how a row is asked."""
     by_source: dict[str, PerSource] = field(default_factory=dict)
     """What a row has in the column `by` -> how it is asked; `*`: rows with any other value there, and those without one."""
@@ -103,15 +104,22 @@ class Samples:
         """How many there are.
 
         Raises:
-            ValueError: a row whose value by_source has not, or no row has what its prompt needs.
+            ValueError: a row with a value that by_source lacks; no row has the column `by`, or what its prompt needs.
         """
         total, example = 0, None
+        columns = {PROBLEM_SOURCE} if self.cfg.by == PROBLEM_SOURCE else set()  # which a file of one's own may lack
         for row in self._rows():
             if not isinstance(row, str):
                 way = self._way(row)
                 lacking = way.lacking(row)
                 total += 0 if way.why_not(row, self.special) else way.num_samples
                 example = (way, lacking, row) if lacking else example
+                if self.cfg.by not in columns:
+                    columns |= row.keys()
+        if columns and self.cfg.by not in columns:
+            raise ValueError(
+                f"stages.{self.cfg.name}.by={self.cfg.by}: no row has that column; rows have {', '.join(sorted(columns))}"
+            )
         if total == 0 and example is not None:
             way, lacking, row = example
             raise ValueError(

@@ -22,7 +22,7 @@ SEPARATE = {
     "openmathinstruct2", "evaluate_checkpoint", "generate",
     # curation on files: test_grade_alone.py, test_filter_alone.py, test_decontaminate_alone.py, test_blending_alone.py
     "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "match_coverage", "inject_noise",
-    "publish_data", "select_code", "export_scores", "score_rewards", "choose_answers", "rescore", "compare",
+    "publish_data", "select_code", "parse_replies", "export_scores", "score_rewards", "choose_answers", "rescore", "compare",
     "explore",  # test_explore_alone.py
     # test_ablations.py
     "ablation_format", "ablation_teacher", "ablation_noise", "ablation_diversity", "ablation_scale",

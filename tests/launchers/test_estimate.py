@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from launchers.estimates import estimate
+from launchers.estimates import estimate, estimate_serving
 from launchers.estimates.step_time import step_time
 from launchers.executors import local, slurm
 from launchers.planning import resolvers
 from nemo_ext.machine.gpus import gpu_named
 from nemo_ext.megatron.settings import TrainSettings
 from nemo_ext.models.published_shapes import SHAPES
+from recipes.asking.sampling import OTHERS
+from recipes.work import Asking
 from tests.bench import bench_plan
 from tests.composing import compose_recipe, plan, resolve_recipe
 from tests.conftest import ROOT
@@ -119,6 +121,14 @@ def test_rows_on_disk_replace_published_counts(tmp_path: Path) -> None:
     after = estimates("openmathinstruct2", run_dir=tmp_path)["write_problems"]
     assert before.summary.startswith("674,730 completions")
     assert after.summary.startswith("170 completions")  # 2 x 80 + 10
+
+
+def test_rows_are_counted_by_the_column_that_chooses_their_prompt(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    subjects = ["algebra"] * 3 + ["geometry"] * 2
+    rows.write_text("".join(json.dumps({"problem": "p", "subject": each}) + "\n" for each in subjects))
+    asking = Asking(input=str(rows), by="subject", samples={"algebra": 4, OTHERS: 1})
+    assert estimate_serving._of_task(asking, None, 1) == (14, "rows of its input")
 
 
 def test_tensor_parallelism_over_nodes_is_warned_of() -> None:

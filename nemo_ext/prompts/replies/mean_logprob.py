@@ -11,6 +11,6 @@ def parse(reply: str, *, skip: int = 0) -> float | None:
     """The mean of a list of log-probabilities without the first `skip`; None: nothing is left, or it is no such list."""
     try:
         values = [float(value) for value in json.loads(reply)[skip:]]
-    except (ValueError, TypeError):
+        return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else None

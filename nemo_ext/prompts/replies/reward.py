@@ -15,6 +15,9 @@ from collections.abc import Mapping
 NEMOTRON_4 = {"helpfulness": 0.3, "correctness": 0.74, "coherence": 0.46, "complexity": 0.47, "verbosity": -0.33}
 """How Nemotron-4-340B-Reward's five attributes become one number (its model card)."""
 
+LARGEST = 1e100
+"""A number beyond is no score, and sums of it have no end."""
+
 
 def attributes(reply: str) -> dict[str, float] | None:
     """Name -> score; of a list of numbers their places, "0", "1", ... None: the reply is neither."""
@@ -25,9 +28,9 @@ def attributes(reply: str) -> dict[str, float] | None:
         else:
             pairs = (part.rsplit(":", 1) for part in text.replace("\n", ",").split(",") if part.strip())
             found = {name.strip(): float(value) for name, value in pairs}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
-    return found if found and all(math.isfinite(value) for value in found.values()) else None
+    return found if found and all(abs(value) < LARGEST for value in found.values()) else None
 
 
 def parse(reply: str, *, weights: Mapping[str, float] | None = None) -> float | None:

@@ -24,11 +24,11 @@ def parse(reply: str, *, high: int, low: int = 0) -> float | None:
     fractions = list(OUT_OF.finditer(text))
     if labelled:
         found = labelled[-1]
-        if any(other.start() == found.start(1) and int(other[2]) != high for other in fractions):
+        if any(other.start() == found.start(1) and float(other[2]) != high for other in fractions):
             return None
         return _on_scale(float(found[1]), low, high)
     if fractions:
-        scores = {float(match[1]) for match in fractions if int(match[2]) == high}
+        scores = {float(match[1]) for match in fractions if float(match[2]) == high}
         return _on_scale(scores.pop(), low, high) if len(scores) == 1 else None
     bare = BARE.fullmatch(text) or BARE.fullmatch(text.rsplit("\n", 1)[-1])
     return _on_scale(float(bare[1]), low, high) if bare else None

@@ -42,7 +42,8 @@ def _listed(reply: str) -> list[str] | None:
     if first is None:
         return None
     after = next((place for place in range(first, len(lines)) if not belongs[place]), len(lines))
-    return None if any(map(_is_item, lines[after:])) else lines[first:after]
+    nested = any(map(_is_item, map(str.lstrip, (line for line in lines[first:after] if line[:1].isspace()))))
+    return None if nested or any(map(_is_item, lines[after:])) else lines[first:after]
 
 
 def _is_item(line: str) -> bool:

@@ -32,7 +32,7 @@ processes = tool_stage_processes
 
 def work(cfg: SamplingStage) -> Asking:
     samples = {source: asked.num_samples for source, asked in cfg.by_source.items()}
-    return Asking(input=cfg.input, samples=samples, max_tokens=cfg.sampling.max_tokens)
+    return Asking(input=cfg.input, by=cfg.by, samples=samples, max_tokens=cfg.sampling.max_tokens)
 
 
 def run(cfg: Config) -> Facts:

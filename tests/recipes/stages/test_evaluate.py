@@ -204,3 +204,13 @@ def test_what_was_not_needed_is_asked_for_when_it_is(evaluated: Callable[..., An
 def test_samples_that_are_made_one_by_one_cannot_share_a_request(evaluated: Callable[..., Any], keys: Any) -> None:
     with pytest.raises(ValueError, match="samples_per_request=4: with use_tools or early_finish each sample"):
         evaluated(samples_per_request=4, **SAMPLED, **keys)
+
+
+def test_a_server_that_does_not_count_tokens(run: Callable[..., Ran], rows: Any, model: Any, fake: Any) -> None:
+    async def uncounted(request: web.Request, index: int) -> web.Response:
+        return web.json_response({"choices": [{"index": 0, "finish_reason": "stop", "text": r"\boxed{0}"}]})
+
+    keys = {"benchmarks": rows(PROBLEMS), "prompt": PROMPT, "model": model | {"name": "fake"}}
+    ran = run("evaluate", server=external(fake(uncounted)), **keys)
+    assert ran.output[0]["is_correct"] and ran.output[0]["num_generated_tokens"] is None
+    assert ran.manifest["tokens"] == {"prompt": 0, "generated": 0}
