@@ -58,6 +58,13 @@ class Replies:
         return {"server": describe_server(self._cfg) | self.outcome.notes, **self.model.facts}
 
 
+def answer_columns(reply: "Completion") -> dict[str, Any]:
+    """What a sample adds to its row."""
+    choice = {"choice": reply.choice} if reply.choice else {}
+    tools = {"tools": reply.tools} if reply.tools is not None else {}
+    return reply.answer | {"seed": reply.seed} | choice | tools
+
+
 def drop_reason(reply: "Completion") -> str:
     """Why a row whose question has no answer is dropped."""
     from nemo_ext.serving.completions.context_window import TOO_LONG

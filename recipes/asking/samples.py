@@ -26,12 +26,22 @@ class SampledStage(ToolStage):
     share a seed, and their token counts are split by the length of the texts. With tools always 1."""
 
 
-def check_samples(cfg: SampledStage, num_samples: int, place: str) -> None:
-    """Raises ValueError for samples that would be the same, or fewer than one; `place` has num_samples."""
+def check_samples(cfg: SampledStage, num_samples: int, place: str, one_by_one: str = "") -> None:
+    """Raises ValueError for samples that would be the same, fewer than one, or in one request where they cannot be.
+
+    Args:
+        place: the key that has num_samples.
+        one_by_one: the settings, where they are so, by which each sample is asked for by itself.
+    """
     if num_samples < 1:
         raise ValueError(f"{place}.num_samples={num_samples}: it must be at least 1")
     if cfg.samples_per_request < 1:
         raise ValueError(f"stages.{cfg.name}.samples_per_request={cfg.samples_per_request}: it must be at least 1")
+    if cfg.samples_per_request > 1 and one_by_one:
+        raise ValueError(
+            f"stages.{cfg.name}.samples_per_request={cfg.samples_per_request}: with {one_by_one} each sample is asked for "
+            "by itself; set it to 1"
+        )
     if num_samples > 1 and cfg.sampling.temperature == 0:
         raise ValueError(
             f"{place}: num_samples={num_samples} at temperature 0 are the same one so many times. Set "

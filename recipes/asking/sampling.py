@@ -14,6 +14,7 @@ from nemo_ext.samples import special_tokens
 from recipes.asking.connect import takes_any_model
 from recipes.asking.question import Question
 from recipes.asking.samples import SampledStage, Sampler, check_samples, seed_of
+from recipes.work import Asking
 
 if TYPE_CHECKING:
     import re
@@ -82,6 +83,11 @@ def check_prompts(cfg: SamplingStage) -> None:
     for value, each in cfg.by_source.items():
         check_prompt(each.prompt)
         check_samples(cfg, each.num_samples, f"stages.{cfg.name}.by_source.{value}")
+
+
+def work_of_samples(cfg: SamplingStage) -> Asking:
+    samples = {value: each.num_samples for value, each in cfg.by_source.items()}
+    return Asking(input=cfg.input, by=cfg.by, samples=samples, max_tokens=cfg.sampling.max_tokens)
 
 
 class Samples:

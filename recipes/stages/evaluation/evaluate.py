@@ -62,12 +62,8 @@ def check(cfg: Config) -> None:
     from nemo_ext.evaluation.verdicts import check_graders
 
     check_prompt(cfg.prompt)
-    check_samples(cfg, cfg.num_samples, f"stages.{cfg.name}")
-    if cfg.samples_per_request > 1 and (cfg.use_tools or cfg.early_finish):
-        raise ValueError(
-            f"stages.{cfg.name}.samples_per_request={cfg.samples_per_request}: with use_tools or early_finish each sample "
-            "is asked for by itself; set it to 1"
-        )
+    one_by_one = "use_tools or early_finish" if cfg.use_tools or cfg.early_finish else ""
+    check_samples(cfg, cfg.num_samples, f"stages.{cfg.name}", one_by_one)
     check_graders(f"stages.{cfg.name}", cfg.graders, cfg.extractor)
 
 

@@ -13,26 +13,19 @@ Dropped: missing_<key>, special_token (the row's text has one of the model's, wh
 """
 
 from pathlib import Path
-from typing import Any
 
 from nemo_ext.prompts.prompt import prompt_hash
 from nemo_ext.records.manifest import Facts
 from nemo_ext.rows.row import RowWriter, require_rows
-from nemo_ext.serving.client.requests import Completion
 from recipes.asking.ask import asked
-from recipes.asking.replies import drop_reason
-from recipes.asking.sampling import Samples, SamplingStage, check_prompts
+from recipes.asking.replies import answer_columns, drop_reason
+from recipes.asking.sampling import Samples, SamplingStage, check_prompts, work_of_samples
 from recipes.asking.tool_use import tool_loop, tool_stage_processes
-from recipes.work import Asking
 
 Config = SamplingStage
 check = check_prompts
 processes = tool_stage_processes
-
-
-def work(cfg: SamplingStage) -> Asking:
-    samples = {source: asked.num_samples for source, asked in cfg.by_source.items()}
-    return Asking(input=cfg.input, by=cfg.by, samples=samples, max_tokens=cfg.sampling.max_tokens)
+work = work_of_samples
 
 
 def run(cfg: Config) -> Facts:
@@ -50,7 +43,7 @@ def run(cfg: Config) -> Facts:
             reply = replies.to(question)
             if reply.error is None:
                 spending.add(reply)
-                out.keep(row | _answer(reply))
+                out.keep(row | answer_columns(reply))
             else:
                 error = reply.error
                 out.drop(row | {"error": error}, drop_reason(reply))
@@ -67,10 +60,3 @@ def run(cfg: Config) -> Facts:
         **out.counts,
         **replies.facts,
     )
-
-
-def _answer(reply: Completion) -> dict[str, Any]:
-    """What a reply adds to its row."""
-    choice = {"choice": reply.choice} if reply.choice else {}
-    tools = {"tools": reply.tools} if reply.tools is not None else {}
-    return reply.answer | {"seed": reply.seed} | choice | tools
