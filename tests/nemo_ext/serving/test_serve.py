@@ -327,7 +327,7 @@ def test_the_embedded_server_does_not_outlive_its_parent(tmp_path: Path, tiny_ch
 def test_a_model_that_the_image_would_misread_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}))
     monkeypatch.setattr(serve, "installed", lambda package: {"transformers": "4.57.3"}[package])
-    monkeypatch.setattr(serve.child, "run", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr(serve.server_process, "run", lambda *_: pytest.fail("it was started"))
     model = Model(name="mine", hf_path=str(tmp_path), context_length=512)
     with pytest.raises(ValueError, match=r"config\.json: .* has transformers 4\.57\.3, which may read theta 10,000"):
         serve.serve(load({"kind": "vllm"}), model, tmp_path / "server-0.json", "127.0.0.1", 0)

@@ -82,7 +82,8 @@ def test_a_model_goes_by_its_name_and_its_folder() -> None:
 def test_the_login_node_imports_no_heavy_library() -> None:
     code = (
         "import sys\n"
-        "from nemo_ext.serving import address, client_config, server\n"
+        "from nemo_ext.serving import address, server\n"
+        "from nemo_ext.serving.client import config\n"
         "for kind in server.kinds(): server.module_of(kind)\n"
         "heavy = {'torch', 'aiohttp', 'tokenizers', 'uvicorn', 'numpy', 'transformers'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
