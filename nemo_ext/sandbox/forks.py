@@ -11,6 +11,7 @@ from typing import IO
 
 from nemo_ext.sandbox import launch
 from nemo_ext.sandbox.config import SandboxConfig
+from nemo_ext.sandbox.memory_cgroups import MemoryCgroups
 from nemo_ext.sandbox.processes import Processes
 from nemo_ext.sandbox.session import Session
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 START_S = 120.0  # imports the preloaded modules
 RETRY_S = 0.01
+KERNEL_MB = 64  # of a session's memory cgroup, beyond what its own limits allow: stacks, page tables, pipes
 # Run in a session before the service says it is ready: a kernel or container that ignores a limit must not be trusted.
 PROBE = """
 import os, socket, time
@@ -59,6 +61,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self.processes: Processes | None = None
+        self._cgroups: MemoryCgroups | None = None
         self.sessions: dict[str, Session] = {}
         """Those that are alive, by the id of their process 1."""
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  open as long as we are
@@ -70,6 +73,7 @@ class ForkServer:
             try:
                 await self._launch(isolation)
                 if isolation != "none":
+                    self._cgroups = self._cgroups or MemoryCgroups(self._cgroup_bytes())
                     await self._probe()
             except OSError as error:
                 self._end()
@@ -85,6 +89,9 @@ class ForkServer:
             " --security-opt apparmor=unconfined) or install bubblewrap; or set sandbox.allow_unisolated=true to run"
             " the code with this process's rights."
         )
+
+    def _cgroup_bytes(self) -> int:
+        return (self.config.memory_mb + 2 * self.config.scratch_mb + KERNEL_MB) << 20
 
     async def _launch(self, isolation: str) -> None:
         if isolation == "none" and self._folder is None:
@@ -166,7 +173,7 @@ class ForkServer:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         os.set_blocking(output, False)
         processes = None if self.isolation == "none" else self.processes
-        session = Session(ours, output, self.config.max_output_kb << 10, processes, self.sessions)
+        session = Session(ours, output, self.config.max_output_kb << 10, processes, self.sessions, self._cgroups)
         try:
             while not self._sent([theirs.fileno(), writable]):
                 await asyncio.sleep(RETRY_S)
@@ -204,6 +211,8 @@ class ForkServer:
         """End the fork server and all sessions."""
         self._closed = True
         self._end()
+        if self._cgroups is not None:
+            self._cgroups.close()
         self._stderr.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

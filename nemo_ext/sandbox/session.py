@@ -10,8 +10,10 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from nemo_ext.sandbox.inside.repl import CLASSES, MEMORY
+from nemo_ext.sandbox.memory_cgroups import MemoryCgroups, ran_out
 from nemo_ext.sandbox.output import Output
 from nemo_ext.sandbox.processes import Processes, pid_of
 
@@ -51,6 +53,7 @@ class Session:
         max_output_bytes: int,
         processes: Processes | None,
         alive_sessions: "dict[str, Session]",
+        cgroups: MemoryCgroups | None = None,
     ) -> None:
         self.channel = channel
         self.processes = processes
@@ -59,6 +62,9 @@ class Session:
         self.max_output_bytes = max_output_bytes
         self.pid = 0
         self._pidfd: int | None = None
+        self._cgroups = cgroups
+        self._cgroup: Path | None = None
+        self._ran_out = False
         self._ending: asyncio.Future[tuple[str, bool]] | None = None
 
     async def ready(self) -> None:
@@ -84,6 +90,8 @@ class Session:
         """Remember the process with that id, which the kernel says has sent `ready` and which has run no block yet."""
         self._pidfd = os.pidfd_open(sender)
         self.pid = pid_of(self._pidfd)
+        if self._cgroups is not None:
+            self._cgroup = self._cgroups.enclose(sender)
         with suppress(BlockingIOError):
             self.channel.recv(1)  # only a channel whose other end has closed gives anything, namely nothing
             raise ProcessLookupError("the session ended while it started")
@@ -96,6 +104,14 @@ class Session:
             asyncio.get_running_loop().remove_reader(self._pidfd)
         if self.alive_sessions.get(str(self.pid)) is self:
             del self.alive_sessions[str(self.pid)]
+        if self._cgroups is not None and self._cgroup is not None:
+            self._ran_out = self._out_of_memory()
+            self._cgroups.remove(self._cgroup)
+            self._cgroup = None
+
+    def _out_of_memory(self) -> bool:
+        """Whether the kernel has ended one of its processes for that."""
+        return self._ran_out or (self._cgroup is not None and ran_out(self._cgroup))
 
     @property
     def alive(self) -> bool:
@@ -114,6 +130,8 @@ class Session:
             ended, lost = await self._run(code, output, timeout_s)
             if not lost and not await self._stands_still():
                 ended, lost = DIED, True
+            if ended != OUTPUT_LIMIT and self._out_of_memory():
+                ended, lost = MEMORY, True
         except BaseException:
             self.kill()
             raise
