@@ -121,7 +121,7 @@ def objective_figures(lines: list[dict[str, Any]]) -> dict[str, dict[str, list[d
 
 def funnel(finished: Finished) -> list[dict[str, Any]]:
     return [
-        {"stage": name, "rows_in": each["rows_in"], "rows_out": each["rows_out"], "dropped": each["dropped"]}
+        {key: each.get(key) for key in ("rows_in", "rows_made", "rows_out", "dropped")} | {"stage": name}
         for name, each in manifests(finished)
         if each["rows_in"] is not None and each["uses"] != "evaluate"
     ]

@@ -206,3 +206,16 @@ def test_an_objectives_figures_are_curves_of_their_own() -> None:
         "accuracy": {"training": [{"step": 1, "value": 0.4}], "validation": [{"step": 0, "value": 0.5}]},
         "margin": {"training": [{"step": 1, "value": -1.0}], "validation": []},
     }
+
+
+def test_a_stage_that_makes_rows_keeps_no_more_than_all(tmp_path: Path) -> None:
+    made = {
+        "stage": "parse_replies",
+        "rows_in": 10,
+        "rows_made": 30,
+        "rows_out": 35,
+        "dropped": {"no_numbered_list": 5},
+    }
+    render(whole_report() | {"funnel": [made]}, tmp_path / "report.html")
+    section = (tmp_path / "report.html").read_text().partition('id="funnel"')[2].partition("</section>")[0]
+    assert "10 + 30 made of them" in section and "87.5" in section and "350" not in section.replace("350.00%", "")
