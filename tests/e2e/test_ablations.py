@@ -11,7 +11,8 @@ import pytest
 from tests.recipes.stages.conftest import lines
 
 Finish = Callable[..., str]
-FEW = ["sizes.solutions=4", "sizes.pool_solutions=3", "source.math.num_rows=60", "source.math.contaminated=0"]
+PROBLEMS = "source.math.path=toy://seeds/math?num_rows=60"
+ONE_POOL, TWO_POOLS = ["sizes.solutions=4", PROBLEMS], ["sizes.pool_solutions=3", PROBLEMS]
 
 
 def _subsets(run: Path) -> dict[str, list[dict[str, Any]]]:
@@ -25,7 +26,7 @@ def _finished(run: Path) -> set[str]:
 @pytest.mark.timeout(400)
 def test_noise(finish: Finish, tmp_path: Path) -> None:
     only = "only=[prepare_problems,solve,grade,subset]"
-    finish("+recipe=ablation_noise", "+scale=tiny", *FEW, "sizes.noise_rows=50", only)
+    finish("+recipe=ablation_noise", "+scale=tiny", *ONE_POOL, "sizes.noise_rows=50", only)
     sets = _subsets(tmp_path / "ablation_noise_tiny")
     noisy = {name: sum("noise" in row for row in rows) for name, rows in sets.items()}
     assert {len(rows) for rows in sets.values()} == {50} and noisy.pop("clean") == 0
@@ -42,7 +43,7 @@ def test_diversity(finish: Finish, tmp_path: Path) -> None:
         "sizes.problems_6500=24",
     ]
     only = "only=[prepare_problems,solve,grade,subset]"
-    finish("+recipe=ablation_diversity", "+scale=tiny", *FEW, *sizes, only)
+    finish("+recipe=ablation_diversity", "+scale=tiny", *ONE_POOL, *sizes, only)
     sets = _subsets(tmp_path / "ablation_diversity_tiny")
     problems = {name: len({row["problem"] for row in rows}) for name, rows in sets.items()}
     assert problems == {"problems_1k": 8, "problems_2k": 12, "problems_4k": 20, "problems_6500": 24}
@@ -56,7 +57,7 @@ def test_diversity(finish: Finish, tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", ["ablation_format", "ablation_teacher"])
 def test_pools_match(finish: Finish, tmp_path: Path, recipe: str) -> None:
     stages = "prepare_problems,solve_first,solve_second,grade_first,grade_second,subset"
-    finish(f"+recipe={recipe}", "+scale=tiny", *FEW, "sizes.matched_rows=40", f"only=[{stages}]")
+    finish(f"+recipe={recipe}", "+scale=tiny", *TWO_POOLS, "sizes.matched_rows=40", f"only=[{stages}]")
     first, second = _subsets(tmp_path / f"{recipe}_tiny").values()
     assert Counter(row["problem"] for row in first) == Counter(row["problem"] for row in second) and len(first) == 40
     assert {row["generation"] for row in first} != {row["generation"] for row in second}

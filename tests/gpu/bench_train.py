@@ -81,6 +81,7 @@ def _figures(settings: TrainSettings, shape: ModelShape, here: Any, folder: Path
     """Of the steps after the warm-up: tokens/s by the median step, TFLOP/s by the same, peak memory, first and last
     loss (random tokens: the last must not be above the first by much)."""
     from nemo_ext.megatron.data.token_folder import PackedData
+    from nemo_ext.megatron.objective import load
     from nemo_ext.megatron.record.metrics import read_metrics
     from nemo_ext.megatron.record.training_log import METRICS, memory_gib
     from nemo_ext.megatron.runtime.preemption import PreemptionSignals
@@ -90,7 +91,7 @@ def _figures(settings: TrainSettings, shape: ModelShape, here: Any, folder: Path
     data = PackedData.open(folder / "data")
     (folder / "config.json").write_text(json.dumps(asdict(shape)))  # what a training of random weights starts from
     with tempfile.TemporaryDirectory() as output, PreemptionSignals() as signals:
-        trainer = Trainer(settings, shape, folder, here, data, None, Path(output))
+        trainer = Trainer(settings, load(settings.objective), shape, folder, here, data, None, Path(output))
         for _ in range(settings.train_iters):  # not trainer.run(): no checkpoint of a hundred GB
             trainer.step(Progress(Path(output), "steps"), signals)
         lines = [line for line in read_metrics(Path(output) / METRICS) if "loss" in line]
