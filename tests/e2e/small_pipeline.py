@@ -9,7 +9,7 @@ SMALL = [
     *(f"source.{name}.path=toy://seeds/{name}?num_rows=12&contaminated=3" for name in ("math", "gsm8k")),
     "sizes.seed_solutions_math=2", "sizes.seed_solutions_gsm8k=2", "sizes.new_problems_math=1",
     "sizes.new_problems_gsm8k=1", "sizes.new_solutions=2", "sizes.train_iters=12", "sizes.global_batch_size=4",
-    "sizes.num_checkpoints=2", "sizes.answer_tokens=24", "benchmarks=[toy_math]",
+    "sizes.answer_tokens=24", "benchmarks=[toy_math]",
     "server.replicas=1",
     *(f"~stages.evaluate.variants.checkpoint_{n}" for n in (2, 3, 4, 5)),
 ]  # fmt: skip
