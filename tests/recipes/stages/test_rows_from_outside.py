@@ -26,6 +26,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "filter": {"steps": [{"name": "no_box"}]},
     "vote": {},
     "select_code": {},
+    "parse_replies": {"parser": "boxed", "to": "boxed"},
     "deduplicate": {},
     "downsample": {},
     "rescore": {"graders": ["symbolic"]},
