@@ -1,13 +1,13 @@
 """Finds stages and executors by file name and tells Hydra the stages' types. Adding one is adding a file."""
 
 import importlib
-import pkgutil
 from types import ModuleType
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 import launchers.executors
+from nemo_ext import plug_ins
 from recipes.asking.served import ServedStage
 from recipes.find_stage import stage_module, stage_paths
 
@@ -17,8 +17,7 @@ FROM_SERVER = ("nodes", "gpus", "image")
 
 def find(package: ModuleType) -> dict[str, ModuleType]:
     """Every module of `package`, by name."""
-    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
-    return {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+    return {name: importlib.import_module(f"{package.__name__}.{name}") for name in plug_ins.names(package)}
 
 
 def stages() -> dict[str, ModuleType]:

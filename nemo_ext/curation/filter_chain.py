@@ -9,14 +9,13 @@ on `generated_solution`, which starts as `generation` without outer white space.
 """
 
 import inspect
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nemo_ext.curation.filter_steps import EDITS, FILTERS, NEEDS
 from nemo_ext.curation.filters.context import Context, Row
+from nemo_ext.plug_ins import fits
 from nemo_ext.rows.row import written_solution
 
 ADDED_BY = {
@@ -50,7 +49,7 @@ class Step:
             takes = ", ".join(known) or "none"
             raise ValueError(f"filter step {self.name}: unknown parameter {', '.join(unknown)}; it takes {takes}")
         for key, value in self.params.items():
-            if not _fits(value, known[key]):
+            if not fits(value, known[key]):
                 expected = getattr(known[key], "__name__", str(known[key]))
                 raise ValueError(f"filter step {self.name}: {key}={value!r} is not {expected}")
 
@@ -61,16 +60,6 @@ class Step:
     @property
     def function(self) -> Callable[..., Any]:
         return FILTERS.get(self.name) or EDITS[self.name]
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    if isinstance(annotation, types.UnionType):
-        return any(_fits(value, each) for each in typing.get_args(annotation))
-    if typing.get_origin(annotation) is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is annotation or (value is None and annotation is types.NoneType)
 
 
 class Chain:

@@ -9,15 +9,14 @@ samples or pairs. Light imports only: the login node reads this, and a kind impo
 
 import importlib
 import json
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
+from nemo_ext import plug_ins
 from nemo_ext.megatron import objectives
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Objective(ABC):
 
 
 def kinds() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(objectives.__path__))
+    return plug_ins.names(objectives)
 
 
 def load(mapping: Mapping[str, Any]) -> Objective:
@@ -84,14 +83,7 @@ def load(mapping: Mapping[str, Any]) -> Objective:
     if kind not in kinds():
         raise ValueError(f"objective.kind={kind!r}: unknown; it may be one of {kinds()}")
     config = importlib.import_module(f"nemo_ext.megatron.objectives.{kind}").Config
-    known = sorted(each.name for each in fields(config))
-    for key in mapping:
-        if key not in known:
-            raise ValueError(f"objective.{key}: unknown for kind={kind!r}; it may be one of {known}")
-    try:
-        objective = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), dict(mapping)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"objective.{error.key}: {str(error).splitlines()[0]}") from error
+    objective = plug_ins.typed("objective", mapping, config)
     assert isinstance(objective, Objective), "a plug-in's Config extends Objective"
     return objective
 

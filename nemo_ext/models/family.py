@@ -9,11 +9,11 @@ nemo_ext/megatron/plan).
 """
 
 import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemo_ext import plug_ins
 from nemo_ext.models import families
 
 ONLY: Mapping[str, tuple[Any, ...]] = {
@@ -67,7 +67,7 @@ class Family:
 
 
 def model_types() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(families.__path__))
+    return plug_ins.names(families)
 
 
 def family_of(model_type: str | None) -> Family:

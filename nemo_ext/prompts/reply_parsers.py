@@ -10,18 +10,16 @@ decides what to do with it: ask again, keep, drop.
 
 import importlib
 import inspect
-import pkgutil
-import types
-import typing
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import nemo_ext.prompts.replies
+from nemo_ext import plug_ins
 
 
 def names() -> list[str]:
-    return sorted(info.name for info in pkgutil.iter_modules(nemo_ext.prompts.replies.__path__))
+    return plug_ins.names(nemo_ext.prompts.replies)
 
 
 def parser(name: str, params: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -38,19 +36,10 @@ def parser(name: str, params: Mapping[str, Any]) -> Callable[[str], Any]:
     for key, value in params.items():
         if key not in known:
             raise ValueError(f"reply parser {name}: unknown parameter {key}; it takes {takes}")
-        if not _fits(value, known[key].annotation):
+        if not plug_ins.fits(value, known[key].annotation):
             wanted = getattr(known[key].annotation, "__name__", str(known[key].annotation))
             raise ValueError(f"reply parser {name}: {key}={value!r} is not {wanted}")
     for key, each in known.items():
         if each.default is each.empty and key not in params:
             raise ValueError(f"reply parser {name} needs {key}; its parameters: {takes}")
     return partial(parse, **params)
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    if isinstance(annotation, types.UnionType):
-        return any(_fits(value, each) for each in typing.get_args(annotation))
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    expected = typing.get_origin(annotation) or annotation
-    return isinstance(value, expected) and isinstance(value, bool) == (expected is bool)

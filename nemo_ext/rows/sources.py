@@ -7,11 +7,11 @@ data_files("toy://solved", None, folder)
 """
 
 import importlib
-import pkgutil
 import re
 from pathlib import Path
 from types import ModuleType
 
+from nemo_ext import plug_ins
 from nemo_ext.rows import schemes
 
 _SCHEME = re.compile(r"([a-z][a-z0-9_]*)://")
@@ -25,7 +25,7 @@ def scheme_of(source: str) -> ModuleType:
     """
     matched = _SCHEME.match(source)
     name = matched[1] if matched else "file"
-    known = sorted(info.name for info in pkgutil.iter_modules(schemes.__path__))
+    known = plug_ins.names(schemes)
     if name not in known:
         others = ", ".join(f"{each}://" for each in known if each != "file")
         raise ValueError(f"{source}: no scheme {name}://; there are {others}, and paths")

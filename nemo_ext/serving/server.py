@@ -19,15 +19,15 @@ Light imports only: the login node reads this.
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
+from nemo_ext import plug_ins
 from nemo_ext.models.model import Model
 from nemo_ext.serving.address import CONCURRENCY
 
@@ -171,15 +171,7 @@ def load(mapping: Mapping[str, Any]) -> Server:
     Raises:
         ValueError: an unknown kind or key, a value of the wrong type, or a required one left out.
     """
-    config = module_of(str(mapping.get("kind"))).Config
-    known = sorted(field.name for field in fields(config))
-    for key in mapping:
-        if key not in known:
-            raise ValueError(f"server.{key}: unknown for kind={mapping['kind']!r}; it may be one of {known}")
-    try:
-        server = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), dict(mapping)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"server.{error.key}: {str(error).splitlines()[0]}") from error
+    server = plug_ins.typed("server", mapping, module_of(str(mapping.get("kind"))).Config)
     assert isinstance(server, Server), "a plug-in's Config extends Server"
     return server
 
