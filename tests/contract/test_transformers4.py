@@ -20,7 +20,7 @@ TESTS = (
     "tests/nemo_ext/megatron/test_shape.py",
     "tests/nemo_ext/megatron/test_export.py",
     "tests/nemo_ext/megatron/test_hf.py",
-    "tests/recipes/stages/test_prepare_sft.py",
+    "tests/recipes/stages/training/test_prepare_sft.py",
 )
 OPENING = """
 import sys, transformers

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.stages.conftest import lines
+from tests.recipes.conftest import lines
 
 Finish = Callable[..., str]
 PROBLEMS = "source.math.path=toy://seeds/math?num_rows=60"

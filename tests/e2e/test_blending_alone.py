@@ -9,7 +9,7 @@ import pytest
 
 from launchers.planning import plan
 from tests.composing import compose_recipe
-from tests.recipes.stages.conftest import lines
+from tests.recipes.conftest import lines
 
 Finish = Callable[..., str]
 

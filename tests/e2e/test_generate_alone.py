@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from launchers.planning import plan
 from tests.composing import compose_recipe
 from tests.nemo_ext.serving.faulty_server import Server, servers
-from tests.recipes.stages.conftest import lines
+from tests.recipes.conftest import lines
 
 Finish = Callable[..., str]
 

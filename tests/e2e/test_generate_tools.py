@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from tests.nemo_ext.serving.fake_server import FakeServer, fake  # noqa: F401 - a fixture
-from tests.recipes.stages.conftest import lines
+from tests.recipes.conftest import lines
 
 
 async def scripted(request: web.Request, number: int) -> web.Response:

@@ -12,7 +12,7 @@ from launchers.planning import plan
 from nemo_ext.rows.row import MAX_ROW_BYTES
 from tests.composing import compose_recipe
 from tests.nemo_ext.serving.faulty_server import Server, servers
-from tests.recipes.stages.conftest import lines
+from tests.recipes.conftest import lines
 
 Finish = Callable[..., str]
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from tests.conftest import ROOT
 from tests.nemo_ext.serving.fake_server import FakeServer, fake  # noqa: F401 - a fixture
-from tests.recipes.stages.conftest import lines
+from tests.recipes.conftest import lines
 
 TOKENIZER = Tokenizer.from_file(str(ROOT / "nemo_ext/serving/embedded/models/tiny_teacher/tokenizer.json"))
 

@@ -22,7 +22,7 @@ from nemo_ext.records import file_records, manifest
 from recipes import run_stage
 from tests.nemo_ext.megatron.checkpoints import cheap_values, write_model
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
-from tests.recipes.stages.conftest import external, lines, write_config
+from tests.recipes.conftest import external, lines, write_config
 
 ASKED = {"name": "p", "template": "base", "user": "Q: {problem}"}
 JUDGED = {"name": "j", "template": "base", "user": "{problem} | {expected_answer} | {predicted_answer}"}

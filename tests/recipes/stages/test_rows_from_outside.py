@@ -16,7 +16,7 @@ from recipes import run_stage
 from recipes.find_stage import stage_module, stage_paths
 from recipes.stage import ReadsRows
 from tests.nemo_ext.serving.fake_server import reply_to
-from tests.recipes.stages.conftest import Ran, external, lines, write_config
+from tests.recipes.conftest import Ran, external, lines, write_config
 
 MORE = {"expected_answer": "2", "predicted_answer": "3", "is_correct": True, "verdict": "undecided"}
 COUNT = 6

@@ -9,7 +9,7 @@ import pytest
 
 from nemo_ext.grading.equal import equal
 from tests.nemo_ext.interop.evaluation_folder import CONTRACT
-from tests.recipes.stages.conftest import Ran
+from tests.recipes.conftest import Ran
 
 Run = Callable[..., Ran]
 

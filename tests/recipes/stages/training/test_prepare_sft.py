@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nemo_ext.megatron.data.token_folder import PackedData
-from tests.recipes.stages.conftest import Ran
+from tests.recipes.conftest import Ran
 
 PROMPT = {"name": "p", "template": "chat", "system": "", "user": "Solve.\n\n{problem}"}
 

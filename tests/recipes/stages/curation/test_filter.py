@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from recipes.stages.curation import filter as stage
-from tests.recipes.stages.conftest import lines
+from tests.recipes.conftest import lines
 
 GOOD = {"predicted_answer": "4", "is_correct": True, "finish_reason": "stop", "problem_source": "math"}
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from nemo_ext.serving.client.failures import Refused
 from recipes import run_stage
 from tests.conftest import ROOT
-from tests.recipes.stages.conftest import Ran, external, lines, write_config
+from tests.recipes.conftest import Ran, external, lines, write_config
 
 PROMPT = {"name": "p", "template": "base", "user": "Q: {problem}", "stop": ["\n\n"]}
 QUICK = {"max_attempts": 2, "backoff_s": 0.01, "all_down_s": 0.5, "timeout_s": 20}

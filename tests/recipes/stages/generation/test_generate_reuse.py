@@ -11,7 +11,7 @@ from nemo_ext.rows.row import in_shard
 from nemo_ext.serving.client.requests import Completion, line_of
 from nemo_ext.serving.completions.earlier_runs import EarlierCompletions, earlier_files
 from tests.nemo_ext.serving.fake_server import FakeServer
-from tests.recipes.stages.conftest import Ran, external
+from tests.recipes.conftest import Ran, external
 
 PROMPT = {"name": "p", "template": "base", "user": "Q: {problem}"}
 SEEDS = [{"id": f"r{i}", "problem": f"problem {i}", "problem_source": "math"} for i in range(24)]

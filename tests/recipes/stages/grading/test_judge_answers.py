@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
-from tests.recipes.stages.conftest import Ran, external
+from tests.recipes.conftest import Ran, external
 
 Run = Callable[..., Ran]
 Write = Callable[[list[dict[str, Any]]], str]

@@ -14,7 +14,7 @@ from nemo_ext.evaluation.contract import Contract, compare
 from nemo_ext.records import manifest
 from nemo_ext.records.manifest import Facts
 from tests.nemo_ext.serving.fake_server import reply_to
-from tests.recipes.stages.conftest import Ran, external, lines
+from tests.recipes.conftest import Ran, external, lines
 
 PROMPT = {"name": "p", "template": "base", "user": "Q: {problem}", "stop": ["\n\n"]}
 PROBLEMS = [

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.recipes.stages.conftest import write_config
+from tests.recipes.conftest import write_config
 
 FILES = ("output.jsonl", "dropped.jsonl", "audit.txt", *(
     f"{split}/{name}" for split in ("train", "validation") for name in ("tokens.bin", "loss_mask.bin", "offsets.npy", "data.json")

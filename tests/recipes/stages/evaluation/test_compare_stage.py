@@ -11,7 +11,7 @@ from nemo_ext.evaluation.problems import count_problems
 from nemo_ext.evaluation.scores import write_scores
 from recipes import run_stage
 from tests.nemo_ext.evaluation.contracts import contract
-from tests.recipes.stages.conftest import write_config
+from tests.recipes.conftest import write_config
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from nemo_ext.megatron.data.token_folder import PackedData
 from tests.conftest import ROOT
-from tests.recipes.stages.conftest import Ran
+from tests.recipes.conftest import Ran
 
 TINY = ROOT / "nemo_ext" / "serving" / "embedded" / "models" / "tiny_base"
 LLAMA3 = ROOT / "nemo_ext" / "models" / "chat_templates" / "llama3.jinja"

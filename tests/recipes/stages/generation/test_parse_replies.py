@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.stages.conftest import Ran, external
-from tests.recipes.stages.test_generate import always
+from tests.recipes.conftest import Ran, external
+from tests.recipes.stages.generation.test_generate import always
 
 Run = Callable[..., Ran]
 Write = Callable[[list[dict[str, Any]]], str]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.stages.conftest import Ran
+from tests.recipes.conftest import Ran
 
 Run = Callable[..., Ran]
 Write = Callable[[list[dict[str, Any]]], str]

@@ -16,7 +16,7 @@ import yaml
 
 from nemo_ext.rows.outside.read import read_any
 from nemo_ext.rows.row import input_files
-from tests.recipes.stages.conftest import write_config
+from tests.recipes.conftest import write_config
 
 Rows = list[dict[str, Any]]
 
@@ -162,7 +162,7 @@ def test_a_killed_run_goes_on_and_leaves_nothing_else(tmp_path: Path, run) -> No
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps(row | {"generated_solution": "z" * 3000}) + "\n" for row in pool(2000, 3)))
     config = write_config(tmp_path / "out", "publish_data", {"input": str(source), "file_mb": 1, "workers": 2})
-    process = subprocess.Popen([sys.executable, "-m", "recipes.run_stage", str(config)], cwd=Path(__file__).parents[3])
+    process = subprocess.Popen([sys.executable, "-m", "recipes.run_stage", str(config)], cwd=Path(__file__).parents[4])
     part = tmp_path / "out" / "parts" / "00000.json"
     while not part.exists():
         assert process.poll() is None or part.exists()

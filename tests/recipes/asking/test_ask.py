@@ -22,7 +22,7 @@ from recipes.asking.question import Question
 from recipes.asking.served import ServedStage
 from recipes.stage import ReadsRows, row_files
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
-from tests.recipes.stages.conftest import external, lines
+from tests.recipes.conftest import external, lines
 
 GREEDY = Sampling(0.0, 1.0, 0, 16, (), None)
 

@@ -16,7 +16,7 @@ from nemo_ext.records import manifest
 from nemo_ext.records.progress import read_heartbeat
 from recipes import run_stage
 from tests.nemo_ext.megatron.checkpoints import cheap_values, write_model
-from tests.recipes.stages.conftest import write_config
+from tests.recipes.conftest import write_config
 
 STEPS = (10, 20, 100)
 

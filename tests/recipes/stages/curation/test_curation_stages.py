@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.recipes.stages.conftest import external
+from tests.recipes.conftest import external
 
 JUDGE = {"name": "judge", "template": "chat", "user": "{problem} ## {other_problem}"}
 

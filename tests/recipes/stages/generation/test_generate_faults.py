@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.nemo_ext.serving.faulty_server import MODEL, Server, answer_text, servers
-from tests.recipes.stages.conftest import Ran, lines, write_config
+from tests.recipes.conftest import Ran, lines, write_config
 
 COUNT, SAMPLES = 1000, 2
 PROMPT = {"name": "p", "template": "base", "user": "Q: {problem}"}

@@ -14,7 +14,7 @@ from recipes import run_stage
 from recipes.stages.release import explore
 from tests.conftest import ROOT
 from tests.nemo_ext.explorer.explored_runs import OPTIONS, sample, write_evaluation, write_run
-from tests.recipes.stages.conftest import write_config
+from tests.recipes.conftest import write_config
 
 CUT = """
 import os, signal, sys

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from recipes.stages.grading.score_rewards import TRIED, Config, check
 from tests.nemo_ext.serving.conftest import Running
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
-from tests.recipes.stages.conftest import Ran, external
+from tests.recipes.conftest import Ran, external
 
 Run = Callable[..., Ran]
 Write = Callable[[list[dict[str, Any]]], str]

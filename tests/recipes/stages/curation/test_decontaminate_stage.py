@@ -20,7 +20,7 @@ from recipes import run_stage
 from tests.conftest import ROOT
 from tests.nemo_ext.curation.test_ngrams import OPENING, OTHER
 from tests.nemo_ext.curation.test_ngrams import TEST as SKYWORK
-from tests.recipes.stages.conftest import external, lines, write_config
+from tests.recipes.conftest import external, lines, write_config
 
 JUDGE = {"name": "judge", "template": "chat", "user": "{problem} ## {other_problem}"}
 PENS = "Ava has 7 pens and buys 3 boxes of 4 pens. How many pens has Ava?"

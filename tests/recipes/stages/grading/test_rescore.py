@@ -15,7 +15,7 @@ from nemo_ext.records import manifest
 from nemo_ext.records.manifest import Facts
 from tests.conftest import ROOT
 from tests.nemo_ext.evaluation.contracts import contract
-from tests.recipes.stages.conftest import Ran, lines, write_config
+from tests.recipes.conftest import Ran, lines, write_config
 
 CUT = """
 import os, signal, sys

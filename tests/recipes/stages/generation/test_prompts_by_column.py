@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.stages.conftest import external
-from tests.recipes.stages.test_generate import QUICK, always
+from tests.recipes.conftest import external
+from tests.recipes.stages.generation.test_generate import QUICK, always
 
 
 def _prompt(name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.stages.conftest import Ran, lines
+from tests.recipes.conftest import Ran, lines
 
 Run = Callable[..., Ran]
 Write = Callable[[list[dict[str, Any]]], str]
