@@ -85,7 +85,9 @@ def version_of(root: Path, allow_dirty: bool) -> str:
         commit = _git(root, "rev-parse", "--short=12", "HEAD").decode().strip()
         changes = _git(root, "status", "--porcelain").decode().splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"{root} is no git checkout with a commit, and images are tagged by it: {error}") from error
+        raise ValueError(
+            f"{root} is not a git checkout with a commit, and images are tagged by it: {error}"
+        ) from error
     if not changes:
         return commit
     if not allow_dirty:
@@ -132,7 +134,7 @@ def check(request: Request, listed: list[list[str]]) -> None:
                 f"there is no {program} on PATH; dry_run=true prints the commands for a machine that has it"
             )
     if request.sqsh and not request.sqsh.is_dir():
-        raise ValueError(f"sqsh={request.sqsh} is no folder")
+        raise ValueError(f"sqsh={request.sqsh} is not a folder")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Stop a run: `python launchers/cancel.py <run> [stage ...]`.
 
 On Slurm its jobs that have not ended are cancelled, or those of the stages named and of all that wait for them. A run
-on this machine is stopped as a whole: its launcher is told, stops everything it started, and is waited for. What was
+on this machine is stopped as a whole: its launcher gets a signal, stops everything it started, and is waited for. What was
 done is kept; the command that launched the run goes on from there. Giving the command twice does no harm.
 Exit codes: 0 nothing of it runs any more; 1 Slurm did not answer, or the launcher has not ended yet; 2 no such run or stage.
 """
@@ -103,7 +103,7 @@ def stop_launcher(run_dir: Path, record: Record) -> int:
     if not again:
         launcher_record.ask_to_stop(run_dir, record)
         os.kill(record.pid, signal.SIGTERM)
-    what = "has been told before, and is still stopping" if again else "is stopping everything it started"
+    what = "has had the signal before, and is still stopping" if again else "is stopping everything it started"
     print(f"the launcher (pid {record.pid}) {what} ...", flush=True)
     began = time.monotonic()
     while launcher_record.is_alive(run_dir, record):

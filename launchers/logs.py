@@ -101,9 +101,9 @@ def wait_for_logs(run_dir: Path, args: argparse.Namespace, queue: Queue) -> tupl
     Raises:
         ValueError: there is nothing to show, and --follow was not asked for.
     """
-    told = False
+    announced = False
     while True:
-        seen = run_status.look(run_dir, queue, ask_slurm=not told)
+        seen = run_status.look(run_dir, queue, ask_slurm=not announced)
         stage = choose_stage(seen, args.stage)
         logs = find_logs(seen, stage, choose_task(seen, stage, args.task))
         if logs:
@@ -114,9 +114,9 @@ def wait_for_logs(run_dir: Path, args: argparse.Namespace, queue: Queue) -> tupl
         message = f"stage {stage.name} ({', '.join(states)}) has no logs yet"
         if not args.follow:
             raise ValueError(f"{message}; --follow waits for them")
-        if not told:
+        if not announced:
             print(f"{message}: waiting for them", file=sys.stderr)
-            told = True
+            announced = True
         time.sleep(log_files.POLL_S)
 
 

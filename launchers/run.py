@@ -258,7 +258,7 @@ def look_around() -> None:
 def main() -> int:
     plugins.register()
     resolvers.register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, to be told in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, to be shown in one line
     if not any(arg.startswith(("+recipe=", "-", "recipe=")) for arg in sys.argv[1:]):
         print(recipe_files.listed())
         return 0 if len(sys.argv) == 1 else 2

@@ -2,7 +2,7 @@
 
 One line per stage: state, jobs, nodes, time, progress from the stage's own heartbeat, retries; below, what went wrong
 and how to go on. Works from the run's files, and from squeue and sacct where its jobs are Slurm's.
-Exit codes: 0, whatever the run's state; 2 the folder is no run.
+Exit codes: 0, whatever the run's state; 2 the folder is not a run.
 """
 
 import argparse

@@ -15,7 +15,7 @@ def rank_env(env: Mapping[str, str]) -> dict[str, str]:
     """RANK, WORLD_SIZE and LOCAL_RANK of this task.
 
     Raises:
-        ValueError: Slurm's names are not in `env`: this is no job step.
+        ValueError: Slurm's names are not in `env`: this is not a job step.
     """
     missing = [name for name in SLURM_NAMES.values() if name not in env]
     if missing:

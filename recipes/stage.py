@@ -41,7 +41,7 @@ class Stage:
     shards: int = 1
     """Tasks that split the rows by a hash of their id: a Slurm array on a cluster, a bounded pool here."""
     shard: int = 0
-    """Which of them this is; filled by the launcher."""
+    """The number of this shard; filled by the launcher."""
     variants: dict[str, Any] = field(default_factory=dict)
     """Tasks that differ in config: name -> the keys that differ."""
 
@@ -53,7 +53,7 @@ class ReadsRows(Stage):
     columns: Any = None
     """What a column is here -> its name in the file, as {problem: query, generation: response}; null: not taken."""
     split: str | None = None
-    """In a folder or on the hub: whose files; several as train+validation."""
+    """The split whose files are read, in a folder or on the hub; several as train+validation."""
 
 
 def row_files(cfg: ReadsRows, *sources: str) -> "RowFiles":
@@ -94,9 +94,9 @@ class Process:
     ready_file: str | None = None
     """A service writes it when it is ready; the executor removes what an earlier run left there."""
     nodes: int = 1
-    """Of a service: nodes its `ranks` are spread over, as many on each. When one of them ends, all do."""
+    """For a service: the nodes its `ranks` are spread over, as many on each. When one of them ends, all do."""
     first_node: int = 0
-    """Of a service: the first of the task's nodes that it uses."""
+    """For a service: the first of the task's nodes that it uses."""
     mpi: str | None = None
     """srun's --mpi, where the ranks speak MPI."""
 

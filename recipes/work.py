@@ -33,7 +33,7 @@ class Asking:
     samples: dict[str, int] = field(default_factory=dict)
     """Value in the column `by` -> completions of each row; `*`: of any other."""
     max_tokens: int = 0
-    """Of a completion; 0: not known."""
+    """Length of a completion; 0: not known."""
     rows_are: str = "rows"
     """What the rows are called: problems, say."""
 

@@ -54,7 +54,7 @@ def gpu_of(cluster: Cluster, stages: Sequence[PlannedStage]) -> Gpu | None:
 def estimate(
     selected: list[PlannedStage], stages: list[PlannedStage], cluster: Cluster, gpu: Gpu | None
 ) -> list[Estimate]:
-    """Of the selected stages that have one: those that train, and those that want GPUs.
+    """Estimates of the selected stages that train or want GPUs.
 
     Raises:
         ValueError: a model that the trainer does not support, or fp8 on GPUs without it.
@@ -77,7 +77,7 @@ def _estimate(stage: PlannedStage, stages: list[PlannedStage], cluster: Cluster,
 def _of_training(
     stage: PlannedStage, trainings: Sequence[TrainingEstimate], gpu: Gpu | None, at_once: int
 ) -> Estimate:
-    """Of all the stage's variants; memory and figures are those of the one that takes longest."""
+    """The estimate of all the stage's variants; memory and figures are those of the one that takes longest."""
     of = max(trainings, key=lambda each: each.hours or 0)
     known = [each.hours for each in trainings if each.hours is not None]
     hours = sum(known) if len(known) == len(trainings) else None
@@ -147,7 +147,7 @@ def _asked(
 
 
 def _gpus(stage: PlannedStage) -> int:
-    """Of one task."""
+    """GPUs of one task."""
     return stage.resources.nodes * stage.resources.gpus
 
 

@@ -49,7 +49,7 @@ def estimate_training(stage: PlannedStage, cfg: Any, gpu: Gpu | None, mfu: float
     volume, data = _volume(cfg, samples, per_sample, on_gpus=places > 0)
     shape = shape_of(cfg.model.hf_path)
     if shape is None:
-        unknown = f"unknown: {cfg.model.hf_path} is no folder here, and no model that is known by name"
+        unknown = f"unknown: {cfg.model.hf_path} is not a folder here, and no model that is known by name"
         return TrainingEstimate(lines=[("model", unknown), data], summary=volume)
     try:
         validate(cfg, shape)

@@ -64,7 +64,7 @@ def _without_needless(
 
 
 def _memory(cfg: Any, shape: ModelShape, changes: Changes) -> Memory | None:
-    """Of the changed settings; None when they do not go together."""
+    """Memory with the settings changed; None when they do not go together."""
     changed = _changed(cfg, changes)
     try:
         validate(changed, shape)

@@ -22,7 +22,7 @@ Changes = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ServingFit:
-    """Of one stage."""
+    """How the server of one stage fits its GPUs."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
     memory: str = ""
@@ -80,7 +80,7 @@ def _fit(stage: PlannedStage, server: GpuServer, model: Model, max_tokens: int, 
     ]
     warnings = short if longest - max_tokens < MIN_PROMPT_TOKENS else []
     if shape is None:
-        unknown = f"unknown: {model.hf_path} is no folder here, and no model that is known by name"
+        unknown = f"unknown: {model.hf_path} is not a folder here, and no model that is known by name"
         return ServingFit(lines=[("memory", unknown)], warnings=warnings)
     try:
         memory = serving_memory(shape, model, server, gpu.memory_gib if gpu else None)

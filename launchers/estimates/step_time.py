@@ -22,7 +22,7 @@ PACK_FILL = {"windowed": 0.985, "global": 0.998}
 
 
 LINK_SHARE = 0.8
-"""Of a link's peak that NCCL reaches with large messages; assumed."""
+"""The share of a link's peak that NCCL reaches with large messages; assumed."""
 
 GPUS_PER_NODE = 8
 
@@ -37,10 +37,10 @@ class StepTime:
     bubble: float
     """Share of the step in which a pipeline stage waits."""
     exposed_s: float
-    """Of the gradients' reduction and the weights' gathering, what no arithmetic hides."""
+    """Time of the gradients' reduction and the weights' gathering that no arithmetic hides."""
     seconds: float
     mfu: float
-    """Of the samples' own tokens, everything included."""
+    """MFU counting the samples' own tokens, everything included."""
 
 
 def step_time(

@@ -48,7 +48,7 @@ class Config(Contained):
     ipc: str = "host"
     """NCCL and data loaders share memory through it."""
     ulimits: list[str] = field(default_factory=lambda: ["memlock=-1", "stack=67108864"])
-    """Of every container. Rootless daemons and some hosts refuse memlock=-1."""
+    """Limits of every container. Rootless daemons and some hosts refuse memlock=-1."""
 
 
 def command(config: Config, stage: PlannedStage, task: Task, process: Process, place: Place) -> list[str]:

@@ -75,7 +75,7 @@ def _mount(mount: Mount) -> str:
 
 def container_name(image: Image) -> str:
     """Another for every content of the image's file, as far as its size and time of writing tell."""
-    assert image.sqsh is not None, "check has refused what is no file"
+    assert image.sqsh is not None, "check has refused what is not a file"
     stat = Path(image.sqsh).stat()
     identity = f"{Path(image.sqsh).resolve()} {stat.st_size} {stat.st_mtime_ns}"
     return f"recipe-{image.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

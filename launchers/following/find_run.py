@@ -24,7 +24,7 @@ def find_run(name: str) -> Path:
             return folder.absolute()
     found = next((folder for folder in candidates if folder.is_dir()), None)
     if found is not None:
-        raise ValueError(f"{found} is no run folder: no stage of it has a config.yaml. {_runs(below.parent)}")
+        raise ValueError(f"{found} is not a run folder: no stage of it has a config.yaml. {_runs(below.parent)}")
     raise ValueError(
         f"there is no run {name!r}: neither {candidates[0]} nor {below} is a folder. {_runs(below.parent)}"
     )
@@ -57,7 +57,7 @@ def _runs(folder: Path) -> str:
 
 def command(run: Callable[[], int]) -> int:
     """Run a command to its exit code. A user's mistake is one line on stderr and code 2; Ctrl-C, the way out of
-    following, and a closed pipe are no errors."""
+    following, and a closed pipe are not errors."""
     try:
         return run()
     except ValueError as error:

@@ -43,7 +43,7 @@ class Record:
     stages: dict[str, dict[str, Any]]
     """All stages of the recipe in order: `after`, and `parts` (variants) or a number of `shards`."""
     todo: list[str]
-    """Those that this launch runs or submits; the others it took as they were."""
+    """Stages that this launch runs or submits; it took the others as they were."""
     ended: float | None = None
     error: str | None = None
     interrupted: bool = False

@@ -12,7 +12,7 @@ from launchers.following.run_state import StageFiles
 
 BLOCK = 1 << 16
 SEARCHED_BYTES = 1 << 20
-"""Of the end of each log, for errors: a log may have gigabytes."""
+"""How much of each log's end is searched for errors: a log may have gigabytes."""
 POLL_S = 0.5
 ERROR = re.compile(
     r"Traceback \(most recent call last\)|^\S*(Error|Exception)\b[^=]*$|\bERROR\b|\bFATAL\b"
@@ -115,9 +115,9 @@ def _matching(text: list[str]) -> list[str]:
 
 
 def most_telling(logs: list[Log]) -> Log:
-    """Of a failed task's logs the first to have ended with an error: what the others then say follows from it."""
-    told = [log for log in logs if errors(log.path, 1)]
-    return min(told, key=lambda log: log.mtime) if told else logs[0]
+    """The first of a failed task's logs to have ended with an error: what the others then say follows from it."""
+    with_errors = [log for log in logs if errors(log.path, 1)]
+    return min(with_errors, key=lambda log: log.mtime) if with_errors else logs[0]
 
 
 class Follower:
@@ -151,7 +151,7 @@ class Follower:
         return _split(whole + newline)
 
     def __iter__(self) -> Iterator[str]:
-        """For ever."""
+        """Yield new lines for as long as the caller asks."""
         while True:
             yield from self.new_lines()
             time.sleep(POLL_S)

@@ -28,7 +28,7 @@ class StageFiles:
     parts: list[str]
     """Variants or `shard_<n>`, each a folder; `[""]`: the stage is one task, and its folder is the stage's."""
     done_at: list[float | None]
-    """Of each part: when its _DONE was written, by the file system's clock."""
+    """When each part's _DONE was written, by the file system's clock."""
     submitted: float = 0.0
     """When a job of it was last submitted; 0.0: never."""
 
@@ -144,7 +144,7 @@ def beat_of(folder: Path, since: float) -> dict[str, Any] | None:
 
 
 def result_of(folder: Path) -> tuple[float | None, str]:
-    """Of a finished task: how long it took, by the launcher's figure, which counts start-up, else by its own; and its
+    """How long a finished task took, by the launcher's figure, which counts start-up, else by its own; and its
     rows, such as `1,204 rows, 31 dropped`."""
     manifest, usage = (_json(folder / name) for name in ("manifest.json", "usage.json"))
     seconds = usage.get("seconds", manifest.get("seconds"))

@@ -51,7 +51,7 @@ class Snapshot:
     stages: list[StageFiles]
     launch: Launch
     submissions: dict[str, Submission]
-    """Of stages that are Slurm's."""
+    """Submissions of the stages that run on Slurm."""
     queue: Queue
     tasks: dict[str, list[TaskState]]
 

@@ -59,7 +59,7 @@ class Row:
     silent_s: float | None = None
     """How long the heartbeat is old."""
     rate: float | None = None
-    """Of the row's own unit (see `unit`), per second."""
+    """Rate in the row's own unit (see `unit`), per second."""
     eta_s: float | None = None
     unit: str = "tasks"
     result: str = ""
@@ -109,7 +109,7 @@ def _row(stage: StageFiles, tasks: Sequence[TaskState], indices: list[int], jobs
 
 
 def _elapsed(stage: StageFiles, tasks: Sequence[TaskState], indices: list[int], state: str) -> float | None:
-    """Of one task, its last attempt; of several, from the first one's start to the last one's end, or to now."""
+    """Time of one task's last attempt; for several, from the first one's start to the last one's end, or to now."""
     if state in ("not started", "waiting", "unknown"):
         return None
     index = indices[0]

@@ -18,7 +18,7 @@ ROOT_KEYS = ("data", "input", "second", "checkpoints", "publish_dir")
 
 
 def absolute(path: str) -> str:
-    """hf:// and toy:// are no paths."""
+    """hf:// and toy:// are not paths."""
     return str(Path(path).expanduser().absolute()) if path and is_path(path) else path
 
 

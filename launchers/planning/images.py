@@ -130,13 +130,13 @@ def how_to_get(image: Image) -> str:
 
 
 def environment(image: Image, check_versions: bool) -> dict[str, str]:
-    """What a process in the image is told of it, for nemo_ext/records/image_versions.py and the manifest."""
-    told = {
+    """Environment variables that describe the image to processes in it, for image_versions.py and the manifest."""
+    described = {
         "RECIPE_IMAGE": image.name,
         "RECIPE_IMAGE_REFERENCE": image.sqsh or docker_reference(image),
         "RECIPE_CODE_VERSION": _code_version(),  # images may lack git, or not trust the checkout's owner
     }
-    return told if check_versions else told | {"RECIPE_IMAGE_CHECK": "off"}
+    return described if check_versions else described | {"RECIPE_IMAGE_CHECK": "off"}
 
 
 @cache

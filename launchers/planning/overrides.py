@@ -61,7 +61,7 @@ def _quoted(word: str) -> str:
 
 
 def _as_text(value: str) -> str:
-    """In double quotes, within which Hydra unescapes quotes and the backslashes in front of them."""
+    """The value in double quotes, within which Hydra unescapes quotes and the backslashes in front of them."""
     escaped = re.sub(r'(\\*)"', r"\1\1\\" + '"', value)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f'"{escaped}{chr(92) * trailing}"'

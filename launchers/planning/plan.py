@@ -31,7 +31,7 @@ class Task:
 
     stage: str
     part: str
-    """Of the stage: a variant, `shard_<n>`, or empty when the stage is one task."""
+    """A variant, `shard_<n>`, or empty when the stage is one task."""
     content: dict[str, Any]
     """The resolved config, as plain values: 2,880 shards must not cost 2,880 typed trees."""
     module: ModuleType

@@ -121,12 +121,12 @@ def look_at_folder(found: Findings, folder: Path, way_on: str) -> None:
 
 def clock_ahead(theirs: float, asked: float) -> float:
     """Seconds by which a clock that was asked at `asked` by ours, and has just answered `theirs`, is ahead at least:
-    a slow answer is no difference."""
+    a slow answer is not a difference."""
     return theirs - min(max(theirs, asked), time.time())
 
 
 def look_at_clock(found: Findings, ahead_s: float | None, whose: str) -> None:
-    """Heartbeats are told by the nodes' clocks; Slurm's own messages are refused when 5 minutes lie between two."""
+    """Heartbeats are read by the nodes' clocks; Slurm's own messages are refused when 5 minutes lie between two."""
     if ahead_s is not None and abs(ahead_s) > CLOCK_S:
         way = "ahead of" if ahead_s > 0 else "behind"
         found.warnings.append(
@@ -159,7 +159,7 @@ def look_at_paths(found: Findings, stages: list[PlannedStage], mounts: list[Moun
 
 
 def paths_not_here(stages: list[PlannedStage], cluster: Any) -> Findings:
-    """For a dry run, which is of use before the data are here: warnings of what a launch would refuse. Of nodes that see
+    """Warnings of what a launch would refuse, for a dry run: that is useful before the data are here. Of nodes that see
     other folders than this machine (cluster.ssh, cluster.check_paths=false) nothing is said."""
     found = Findings()
     if not getattr(cluster, "ssh", None) and getattr(cluster, "check_paths", True):

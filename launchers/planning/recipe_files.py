@@ -93,7 +93,7 @@ def _order(folder: str) -> tuple[int, str]:
 
 
 def first_sentence(text: str) -> str:
-    """Of a recipe's opening comment."""
+    """The first sentence of a recipe's opening comment."""
     comment = []
     for line in text.splitlines():
         if line.startswith("# @package"):

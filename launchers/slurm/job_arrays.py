@@ -9,7 +9,7 @@ class JobArray:
 
     offset: int
     elements: str
-    """For sbatch --array: `0-2,5`."""
+    """The value of sbatch --array: `0-2,5`."""
 
 
 def ranges(indices: list[int]) -> str:

@@ -32,7 +32,7 @@ class Job(NamedTuple):
     """Why it waits, or ended; empty: none given."""
     nodes: str
     elapsed_s: float
-    """Of this attempt."""
+    """How long this attempt has run."""
     start: float | None
     """Seconds since the epoch; of a waiting job, when Slurm expects it to start."""
     end: float | None

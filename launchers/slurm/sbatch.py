@@ -70,7 +70,7 @@ def time_limit(config: Config, stage: PlannedStage) -> str:
     """What the stage asks for, or cluster.max_time where that is less; cluster.extra_sbatch.time is for all stages.
 
     Raises:
-        ValueError: one of them is no time that Slurm reads as it is meant.
+        ValueError: one of them is not a time that Slurm reads as it is meant.
     """
     if (for_all := config.extra_sbatch.get("time")) is not None:
         parse_limit(for_all, "cluster.extra_sbatch.time")
@@ -161,7 +161,7 @@ def _key(option: str) -> str:
 
 def _name(key: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-        raise ValueError(f"cluster.env or env_from has {key!r}, which is no name of an environment variable")
+        raise ValueError(f"cluster.env or env_from has {key!r}, which is not the name of an environment variable")
     return key
 
 

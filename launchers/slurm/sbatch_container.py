@@ -21,7 +21,7 @@ MODES = ("none", "pyxis", "enroot")
 
 
 def step_options(config: Config, stage: PlannedStage) -> list[str]:
-    """What srun is told of the container: pyxis' options, or nothing."""
+    """srun's options for the container: pyxis', or none."""
     if config.container != "pyxis":
         return []
     mounts = [
@@ -42,7 +42,7 @@ def command_prefix(config: Config, stage: PlannedStage) -> list[str]:
     """What stands before a step's command: `enroot start ... image`, or nothing.
 
     Raises:
-        ValueError: the image is no file, or a path that enroot cannot mount.
+        ValueError: the image is not a file, or a path that enroot cannot mount.
     """
     if config.container != "enroot":
         return []
@@ -67,11 +67,11 @@ def command_prefix(config: Config, stage: PlannedStage) -> list[str]:
 
 
 def variables(config: Config, stage: PlannedStage) -> dict[str, str]:
-    """What is set for every process, without the secrets; in a container also what it is told of its image."""
+    """What is set for every process, without the secrets; in a container also what describes its image."""
     if config.container == "none":
-        # a tree that came over ssh is no git checkout, and was told which commit it is
-        told = os.environ.get("RECIPE_CODE_VERSION")
-        return config.env | ({"RECIPE_CODE_VERSION": told} if told else {})
+        # a tree that came over ssh is not a git checkout: its sender says which commit it is
+        version = os.environ.get("RECIPE_CODE_VERSION")
+        return config.env | ({"RECIPE_CODE_VERSION": version} if version else {})
     return config.env | images.environment(images.of_stage(stage, config.images), config.check_versions)
 
 

@@ -21,7 +21,7 @@ class Partition:
     max_time_s: int | None
     """None: no limit."""
     max_nodes: int | None
-    """Of one job, and no more than it has; None: not said."""
+    """The limit of one job, and of what the partition has; None: not known."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ REASONS = {
     "launch_failed_requeued_held": "a node could not start it, and Slurm holds it: scontrol release {job}",
     "job_requeued_in_held_state": "it was put back on hold: scontrol release {job}",
 }  # fmt: skip
-"""Those that waiting alone does not mend."""
+"""Reasons to wait that waiting alone does not remove."""
 
 
 def end_of(job: Job, stage: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ class Submission:
     offsets: list[int]
     """Element i of jobs[k] works in task offsets[k] + i."""
     tasks: frozenset[int] | None
-    """Those submitted; the others were done before. None: the stage is one task."""
+    """The tasks submitted; the others were done before. None: the stage is one task."""
     after: list[str]
     script: str
 

@@ -25,7 +25,7 @@ class SshHost:
     """`cluster.ssh`."""
 
     host: str
-    """As ssh calls it: a name, or one of ~/.ssh/config."""
+    """ssh's name for it: a host name, or an entry of ~/.ssh/config."""
     user: str | None = None
     path: str = "megatron-recipes"
     """A folder there that the nodes see, absolute or below the home folder: trees go to <path>/<commit>, runs to

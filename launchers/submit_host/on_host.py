@@ -23,9 +23,9 @@ def interrupt_at_end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> int:
-    told = json.loads(sys.stdin.buffer.readline())
+    request = json.loads(sys.stdin.buffer.readline())
     child = subprocess.Popen(
-        [sys.executable, *told["argv"]], cwd=ROOT, env={**os.environ, **told["env"]}, stdin=subprocess.DEVNULL
+        [sys.executable, *request["argv"]], cwd=ROOT, env={**os.environ, **request["env"]}, stdin=subprocess.DEVNULL
     )
     threading.Thread(target=interrupt_at_end, args=(child,), daemon=True).start()
     code = child.wait()

@@ -67,7 +67,7 @@ def committed(root: Path, allow_dirty: bool) -> tuple[str, list[str]]:
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or error)
         raise ValueError(
-            f"cluster.ssh sends the committed tree, and {root} is no git checkout with one: {said.splitlines()[0]}"
+            f"cluster.ssh sends the committed tree, and {root} is not a git checkout with one: {said.splitlines()[0]}"
         ) from error
     if changed and not allow_dirty:
         raise ValueError(

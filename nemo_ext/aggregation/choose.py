@@ -21,7 +21,7 @@ class Choice:
     """Samples that give it, in any spelling that counts as the same."""
     total: int
     share: float
-    """Of the votes, or of the rewards' weight."""
+    """The answer's share of the votes, or of the rewards' weight."""
 
 
 def choose(
@@ -52,7 +52,7 @@ def choose(
 
 
 def _best(answers: Sequence[str | None], rewards: Sequence[float | None]) -> Choice:
-    """Of equal rewards the first."""
+    """The answer with the best reward, the first one where several are equal."""
     rated = [(reward, -i) for i, (answer, reward) in enumerate(zip(answers, rewards, strict=True))
              if answer is not None and reward is not None]  # fmt: skip
     if not rated:

@@ -14,9 +14,9 @@ class AnswerRule:
     window_chars: int | None = None
     """The box must end within so many of the text's last characters; one before is not taken. None: anywhere."""
     integers: bool = False
-    """Whole numbers only, in canonical digits: 1{,}000 and 1e3 are 1000. Others are no answer; nothing is rounded."""
+    """Whole numbers only, in canonical digits: 1{,}000 and 1e3 are 1000. Others are not answers; nothing is rounded."""
     non_negative: bool = False
-    """Negative numbers are no answer. With integers."""
+    """Negative numbers are not answers. With integers."""
     modulus: int | None = None
     """The remainder is the answer. With integers."""
     default: str | None = None

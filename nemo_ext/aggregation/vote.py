@@ -34,7 +34,7 @@ def vote(
     same: Callable[[str, str], object] | None = None,
     weights: Sequence[float] | None = None,
 ) -> Vote:
-    """Majority answer; None is no vote.
+    """Majority answer; None is not a vote.
 
     exact: spellings are compared as strings, and of two with as many votes the one seen first wins, as in NeMo-Skills and
     OpenMathInstruct-2. equivalent: spellings that `same` calls equal are counted together under the most frequent of them;

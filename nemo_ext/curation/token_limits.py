@@ -97,7 +97,7 @@ class TokenLengths(Protocol):
 
 
 class Counted:
-    """By a function that counts the tokens of a text; by default its characters."""
+    """Limits held by a function that counts the tokens of a text; by default its characters."""
 
     def __init__(self, count: Callable[[str], int] = len) -> None:
         self.count = count
@@ -110,7 +110,8 @@ class Counted:
 
 
 class Bounded:
-    """By the tokenizer whose `tokenizers` serialisation is given. Always what counting the whole text would say."""
+    """Limits held by the tokenizer whose `tokenizers` serialisation is given. Always what counting the whole text would
+    say."""
 
     def __init__(self, serialised: str) -> None:
         self._serialised = serialised

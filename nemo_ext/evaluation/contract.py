@@ -19,7 +19,7 @@ class Contract:
 
     benchmark_hash: str | None
     prompt_hash: str | None
-    """Of the prompt with its worked examples."""
+    """A hash of the prompt with its worked examples."""
     chat_template_hash: str | None
     stop: tuple[str, ...] | None
     max_tokens: int | None
@@ -32,7 +32,7 @@ class Contract:
     server: str | None  # kind and version, as in "vllm 0.11.0"
     model_hash: str | None
     grader: str = "symbolic"
-    """Whose verdict `is_correct` is: a key of each row's `verdicts`."""
+    """The grader whose verdict `is_correct` is: a key of each row's `verdicts`."""
     num_samples: int = 1
     few_shot: int | None = 0
     """Worked examples in the prompt."""
@@ -85,5 +85,7 @@ def compare(a: Contract, b: Contract, allow_mismatch: bool = False) -> dict[str,
 
 def in_words(unlike: dict[str, tuple[Any, Any]]) -> str:
     """Each difference on one line, `not known` for None."""
-    told = {key: [("not known" if value is None else repr(value)) for value in pair] for key, pair in unlike.items()}
-    return "; ".join(f"{key}: {left} against {right}" for key, (left, right) in told.items())
+    differences = {
+        key: [("not known" if value is None else repr(value)) for value in pair] for key, pair in unlike.items()
+    }
+    return "; ".join(f"{key}: {left} against {right}" for key, (left, right) in differences.items())

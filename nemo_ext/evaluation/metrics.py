@@ -16,7 +16,7 @@ MAX_GROUPS = 100  # of a breakdown: more values than this are a name of each pro
 
 
 def by_benchmark(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
-    """In order of appearance."""
+    """The problems of each benchmark, in order of appearance."""
     found: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         found[problem.benchmark].append(problem)
@@ -72,7 +72,7 @@ def _accuracy(problems: Sequence[Problem]) -> dict[str, Any]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Of the mean of one value per problem: Wilson's where each is 0 or 1, else a bootstrap over problems.
+    """The 95 % interval of the mean of one value per problem: Wilson's where each is 0 or 1, else a bootstrap over problems.
 
     A bootstrap of problems that are all alike would have no width at all.
     """
@@ -128,8 +128,8 @@ def verdict_shares(patterns: Counter[tuple[tuple[str, bool | None], ...]]) -> di
 
 
 def agreement(problems: Iterable[Problem]) -> list[dict[str, Any]]:
-    """For each two graders: samples that only the one, only the other, and both call correct, and by how many points their
-    scores differ (first - second)."""
+    """For each pair of graders, the samples that only the first, only the second, and both call correct, and by how
+    many points their scores differ (first - second)."""
     patterns = verdict_patterns(problems)
     graders = list(dict.fromkeys(grader for pattern in patterns for grader, _ in pattern))
     total, found = patterns.total(), []

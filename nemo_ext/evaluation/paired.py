@@ -47,7 +47,7 @@ def evaluation_folders(path: Path) -> list[Path]:
     if found := sorted(file.parent for file in path.glob(f"*/{SCORES}")):
         return found
     raise ValueError(
-        f"{path} is no evaluation: neither it nor a folder in it has {SCORES}. Give an evaluate stage's folder"
+        f"{path} is not an evaluation: neither it nor a folder in it has {SCORES}. Give an evaluate stage's folder"
     )
 
 

@@ -102,7 +102,7 @@ def majorities(
 ) -> dict[int, float]:
     """k -> share of correct majorities over the blocks of k samples that follow one another; a rest is left out.
 
-    Answers that are equal however they are written vote together; None is no vote; of two answers with as many votes the
+    Answers that are equal however they are written vote together; None is not a vote; of two answers with as many votes the
     one given first in the block wins. A block without an answer is wrong.
     """
     classes = answer_classes(answers) if sizes else []

@@ -44,7 +44,7 @@ def all_published() -> tuple[Published, ...]:
 
 
 def published_scores(models: Sequence[str]) -> list[Published]:
-    """Those of the named models, in the file's order.
+    """Published scores of the named models, in the file's order.
 
     Raises:
         ValueError: a model that has none.

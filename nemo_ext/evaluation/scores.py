@@ -22,7 +22,7 @@ MAX_STAGES_BETWEEN = 8
 def count_files(files: Sequence[Path], workers: int | None = None) -> list[Problem]:
     """The problems of an evaluation's rows, in order. Memory holds a problem's counts, not its texts.
 
-    Raises ValueError for what is no row of an evaluation, and where a problem's samples lie apart.
+    Raises ValueError for what is not a row of an evaluation, and where a problem's samples lie apart.
     """
     found = run_batches(_counter, problem_batches(files), worker_count(workers, files))
     counted = [problem for _, problems in found for problem in problems]

@@ -108,8 +108,11 @@ def paired_bootstrap(
 
 
 def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """Of (gained - lost) / n, the difference of two paired proportions: Wald's with half a problem added to each of the four
-    counts (Agresti and Min 2005), which has a width where all problems are alike, too. It always holds the difference."""
+    """The 95 % interval of (gained - lost) / n, the difference of two paired proportions.
+
+    Wald's with half a problem added to each of the four counts (Agresti and Min 2005), which has a width where all
+    problems are alike, too. It always holds the difference.
+    """
     if min(gained, lost) < 0 or not 0 < n >= gained + lost:
         raise ValueError(f"paired_interval: needs 0 <= gained + lost <= n and n > 0, got {gained}, {lost} and {n}")
     change, size = gained - lost, n + 2

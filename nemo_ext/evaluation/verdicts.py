@@ -84,7 +84,7 @@ class GraderSet:
             grader.close()
 
     def columns(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """For each row, which has `expected_answer` as text and `generation` or `predicted_answer`, what grading adds:
+        """What grading adds to each row, which has `expected_answer` as text and `generation` or `predicted_answer`:
         predicted_answer, is_correct, verdict, grade_method, verdicts."""
         by_extractor = {name: self._answers(rows, name) for name in {self._extractor, *self._extractors}}
         found = {way.name: self._verdicts(rows, way, by_extractor[way.extractor]) for way in self._ways}

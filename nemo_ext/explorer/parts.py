@@ -39,7 +39,7 @@ def entry(value: Any, max_chars: int) -> bytes:
 
 
 def cut(value: Any, max_chars: int) -> Any:
-    """The value with every text of it, and every list, shortened, and told so at its end."""
+    """The value with every text of it, and every list, shortened, with a note at its end."""
     if isinstance(value, str) and len(value) > max_chars:
         return f"{value[:max_chars]}\n\u2026 {len(value) - max_chars:,} more characters"
     if isinstance(value, list):

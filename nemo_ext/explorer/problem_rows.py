@@ -14,7 +14,8 @@ SAMPLE_KEYS = (
     "sample", "is_correct", "predicted_answer", "verdicts", "finish_reason", "num_prompt_tokens", "num_generated_tokens",
     "seed", "reward", "generation",
 )  # fmt: skip
-"""In a part a sample is a list: these, its vote group, and a dict of whatever else differs between samples."""
+"""The values that open a sample's list in a part; after them come its vote group, and a dict of whatever else differs
+between samples."""
 SHORT = 200
 """Characters of an id, a label or an answer in the list."""
 PROBLEM_TEXT = 2000
@@ -81,7 +82,7 @@ class Votes:
     """Answers that count as one: those graded correct, and those written the same after normalising."""
 
     groups: list[int | None]
-    """Of each sample; None: no answer."""
+    """The group of each sample; None: no answer."""
     answer: str | None = None
     """The group with most votes, in its most frequent spelling."""
     votes: int = 0

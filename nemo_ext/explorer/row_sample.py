@@ -33,7 +33,7 @@ class Reservoir:
 
     @property
     def lines(self) -> list[bytes]:
-        """In the order of the files."""
+        """The sampled lines, in the order of the files."""
         return [line for _, line in sorted(self._lines)]
 
 

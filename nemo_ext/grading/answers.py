@@ -17,7 +17,7 @@ class Predicted:
 
 
 def answer_of(value: Any) -> str | None:
-    """An answer as text: 27.0, as AMC files have it, is 27. None for what is no answer (null, a list, an empty text) and
+    """An answer as text: 27.0, as AMC files have it, is 27. None for what is not an answer (null, a list, an empty text) and
     for a float whose last digits are lost."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or is_inexact(value):
         return None

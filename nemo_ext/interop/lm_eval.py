@@ -52,7 +52,7 @@ def write_lm_eval(folder: Path, rows: Iterable[Row], scores: dict[str, Any], tim
 
 
 def sanitised(model: str) -> str:
-    """A model's name as the harness makes a folder of it: what is no letter, digit or one of . _ - becomes __."""
+    """A model's name as the harness makes a folder of it: what is not a letter, digit or one of . _ - becomes __."""
     return "".join(c if c.isalnum() or c in "._-" else "__" for c in model)
 
 

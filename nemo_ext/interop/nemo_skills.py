@@ -60,12 +60,12 @@ def _write_rows(files: list[Path], rows: Iterable[Row], benchmark: str) -> None:
 
 def _row(row: Row) -> Row:
     verdicts = row.get("verdicts") or {"symbolic": row["is_correct"]}
-    told = {key: value for key, value in row.items() if key not in OURS}
+    converted = {key: value for key, value in row.items() if key not in OURS}
     symbolic = verdicts.get("symbolic", row["is_correct"])
-    told |= {"is_correct": symbolic is True, "symbolic_correct": symbolic is True}
+    converted |= {"is_correct": symbolic is True, "symbolic_correct": symbolic is True}
     if verdicts.get("judge") is not None:
-        told["judgement"] = JUDGEMENTS[verdicts["judge"]]
-    return told | ({"reward_model_score": row["reward"]} if row.get("reward") is not None else {})
+        converted["judgement"] = JUDGEMENTS[verdicts["judge"]]
+    return converted | ({"reward_model_score": row["reward"]} if row.get("reward") is not None else {})
 
 
 def _metrics(benchmark: str, scores: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ class Gpu:
     fp8_tflops: float | None
     """None: the kind has no FP8."""
     nvlink_gb_per_s: float
-    """To the other GPUs of its node, each way."""
+    """Bandwidth to the other GPUs of its node, each way."""
     network_gb_per_s: float
-    """To other nodes, each way: its share of the network cards of NVIDIA's own DGX or NVL72 node."""
+    """Bandwidth to other nodes, each way: its share of the network cards of NVIDIA's own DGX or NVL72 node."""
     mfu: float
     """Model FLOPs utilisation, of the BF16 peak, that plans assume for bf16 training on full packs and without
     pipeline bubbles. Assumed, not measured here."""

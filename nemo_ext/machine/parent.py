@@ -16,7 +16,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(signum: int = signal.SIGKILL) -> Callable[[], None]:
-    """For subprocess's preexec_fn: the kernel sends the child `signum` when the thread that started it ends."""
+    """A function for subprocess's preexec_fn: the kernel sends the child `signum` when the thread that started it ends."""
     parent = os.getpid()
 
     def in_child() -> None:

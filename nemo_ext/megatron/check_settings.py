@@ -119,7 +119,7 @@ def _check_parallelism(settings: ForwardSettings) -> None:
         raise ValueError(f"virtual_pipeline_model_parallel_size={virtual} needs pipeline_model_parallel_size > 1")
     if virtual == 1:
         raise ValueError(
-            "virtual_pipeline_model_parallel_size=1 is no virtual pipeline: it may be null, or at least 2"
+            "virtual_pipeline_model_parallel_size=1 is not a virtual pipeline: it may be null, or at least 2"
         )
 
 

@@ -166,13 +166,13 @@ class Checkpoints:
         names = sorted(before.keys() | self.trained_on.keys())
         unlike = [name for name in names if before.get(name) != self.trained_on.get(name)]
         if unlike:
-            told = ", ".join(
+            differences = ", ".join(
                 f"{ORIGINS.get(name, name)} ({_origin(before, name)}, now {_origin(self.trained_on, name)})"
                 for name in unlike
             )
             raise ValueError(
-                f"{folder} was trained on another {told}. Put back what it was trained on to go on from it, or set this "
-                "training aside and begin anew: redo=true with only=[<its stage>]"
+                f"{folder} was trained on another {differences}. Put back what it was trained on to go on from it, or set "
+                "this training aside and begin anew: redo=true with only=[<its stage>]"
             )
 
     def _check_files(self, folder: Path) -> None:

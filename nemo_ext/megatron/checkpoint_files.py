@@ -91,7 +91,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): use another checkpoint, or restore it") from error
     if not isinstance(content, dict) or not {"trained_on", "files"} <= content.keys():
-        raise ValueError(f"{path} is damaged (it is no record of a checkpoint): use another one, or restore it")
+        raise ValueError(f"{path} is damaged (it is not a record of a checkpoint): use another one, or restore it")
     return content
 
 

@@ -39,7 +39,8 @@ class Kernels:
     """The layers' arithmetic."""
 
     layers: str = "auto"
-    """Whose kernels: transformer_engine's, megatron-core's local ones, or auto, the first where it can be used."""
+    """Origin of the layers' kernels: transformer_engine, local (megatron-core's own), or auto, the first where it can
+    be used."""
     precision: str = "bf16"
     """Weights and arithmetic: bf16 (the optimizer keeps fp32 weights) or fp32."""
     fp8: str | None = None
@@ -47,9 +48,9 @@ class Kernels:
     fp8_recipe: str = "tensorwise"
     """Scales from earlier steps (delayed) or from the tensor itself (tensorwise, called current scaling elsewhere)."""
     num_layers_at_start_in_bf16: int = 0
-    """With fp8_recipe=tensorwise: first layers left in bf16."""
+    """First layers left in bf16, with fp8_recipe=tensorwise."""
     num_layers_at_end_in_bf16: int = 0
-    """With fp8_recipe=tensorwise: last layers left in bf16."""
+    """Last layers left in bf16, with fp8_recipe=tensorwise."""
     deterministic_mode: bool = True
     """On GPUs, only kernels that give the same bits every time, so that a resumed run repeats the uninterrupted one;
     false: the fastest ones. On a CPU there are no others."""
@@ -75,7 +76,7 @@ class Optimisation:
     """windowed: the samples of one step are packed, so that a step is exactly global_batch_size samples; global: the
     samples of an epoch are, a little tighter, and a step is as many packs as hold global_batch_size on average."""
     packs_per_step: int | None = None
-    """With packing=global: packs per step, what other trainers call the global batch. None: see packing."""
+    """Packs per step, what other trainers call the global batch; with packing=global. None: see packing."""
     loss_mean: str = "tokens"
     """What the loss of a step is the mean over: all its trained tokens, or its samples (each the mean of its own)."""
     train_iters: int = 1000
@@ -99,9 +100,9 @@ class Optimisation:
     clip_grad: float = 0.0
     """Largest gradient norm; 0: no clipping. The norm is logged either way."""
     on_bad_step: str = "stop"
-    """When the loss or gradient norm is NaN or infinite, or spikes: stop, or skip the step's update."""
+    """What happens when the loss or gradient norm is NaN or infinite, or spikes: stop, or skip the step's update."""
     max_skipped_steps: int = 10
-    """With skip: stop after this many skipped steps in a row."""
+    """Stop after this many skipped steps in a row, with on_bad_step=skip."""
     loss_spike_factor: float | None = None
     """A loss this many times the mean of the last 100 steps' is a spike; None: only NaN and infinity are bad."""
     use_distributed_optimizer: bool = True
@@ -117,13 +118,14 @@ class Optimisation:
     recompute_granularity: str | None = None
     """None, selective (attention is recomputed in the backward pass) or full (whole layers are)."""
     recompute_method: str = "uniform"
-    """With full: uniform (all layers, kept in groups) or block (the first layers of each stage, the others not)."""
+    """Which layers recompute_granularity=full runs again: uniform (all layers, kept in groups) or block (the first layers
+    of each stage, the others not)."""
     recompute_num_layers: int = 1
-    """With full: layers per group (uniform) or layers recomputed per stage (block)."""
+    """Layers per group (uniform) or layers recomputed per stage (block)."""
     init: str = "hf"
     """hf: the weights of the model's hf_path; random: fresh weights of its config, the same at every topology."""
     seed: int = 1234
-    """Of the data order and of random weights."""
+    """Decides the data order and random weights."""
 
 
 @dataclass(kw_only=True)
@@ -147,7 +149,7 @@ class Recording:
     tensorboard: bool = True
     """Write TensorBoard event files beside metrics.jsonl, where the tensorboard package is installed."""
     wandb_project: str | None = None
-    """Also log to this Weights & Biases project; needs the wandb package and its key in the environment."""
+    """A Weights & Biases project to log to as well; needs the wandb package and its key in the environment."""
 
 
 @dataclass(kw_only=True)

@@ -126,7 +126,7 @@ class Sums:
     unwritten: float
     """Ranks that have not written their part of a checkpoint."""
     figures: dict[str, float]
-    """Those of the objective's figures that something was counted of."""
+    """The objective's figures, without those that nothing was counted of."""
 
     @property
     def loss(self) -> float:
@@ -346,5 +346,5 @@ class Trainer:
         return sum(int(self.batches.data.lengths[i]) ** 2 for pack in packs for i in pack)
 
     def _num_padded_tokens(self, result: PassResult) -> int:
-        """Of the whole job: every data parallel rank ran as many packs of as many tokens, on GPUs exactly."""
+        """Padded tokens of the whole job: every data parallel rank ran as many packs of as many tokens, on GPUs exactly."""
         return len(result.packs) * result.length * self.parallel.data_size

@@ -39,7 +39,7 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:
-    """As transformers: no HTML escapes."""
+    """The `tojson` filter of transformers: no HTML escapes."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
@@ -117,7 +117,7 @@ def _folder(model: Model) -> Path:
         return path
     if path.is_absolute() or model.hf_path.count("/") != 1:
         raise ValueError(
-            f"model {model.name}: hf_path={model.hf_path!r} is no folder here, and no hub id of the form owner/name; "
+            f"model {model.name}: hf_path={model.hf_path!r} is not a folder here, and no hub id of the form owner/name; "
             "its chat template and special tokens are read from there"
         )
     from huggingface_hub import snapshot_download

@@ -19,7 +19,7 @@ TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.
 PORTABLE_CLASS = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 """transformers 5's name for a plain tokenizer.json -> the one that transformers 4 and 5 both know."""
 DEFAULT_THETA = 10000.0
-"""Of rotary embeddings, where config.json names none."""
+"""Base of rotary embeddings where config.json names none."""
 ROPE_NUMBERS: dict[str, tuple[str, ...]] = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
@@ -129,7 +129,7 @@ def weight_map(folder: Path) -> dict[str, str] | None:
     """Tensor name -> file of this folder, as its index says; None: it has no index.
 
     Raises:
-        ValueError: the index names a file outside of the folder, or is no index.
+        ValueError: the index names a file outside of the folder, or is not an index.
     """
     content = read_json(folder / INDEX)
     if not content:

@@ -17,8 +17,8 @@ class Model:
     context_length: int = MISSING
     """Tokens of prompt and completion together."""
     weights_dtype: str = "bf16"
-    """Of the checkpoint's linear layers: bf16, or fp8 (embeddings, the output layer and norms then stay bf16). For the
-    plan's memory, where the checkpoint is not here to look at."""
+    """How the checkpoint's linear layers are stored: bf16, or fp8 (embeddings, the output layer and norms then stay bf16).
+    For the plan's memory, where the checkpoint is not here to look at."""
     chat_template: str | None = None
     """A file name in nemo_ext/models/chat_templates; None: the tokenizer's own."""
 

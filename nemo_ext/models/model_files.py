@@ -55,7 +55,7 @@ def model_files(model: Model) -> list[Path]:
 
 
 def model_fingerprint(model: Model) -> str:
-    """Of a hub id that is no folder, which identifies itself, the id."""
+    """A hash of the model's files, or the hub id of a model that has no folder here."""
     return fingerprint(model_files(model)) if folder_of(model) else model.hf_path
 
 

@@ -56,7 +56,7 @@ SHAPES = {
     "Qwen2.5-Math-7B": _qwen(28, 3584, 18944, 28, 4, vocab_size=152064, max_positions=4096, rope_theta=1e4),
     "Qwen2.5-72B": _qwen(80, 8192, 29568, 64, 8, vocab_size=152064),
 }  # fmt: skip
-"""By repository or folder name; whatever follows it after a dash (Instruct, FP8, a date) has the same shape."""
+"""Shapes by repository or folder name; whatever follows it after a dash (Instruct, FP8, a date) has the same shape."""
 
 
 def shape_of(hf_path: str) -> ModelShape | None:

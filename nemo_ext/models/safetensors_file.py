@@ -52,7 +52,7 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
         try:
             tensors = json.loads(file.read(length))
         except ValueError as error:
-            raise ValueError(f"{path} is no safetensors file: its header is not JSON ({error})") from error
+            raise ValueError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
     tensors.pop("__metadata__", None)
     for name, entry in tensors.items():
         end = 8 + length + entry["data_offsets"][1]

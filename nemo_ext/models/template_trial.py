@@ -20,7 +20,7 @@ MESSAGES = [{"role": "user", "content": "What is 1+1?"}, {"role": "assistant", "
 
 
 def within_limits(render: Callable[[list[dict[str, str]]], Any], name: str) -> None:
-    """Render MESSAGES in a child process, where the limits hold. That the template refuses them is no fault here.
+    """Render MESSAGES in a child process, where the limits hold. A template may refuse them: that is not a fault.
 
     Raises:
         ValueError: it takes more time or memory than any template needs.

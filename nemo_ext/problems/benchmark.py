@@ -39,9 +39,9 @@ class Benchmark:
     """A file; a folder laid out as on the Hugging Face hub; hf://<owner>/<data set>[@<revision>][/<folder>]; or
     toy://test/<source>."""
     split: str = "test"
-    """In a folder: whose files; several as train+test."""
+    """The split whose files are read, where the source is a folder; several as train+test."""
     hub: str = ""
-    """Which data set of the hub has it, for the message that says how to get it."""
+    """The hub's data set that has it, for the message that says how to get it."""
     columns: dict[str, Any] = field(default_factory=dict)
     """id, problem, answer, solution, level, subject or source -> the file's column, where that has another name. Of a list
     the texts are joined by a space. null: the column is not taken; without an answer, the last box of the solution is it."""
@@ -55,7 +55,7 @@ class Benchmark:
     num_rows: int | None = None
     """How many problems it must have."""
     content_hash: str | None = None
-    """Of its problems and answers, as content_hash() computes it. null: not checked; the manifest has what was found."""
+    """Hash of its problems and answers (content_hash()). null: not checked; the manifest has what was found."""
     few_shot: str | None = None
     """The file of conf/few_shot whose worked examples are customary for it."""
     source: str = ""
@@ -101,7 +101,7 @@ def _renamed(raw: Row, columns: dict[str, Any]) -> Row:
 
 
 def _one(answer: Any) -> Any:
-    """Of several answers, as some files list them, one text; parquet's NaN in the place of a missing answer is None."""
+    """One text of several answers, as some files list them; parquet's NaN in the place of a missing answer is None."""
     if isinstance(answer, list):
         return ", ".join(str(each).strip() for each in answer)
     return None if isinstance(answer, float) and not math.isfinite(answer) else answer
@@ -141,9 +141,9 @@ def _check_answer(answer: str | None, answer_type: str) -> None:
     try:
         float(plain)
     except ValueError:
-        raise BadRow(f"the answer {answer[:80]!r} is no number, and answer_type says {answer_type}") from None
+        raise BadRow(f"the answer {answer[:80]!r} is not a number, and answer_type says {answer_type}") from None
     if answer_type == "integer" and not is_integer(plain):
-        raise BadRow(f"the answer {answer[:80]!r} is no whole number, and answer_type says integer")
+        raise BadRow(f"the answer {answer[:80]!r} is not a whole number, and answer_type says integer")
 
 
 def content_hash(rows: Iterable[Row]) -> str:

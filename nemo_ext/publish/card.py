@@ -28,7 +28,7 @@ class Split:
     problems: int
     megabytes: float
     arrow_bytes: int
-    """As an Arrow table, which is what `datasets` makes of it."""
+    """Size as an Arrow table, which is what `datasets` makes of it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Card:
     more_columns: Sequence[str]
     seed: int
     digest: str
-    """Of the rows: 16 hex digits."""
+    """A hash of the rows: 16 hex digits."""
 
 
 def write_card(path: Path, card: Card, stages: list[StageRecord], outside: list[dict[str, Any]]) -> None:

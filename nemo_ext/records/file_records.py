@@ -93,7 +93,7 @@ def _stamp_of(numbers: list[int]) -> Stamp:
 
 
 def content_hashes(paths: Iterable[Path]) -> list[str]:
-    """Of many files, several at a time."""
+    """Hashes of many files, several computed at a time."""
     listed = list(paths)
     if len(listed) < 2:
         return [content_hash(path) for path in listed]
@@ -121,7 +121,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def record(path: Path) -> dict[str, Any]:
-    """Of a file that this process has just written: what `difference` looks at."""
+    """The record of a file that this process has just written, for `difference` to look at."""
     return _record(path, content_hash(path, just_written=True))
 
 
@@ -148,7 +148,7 @@ def difference(recorded: dict[str, Any], path: Path | None = None) -> str | None
     """None: the file is what was recorded. Else `is gone` or `changed`.
 
     A file whose size, times and inode are as recorded is taken to be unchanged; otherwise its content decides, so that a
-    copy or a touched file is the same one. Raises KeyError for what is no record.
+    copy or a touched file is the same one. Raises KeyError for what is not a record.
     """
     path = Path(recorded["path"]) if path is None else path
     try:

@@ -23,7 +23,7 @@ class StageRecord:
     prompts: dict[str, str] = field(default_factory=dict)
     seeds: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
-    """Of the last task."""
+    """Figures of the last task."""
     code_versions: set[str] = field(default_factory=set)
     tasks: int = 0
 

@@ -21,9 +21,9 @@ from nemo_ext.records.files import write_json_atomic
 MANIFEST, DONE = "manifest.json", "_DONE"
 OUTPUT_FILES, DROPPED_FILES = "output*.jsonl", "dropped*.jsonl"  # where a stage's rows lie
 SET_ASIDE = re.compile(r"\.old\d+(/|$)")
-"""In the path of results that redo=true has set aside."""
+"""Marks the path of results that redo=true has set aside."""
 KINDS = {"inputs": "input", "model_files": "model file", "outputs": "output", "beside": "file"}
-"""Of the files that _DONE records. `beside`: the manifest and the dropped rows, which no stage reads."""
+"""Kinds of files that _DONE records. `beside`: the manifest and the dropped rows, which no stage reads."""
 
 
 @dataclass(kw_only=True)
@@ -207,7 +207,7 @@ def _difference(done: dict[str, Any], kinds: tuple[str, ...]) -> str | None:
 
 
 def _new_input(done: dict[str, Any], folder: Path) -> str | None:
-    """What redo=true set aside, and what the stage itself wrote, is no input."""
+    """What redo=true set aside, and what the stage itself wrote, is not an input."""
     known = {each["path"] for each in done["inputs"]}
     for pattern in done["listed"]:
         for found in sorted(set(glob.glob(pattern)) - known):
@@ -222,8 +222,8 @@ def code_version() -> str:
 
     In a container the launcher has said it: images may lack git, or not trust the checkout's owner.
     """
-    if told := os.environ.get("RECIPE_CODE_VERSION"):
-        return told
+    if given := os.environ.get("RECIPE_CODE_VERSION"):
+        return given
     root = Path(__file__).resolve().parents[2]
     try:
         commit = subprocess.run(

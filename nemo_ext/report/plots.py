@@ -38,7 +38,7 @@ def accuracy(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def with_a_colour(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Of more models than there are colours the checkpoints, which have a plot of their own, are left out."""
+    """The models that get a colour: where there are too many, checkpoints are left out, as they have a plot of their own."""
     if len({row["model"] for row in rows}) <= len(SERIES):
         return rows
     return [row for row in rows if not is_checkpoint(row["model"])] or rows

@@ -21,9 +21,9 @@ FROM_CHECKPOINTS = ("average", "export_hf")
 def warnings(finished: Finished, found: dict[str, dict[str, Any]]) -> list[str]:
     """What a reader must know before the figures: another prompt in training, tiny models, nothing solved."""
     notes = []
-    told = [each for _, each in manifests(finished)]
-    models = set(found).union(*(each["models"] for each in told))
-    trained, evaluated = _trained_with(told), _evaluated_with(told)
+    records = [each for _, each in manifests(finished)]
+    models = set(found).union(*(each["models"] for each in records))
+    trained, evaluated = _trained_with(records), _evaluated_with(records)
     if trained and (other := evaluated.keys() - trained.keys()):
         asked, known = (
             ", ".join(sorted(set(names))) for names in ([evaluated[key] for key in other], trained.values())
@@ -54,18 +54,18 @@ def out_of_date(finished: Finished) -> list[str]:
     ]
 
 
-def _evaluated_with(told: list[dict[str, Any]]) -> dict[str, str]:
+def _evaluated_with(records: list[dict[str, Any]]) -> dict[str, str]:
     """Prompts, hash -> name, of the evaluations of models that were trained; a teacher has its own."""
-    trained = {name for each in told if each["uses"] in FROM_CHECKPOINTS for name in each["models"]}
-    asked = [each for each in told if each["uses"] == "evaluate"]
+    trained = {name for each in records if each["uses"] in FROM_CHECKPOINTS for name in each["models"]}
+    asked = [each for each in records if each["uses"] == "evaluate"]
     ours = [each for each in asked if not trained or trained & each["models"].keys()]
     return {key: name for each in ours for name, key in each["prompts"].items()}
 
 
-def _trained_with(told: list[dict[str, Any]]) -> dict[str, str]:
+def _trained_with(records: list[dict[str, Any]]) -> dict[str, str]:
     """Prompts, hash -> name, that the data was prepared with: in this run, or where its checkpoints were trained."""
-    found = {key: name for each in told if each["uses"] == "prepare_sft" for name, key in each["prompts"].items()}
-    paths = {Path(source["path"]) for each in told if each["uses"] in FROM_CHECKPOINTS for source in each["inputs"]}
+    found = {key: name for each in records if each["uses"] == "prepare_sft" for name, key in each["prompts"].items()}
+    paths = {Path(source["path"]) for each in records if each["uses"] in FROM_CHECKPOINTS for source in each["inputs"]}
     # <train>/checkpoints/<step>/<file>
     for config in {path.parents[2] / "config.yaml" for path in paths if path.parent.parent.name == "checkpoints"}:
         data = OmegaConf.select(OmegaConf.load(config), "data") if config.is_file() else None

@@ -114,7 +114,7 @@ def _unlike(ours: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def early_finish_notes(found: Found) -> list[str]:
-    """Whose accuracy and pass@k are of samples that were not chosen at random."""
+    """Names the evaluations whose accuracy and pass@k rest on samples that were not chosen at random."""
     return [
         f"{name}: {_drawn(each)} samples were drawn, without those that could change no majority (early finish). Majorities "
         "are those of all samples; accuracy and pass@k are not."

@@ -56,7 +56,7 @@ class Batch:
     end: int
     lines: bytes | None = None
     columns: Columns = field(default_factory=dict)
-    """Of its part."""
+    """The `columns=` of the rows' part."""
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """(where they begin, whole newline-terminated lines). A line beyond MAX_ROW_BYTES is cut to show its length."""
@@ -195,7 +195,7 @@ def _parquet_chunks(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _as_text(value: Any) -> str:
-    """Of what JSON has no type for: text that was stored as bytes, decimals, durations."""
+    """A value that JSON has no type for, as text: text that was stored as bytes, decimals, durations."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 

@@ -62,7 +62,7 @@ def _exact(data: bytes | str) -> Any:
 def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
-        raise ValueError(f"{number[:40]} is no number that JSON has")
+        raise ValueError(f"{number[:40]} is not a number that JSON has")
     return value
 
 

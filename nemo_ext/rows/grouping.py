@@ -112,7 +112,7 @@ def _spreader(count: int) -> Any:
 
 
 def _sort(bucket: Path) -> None:
-    """By problem, problems and samples in the order in which they were first seen."""
+    """Sort by problem, with problems and samples in the order in which they were first seen."""
     groups: dict[Any, list[bytes]] = {}
     with bucket.open("rb") as handle:
         for line in handle:

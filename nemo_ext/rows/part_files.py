@@ -72,7 +72,7 @@ class Piece:
     reasons: Counter[str]
     counts: Counter[str]
     layouts: Counter[str] = field(default_factory=Counter)
-    """Of its rows from outside."""
+    """How many rows from outside had each layout."""
     made: int = 0
     """Rows beyond one of each row in."""
 

@@ -26,7 +26,7 @@ RowOutcome = tuple[Row, str | None]
 
 MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
 MAX_ROW_BYTES = 8 << 20
-"""A longer line is no row of a data set to train on, but a file without newlines, say."""
+"""A longer line is hardly a row to train on: more likely a file without newlines."""
 MAX_BLANK_BYTES = 8 << 20
 """A compressed file with more blank lines than that in a row holds no data set."""
 SHOWN_BYTES = 200
@@ -49,7 +49,7 @@ def content_id(*parts: str) -> str:
 
 def written_solution(row: Row) -> str | None:
     """The solution that a model, or a stage after it, wrote: `generated_solution`, or `generation` where that is null or not
-    there. None where it is no text. Every stage asks here, so that a solution is the same text to all of them."""
+    there. None where it is not text. Every stage asks here, so that a solution is the same text to all of them."""
     solution = row.get("generated_solution")
     solution = row.get("generation") if solution is None else solution
     return solution if isinstance(solution, str) else None
@@ -146,7 +146,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """Raises ValueError when the file is no parquet."""
+    """Raises ValueError when the file is not a parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -14,13 +14,13 @@ from nemo_ext.rows.row import MALFORMED, MAX_ROW_BYTES, TOO_LONG, Row, dumps, pa
 from nemo_ext.rows.row_input import is_own
 
 USABLE, UNUSABLE = "__usable__", "__unusable__"
-"""Of rows that are put in another order: what was found of them before, their layout or the reason to drop them."""
+"""Keys of rows that are put in another order: what was found of them before, their layout or the reason to drop them."""
 BOM = codecs.BOM_UTF8  # with which some editors begin a file
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """A line that is no row, or a row that lacks what every row has."""
+    """A line that is not a row, or a row that lacks what every row has."""
 
     row: Row
     reason: str
@@ -49,7 +49,7 @@ def usable_rows(batch: Batch, layouts: Counter[str] | None = None) -> Iterator[R
         layouts: counts the layouts of rows from outside.
 
     Raises:
-        ValueError: a line of a stage's own file that is no row, with file and line.
+        ValueError: a line of a stage's own file that is not a row, with file and line.
     """
     if is_own(batch.path):
         yield from _own_rows(batch)
@@ -134,7 +134,7 @@ def _moved(row: Row) -> Adopted | None:
 
 
 def group_key(keys: tuple[str, ...], line: bytes, columns: Columns | None = None) -> Any:
-    """The values of `keys` in the row on this line; of a line that is no usable row, the line."""
+    """The values of `keys` in the row on this line; of a line that is not a usable row, the line."""
     row = parse_line(line)
     if row is None:
         return line

@@ -40,7 +40,7 @@ class Training:
 
     layout: str
     answer: Message
-    """Of plain text, its `content`."""
+    """The last message; for a row of plain text, its `content` alone."""
     messages: list[Message] | None = None
     """None: plain text, for which no chat template is needed."""
     tools: list[Any] | None = None
@@ -97,8 +97,8 @@ def _ready(row: Row) -> bool:
 def _of_problem(row: Row, prompt: Prompt | None) -> Training:
     normal = normalise(row, source="", require_answer=False)
     column, solution = solution_column(row), solution_of(row)
-    if (told := messages_answer(row)) is not None:
-        column, solution = ("messages" if told.strip() != solution else column), told
+    if (answered := messages_answer(row)) is not None:
+        column, solution = ("messages" if answered.strip() != solution else column), answered
     if column is None or not solution:
         raise BadRow("no_solution")
     if prompt is None:

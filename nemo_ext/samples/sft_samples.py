@@ -55,7 +55,7 @@ class Made:
     loss_mask: bytes
     truncated: bool
     layout: str
-    """Which columns it was made of."""
+    """The columns that it was made of."""
     is_chat: bool
     """A chat template wrote it."""
     end_stripped: bool
@@ -79,7 +79,7 @@ class _Texts:
 
 
 TEMPLATE_REASONS = ("template_error", "refused_by_chat_template")
-"""Of rows that the chat template could not take; where it takes none at all, it is the template that is wrong."""
+"""Reasons of rows that the chat template could not take; where it takes none at all, the template itself is wrong."""
 
 
 class SampleMaker:
@@ -98,7 +98,7 @@ class SampleMaker:
 
     @classmethod
     def load(cls, settings: SampleSettings) -> Self:
-        """For a process that is one of several: one thread each."""
+        """Load it in a process that is one of several: one thread each."""
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return cls(settings, ChatTokenizer(settings.model))
 

@@ -77,7 +77,8 @@ def from_environment(name: str | None, key: str) -> str:
     """The token in the environment variable `name`, which `key` of a config or command line gives.
 
     Raises:
-        ValueError: it is no name, not set, or holds no token. What was given is not shown: it may be the token.
+        ValueError: it names no variable, an unset one, or one without a token. What was given is not shown: it may
+            be the token.
     """
     if name is None or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
         raise ValueError(

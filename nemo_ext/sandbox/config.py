@@ -24,9 +24,9 @@ class SandboxConfig:
     """Wall-clock time of a block when the request names none, and the most it may name; also of all blocks together that
     are run again to restore a session."""
     memory_mb: int = 2048
-    """Of a session beyond the preloaded modules: address space of each process, resident memory of all of them."""
+    """Memory of a session beyond the preloaded modules: address space of each process, resident memory of all of them."""
     scratch_mb: int = 64
-    """Of /tmp, the only folder a session may write to besides /dev/shm, which has the same limit."""
+    """Size of /tmp, the only folder a session may write to besides /dev/shm, which has the same limit."""
     max_processes: int = 16
     """Processes and threads of a session, its interpreter included."""
     max_output_kb: int = 4096
@@ -70,15 +70,15 @@ class ToolLoopConfig:
     stop_at_answer: bool = True
     r"""Do not execute a block that the model opens after it has boxed an answer: the trace ends before that block."""
     timeout_s: float = 10.0
-    """Of one block."""
+    """Wall time of one block."""
     max_output_chars: int = 1000
-    """Of one result: OpenMathInstruct-1 1000, ToRA 400, Numina 200."""
+    """Length of one result: OpenMathInstruct-1 1000, ToRA 400, Numina 200."""
     cut: str = "head"
-    """Which part of a longer result is kept: head, or head_tail (half each, as ToRA does)."""
+    """The part of a longer result that is kept: head, or head_tail (half each, as ToRA does)."""
     cut_marker: str = "<output cut>"
     """Stands for the rest. Numina: " ... (output truncated)"."""
     max_total_tokens: int | None = None
-    """Of a trace after its prompt, tool output included. None: the sampling's max_tokens, which also bounds each
+    """Length of a trace after its prompt, tool output included. None: the sampling's max_tokens, which also bounds each
     segment between two blocks."""
     patience_s: float = 300.0
     """How long a block may wait for a sandbox that is down or full before the run stops."""

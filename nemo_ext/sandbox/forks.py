@@ -63,7 +63,7 @@ class ForkServer:
         self.processes: Processes | None = None
         self._cgroups: MemoryCgroups | None = None
         self.sessions: dict[str, Session] = {}
-        """Those that are alive, by the id of their process 1."""
+        """Live sessions, by the id of their process 1."""
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  open as long as we are
 
     async def start(self) -> None:

@@ -121,7 +121,7 @@ def with_output(form: Format, text: str, result: str) -> str:
 
 
 def cut(text: str, max_chars: int, keep: Literal["head", "head_tail"] | str, marker: str) -> str:
-    """At most `max_chars` characters of `text`, plus the marker where something is missing.
+    """Return at most `max_chars` characters of `text`, plus the marker where something is missing.
 
     >>> cut("0123456789", 4, "head", "<output cut>")
     '0123<output cut>'

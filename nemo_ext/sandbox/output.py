@@ -25,7 +25,7 @@ class Output:
                 self.tail_bytes -= len(self.tail.popleft())
 
     def text(self) -> tuple[str, bool]:
-        """As text, and whether a middle part is missing; a line says how long it was."""
+        """(the output as text, whether a middle part is missing). A line in its place says how long it was."""
         tail = b"".join(self.tail)[-KEPT_BYTES:]
         missing = self.total - len(self.head) - len(tail)
         if not missing:

@@ -39,7 +39,7 @@ class Processes:
         self._proc = -1  # the number may soon be another file's
 
     def children(self) -> dict[int, list[int]]:
-        """Of every process, by one look at each."""
+        """The children of every process, from one look at each."""
         found: dict[int, list[int]] = defaultdict(list)
         for pid in self._all():
             if (parent := self._parent(pid)) is not None:
@@ -53,7 +53,7 @@ class Processes:
         return any(self._descends(int(name), root) for name in unknown)
 
     def one_thread(self, root: int) -> bool:
-        """By the links of its folder of threads: itself, its parent, one each."""
+        """Whether it has one thread, by the links of its folder of threads: itself, its parent, one each."""
         return os.stat(f"{root}/task", dir_fd=self._proc).st_nlink == 3
 
     def stopped(self, root: int) -> bool:
@@ -68,7 +68,7 @@ class Processes:
             return True
 
     def over(self, roots: Collection[int], limit: int, children: dict[int, list[int]]) -> list[int]:
-        """Those of `roots` that hold, with all their descendants, more than `limit` bytes.
+        """The processes among `roots` that hold, with all their descendants, more than `limit` bytes.
 
         What is shared counts once, which is slow to find out and done only where the quick sum is too much.
         """

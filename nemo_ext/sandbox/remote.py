@@ -95,7 +95,7 @@ class RemoteSession:
         self.history.clear()
 
     async def _move(self) -> None:
-        """To the next service, under a new name: the block may have run, and must not run twice in one session."""
+        """Go to the next service, under a new name: the block may have run, and must not run twice in one session."""
         await self.delete()
         self.name = uuid.uuid4().hex
         self.url_index = (self.url_index + 1) % len(self.urls)

@@ -14,7 +14,7 @@ The YAML's `sandbox` mapping is a SandboxConfig.
 A client that leaves before its reply ends its session.
 
 class: ok, error (an exception), syntax_error, timeout, memory, output_limit, process_limit, died.
-message: what the model should be told beyond what was printed.
+message: what the model should know beyond what was printed.
 state: new; kept; restored (the session was gone and the blocks in `history` were run again); lost (gone, no history).
 lost: this block ended the session.
 """
@@ -118,7 +118,7 @@ async def _announce(web: uvicorn.Server, port: int, address_file: Path, host: st
 
 
 def _allow_descriptors() -> None:
-    """As many as may be: a session takes three, and those in flight count against the limit."""
+    """Allow as many as may be: a session takes three, and those in flight count against the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -46,7 +46,7 @@ class Sessions:
         self.running: set[Session] = set()
         self._looks = 0
         self._going: set[Session] = set()
-        """Those that had not stopped yet, without a block, when they were last looked at."""
+        """Sessions that had not stopped yet, without a block, when they were last looked at."""
         self._entries: dict[str, _Entry] = {}
         self._slots = asyncio.Semaphore(self.parallel)
 

@@ -43,7 +43,7 @@ class _Trace:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     used_tokens: int = 0
-    """Of the text, or more: counted exactly up to the last segment, and a token per byte of the last result."""
+    """An upper bound: counted exactly up to the last segment, and a token per byte of the last result."""
     told_to_stop: bool = False
     restarts: int = 0
     attempts: int = 0
@@ -71,8 +71,8 @@ class _Trace:
 
     @property
     def tools(self) -> dict[str, Any]:
-        told = {"executions": self.executions, "errors": dict(self.errors), "ended": self.ended}
-        return told | ({"restarts": self.restarts} if self.restarts else {})
+        record = {"executions": self.executions, "errors": dict(self.errors), "ended": self.ended}
+        return record | ({"restarts": self.restarts} if self.restarts else {})
 
 
 class ToolLoop:

@@ -102,7 +102,7 @@ def serve(server: Server, model: Model, address_file: Path, host: str, port: int
 
 
 def use_gpus(positions: str) -> None:
-    """Of the GPUs this process may see, leave those at `positions` ("0,1"): replicas share a node."""
+    """Hide all GPUs that this process sees but those at `positions` ("0,1"): replicas share a node."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = positions.split(",")
     if visible:

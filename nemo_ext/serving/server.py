@@ -103,7 +103,7 @@ class GpuServer(Server, ABC):
 
     @abstractmethod
     def kv_gib(self, total: float, weights: float, buffers: float) -> float:
-        """Of each GPU's memory, what this server gives to the key-value cache. All in GiB."""
+        """What this server gives to the KV cache on each GPU. All in GiB."""
 
     def sequence_length(self, model: Model) -> int:
         """Tokens of prompt and completion that one sequence may have.
@@ -126,11 +126,11 @@ class Place:
     """Where one process of a replica finds itself."""
 
     host: str
-    """To listen on."""
+    """The address to listen on."""
     port: int
     options_path: Path | None = None
     task: int = 0
-    """Which of the replica's `tasks` this is; 0 listens."""
+    """The number of this one among the replica's `tasks`; 0 listens."""
     rendezvous: str = ""
     """host:port of task 0, where the tasks meet; empty when there is one."""
 

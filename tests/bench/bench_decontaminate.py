@@ -202,7 +202,7 @@ def _plain(folder: Path) -> float:
 
 
 def _figure(name: str, value: float, unit: str, target: float | None, peer: float | None) -> dict[str, Any]:
-    """Of seconds the ratio says how many times faster than the peer."""
+    """One figure; a figure in seconds has as its ratio how many times faster than the peer it is."""
     return {
         "name": name,
         "value": round(value, 3),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 class StageRun:
     seconds: float
     cpu_seconds: float
-    """Of all its processes: what wall time would be on a core of its own; other work on the machine does not count."""
+    """CPU time of all its processes: what wall time would be on a core of its own; other work on the machine does not count."""
     peak_bytes: int
     """Proportional set size of all processes together, the most that was seen."""
     manifest: dict[str, Any]

@@ -86,7 +86,7 @@ def test_every_build_has_its_base_and_its_arguments(build: ModuleType, name: str
         (["cpu", "tag=x"], "'tag=x': it may be"),
         (["cpu", "push=--insecure"], "push=<registry/prefix>"),
         (["cpu", "engine=buildah"], "engine=docker or podman"),
-        (["cpu", "sqsh=/no/such/folder"], "sqsh=/no/such/folder is no folder"),
+        (["cpu", "sqsh=/no/such/folder"], "sqsh=/no/such/folder is not a folder"),
     ],
 )
 def test_refusals(

@@ -106,7 +106,7 @@ def rmsnorm_bwd(
 
 
 def _positions(cu_seqlens: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    """Of each token in its own sample, int64 [tokens]."""
+    """The position of each token in its own sample, int64 [tokens]."""
     assert cu_seqlens.dtype == torch.int32
     edges = cu_seqlens.tolist()
     assert edges[-1] == num_tokens, f"cu_seqlens end at {edges[-1]} of {num_tokens} tokens"

@@ -16,7 +16,7 @@ SMALL = [
 
 
 def data_hash(run: Path) -> str:
-    """Of the rows that the student is trained on."""
+    """A hash of the rows that the student is trained on."""
     done = json.loads((run / "downsample" / "_DONE").read_text())
     return str(done["outputs"][0]["sha256"])
 

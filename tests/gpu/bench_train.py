@@ -78,7 +78,7 @@ def measure(argument: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figures(settings: TrainSettings, shape: ModelShape, here: Any, folder: Path) -> dict[str, Any]:
-    """Of the steps after the warm-up: tokens/s by the median step, TFLOP/s by the same, peak memory, first and last
+    """Figures of the steps after the warm-up: tokens/s by the median step, TFLOP/s by the same, peak memory, first and last
     loss (random tokens: the last must not be above the first by much)."""
     from nemo_ext.megatron.data.token_folder import PackedData
     from nemo_ext.megatron.objective import load

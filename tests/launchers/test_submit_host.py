@@ -270,7 +270,7 @@ def test_a_host_that_ssh_would_read_as_an_option() -> None:
 
 
 def test_a_commit_that_cannot_be_taken(monkeypatch: pytest.MonkeyPatch, checkout: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"/proc is no git checkout with one: fatal: not a git repository"):
+    with pytest.raises(ValueError, match=r"/proc is not a git checkout with one: fatal: not a git repository"):
         tree.committed(Path("/proc"), False)
     stand_in(tmp_path, monkeypatch, "tar", "echo 'tar: No space left on device' >&2; exit 2")
     with pytest.raises(ValueError, match="cannot be unpacked in .*: tar: No space left on device; set TMPDIR"):

@@ -27,7 +27,7 @@ from nemo_ext.records.files import write_json_atomic
 
 WAIT_S = 120
 HELD_S = 600
-"""Of those that the test ends."""
+"""How long those stages hold that the test ends."""
 
 
 def wait_for(path: Path) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def _tokens(text: str) -> Tokens | None:
 
 
 def _reduced(tokens: Tokens) -> Tokens | None:
-    """With the next operation done: in the innermost bracket that closes first, * and / before + and -, from the left.
+    """The tokens with the next operation done: in the innermost bracket that closes first, * and / before + and -, from
+    the left.
 
     None when there is none, or its value is not a short exact decimal.
     """

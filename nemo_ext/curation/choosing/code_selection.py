@@ -20,7 +20,7 @@ MODES = tuple(_KEEP)
 
 
 def select(uses_code: Sequence[bool], mode: str, total: int | None = None) -> list[str | None]:
-    """Of each of a problem's solutions the reason to drop it, `has_code` or `has_no_code`, or None.
+    """The reason to drop each of a problem's solutions, `has_code` or `has_no_code`, or None.
 
     `total` is N where it is not the number of these solutions: the samples there were before filters took some.
     """

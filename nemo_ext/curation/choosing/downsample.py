@@ -121,7 +121,7 @@ def _of_each(problems: Array, names: Array, wanted: Array, seed: int) -> Array:
 
 
 def _rounds(ordered: Array) -> tuple[Array, Array]:
-    """Of values in which equal ones are neighbours: (how many equal ones come before each, where its first one is)."""
+    """(how many equal ones come before each, where its first one is), for values in which equal ones are neighbours."""
     index = np.arange(len(ordered), dtype=np.int32)
     starts = np.ones(len(ordered), bool)
     starts[1:] = ordered[1:] != ordered[:-1]

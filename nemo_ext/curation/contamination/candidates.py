@@ -26,9 +26,9 @@ class Methods:
     ngrams: tuple[int, ...]
     """Lengths in words; none: no n-gram is looked for."""
     retrieval: tuple[str, ...]
-    """Of RETRIEVAL: how candidates for a judge are found; none: no judge will ask."""
+    """Names from RETRIEVAL: how candidates for a judge are found. Empty: no judge will ask."""
     encoder: str
-    """For dense retrieval: a sentence-transformers model, a folder or a name."""
+    """The encoder of dense retrieval: a sentence-transformers model, a folder or a name."""
     top_k: int
     """Candidates."""
     top_k_of: str
@@ -49,9 +49,9 @@ class Hit:
     score: float
     """exact 1, n-gram the share of the test problem's n-grams, a judge's candidate its cosine (0: found by its numbers)."""
     words: str = ""
-    """Of an n-gram, the run that both have."""
+    """The run of words that both have, where an n-gram matched."""
     replies: dict[str, str] = field(default_factory=dict)
-    """Of an LLM judge: problem_first, benchmark_first."""
+    """An LLM judge's replies, by order: problem_first, benchmark_first."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class NgramHit:
     index: int
     n: int
     share: float
-    """Of the corpus text's n-grams, how many the text has: 1.0 says that it holds all of it."""
+    """The share of the corpus text's n-grams that the text has: 1.0 says that it holds all of it."""
     words: str
     """The first such run."""
 
@@ -60,7 +60,7 @@ class NgramIndex:
         return [len(each) < n for each in self._split]
 
     def find(self, texts: Sequence[str]) -> list[list[NgramHit]]:
-        """For each text its hits: the greatest n first, then the greatest share, then by index."""
+        """Each text's hits: the greatest n first, then the greatest share, then by index."""
         get = self._ids.get
         split = [words(text) for text in texts]
         ids = [[get(word, NOTHING) for word in each] for each in split]

@@ -25,7 +25,7 @@ _words = re.compile(r"\\?\w+").findall  # digits and variables of one character 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of each query its best texts, the columns of one corpus after those of the one before, best first."""
+    """The best texts of each query, the columns of one corpus after those of the one before, best first."""
 
     indices: Array
     """[queries, sum of min(k, len(corpus))] int32, into the corpora laid end to end; NOTHING where no word is shared."""
@@ -119,7 +119,7 @@ class Retriever:
 
 
 def best_of(scores: Array, k: int) -> tuple[Array, Array]:
-    """Of each row of [rows, texts] the places and rounded values of its `k` greatest, greatest first, ties by place."""
+    """(places, rounded values) of the `k` greatest of each row of [rows, texts], greatest first, ties by place."""
     k = min(k, scores.shape[1])
     least = np.partition(scores, -k, axis=1)[:, -k, None]
     rows, places = np.nonzero(scores >= least - 10.0**-DIGITS)  # with all that rounding may make equal to it
@@ -175,6 +175,6 @@ def _indptr(rows: Array, count: int) -> Array:
 
 
 def _idf(counts: csr_matrix) -> Array:
-    """As if one more text held every term; 0 for a term that no text has."""
+    """Inverse document frequencies, as if one more text held every term; 0 for a term that no text has."""
     texts = np.bincount(counts.indices, minlength=counts.shape[1])
     return np.where(texts > 0, np.log((1 + counts.shape[0]) / (1 + texts)) + 1, 0.0)

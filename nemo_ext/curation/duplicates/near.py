@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.curation.duplicates.exact import collapsed, first_equal, text_key
-from nemo_ext.curation.duplicates.problem_sketch import band_hashes, normalised, num_bands, shingles, told
+from nemo_ext.curation.duplicates.problem_sketch import band_hashes, must_agree, normalised, num_bands, shingles
 from nemo_ext.rows.passes import scan_rows
 from nemo_ext.rows.row import Row
 
@@ -159,7 +159,7 @@ def confirm(pairs: Array, texts: Mapping[int, str], threshold: float) -> tuple[d
     @lru_cache(maxsize=_SETS_KEPT)
     def read(place: int) -> tuple[Array, tuple[str, ...]]:
         text = normalised(texts[place])
-        return shingles(text.encode("utf-8", "surrogatepass")), told(texts[place], text)
+        return shingles(text.encode("utf-8", "surrogatepass")), must_agree(texts[place], text)
 
     def similarity(one: int, other: int) -> float:
         (first, telling_first), (second, telling_second) = read(one), read(other)

@@ -50,12 +50,12 @@ def normalised(problem: str) -> str:
 
 
 def telling(text: str) -> tuple[str, ...]:
-    """Of a normalised problem what must agree for two to be the same, in no order."""
+    """Those words of a normalised problem that must agree for two to be the same, in no order."""
     return tuple(sorted([each for each in _TELLING.findall(text) if each in _IS_TELLING or not each.isalpha()]))
 
 
-def told(problem: str, text: str) -> tuple[str, ...]:
-    """Of a problem, and the same normalised, what must agree for two to be the same: telling words, brackets and marks."""
+def must_agree(problem: str, text: str) -> tuple[str, ...]:
+    """Telling words, brackets and marks of a problem (and its normalised text), which must agree for two to be the same."""
     found = telling(text)
     if marks := [each[0] for each in _MARK.finditer(problem) if _is_mark(problem, each.start())]:
         brackets = "".join(mark for mark in marks if mark in "()[]")
@@ -80,7 +80,7 @@ def _is_mark(problem: str, at: int) -> bool:
 
 
 def _is_name(problem: str, at: int) -> bool:
-    """A is one in "how many has A", not in "A boy has"; where all letters are capitals, none can be told."""
+    """A is one in "how many has A", not in "A boy has"; where all letters are capitals, none can be told apart."""
     last = problem[at - 1 : at] if at else ""
     if last.isalpha() or last == "\\" or problem.isupper():
         return False
@@ -126,7 +126,7 @@ def band_hashes(problems: Sequence[str], threshold: float) -> Array:
     bands, rows = num_bands(threshold)
     texts = [normalised(problem) for problem in problems]
     digests = signatures(texts)[:, : bands * rows].reshape(len(texts), bands, rows)
-    agreed = np.array([_hash("\x1f".join(told(*each))) for each in zip(problems, texts, strict=True)], np.uint64)
+    agreed = np.array([_hash("\x1f".join(must_agree(*each))) for each in zip(problems, texts, strict=True)], np.uint64)
     with np.errstate(over="ignore"):
         hashes = _mixed(agreed[:, None] + np.arange(bands, dtype=np.uint64))
     for row in range(rows):

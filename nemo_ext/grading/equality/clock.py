@@ -16,7 +16,7 @@ _HALF_DAY = 43200
 
 
 def time_of_day(text: str) -> frozenset[int] | None:
-    """The moments a normalised answer may mean; None when it is no time, as hours alone are not without AM or PM."""
+    """The moments a normalised answer may mean; None when it is not a time, as hours alone are not without AM or PM."""
     if text in _NAMED:
         return _NAMED[text]
     time = _TIME.fullmatch(text)

@@ -45,7 +45,7 @@ def compare(left: str, right: str) -> Verdict | None:
 
 
 def compare_scaled(left: str, right: str, factor: Fraction) -> Verdict | None:
-    """As `compare`, of `factor` times the left answer, which must be one value."""
+    """`compare` with `factor` times the left answer, which must be one value."""
     try:
         first, second = _read(left), _read(right)
         if first[0] in _FORMS or second[0] in _FORMS:
@@ -134,7 +134,7 @@ def _describes_set(node: Node) -> bool:
 
 
 def _same_conditions(left: Node, right: Node) -> bool | None:
-    """As sets of numbers where they are that, and else condition by condition."""
+    """Compare conditions as sets of numbers where they are such, else one by one."""
     if (found := same_set(left, right)) is not None:
         return found
     if not all(each[0] in _SETS or (each[0] == "group" and len(each[3]) == 2) for each in (left, right)):
@@ -194,14 +194,14 @@ def _same_union(left: Node, right: Node) -> bool | None:
 
 
 def _apart(intervals: Sequence[Node]) -> bool:
-    """In rising order, with a gap between neighbours."""
+    """Whether the intervals rise, with a gap between neighbours."""
     ends = [_real(end) for interval in intervals for end in interval[3]]
     known = [end for end in ends if end is not None]
     return len(known) == len(ends) and all(a < b for a, b in pairwise(known))
 
 
 def _real(node: Node) -> float | None:
-    """About where on the line this is; None for what is no number."""
+    """Roughly where on the number line this is; None for what is not a number."""
     if infinite := _infinite(node):
         return infinite * math.inf
     value = None if names(node) else constant(node)

@@ -151,7 +151,7 @@ def _same_value(left: Number, right: Number) -> bool:
 
 def plain_value(answer: str) -> Fraction | int | None:
     """The value by which alone this answer is compared with another that has one; None of answers with a unit, percent,
-    base or many digits, and of everything that is no number."""
+    base or many digits, and of everything that is not a number."""
     if answer.isdecimal() and answer.isascii() and len(answer) < 100:
         return int(answer)
     if len(answer) > MAX_ANSWER_CHARS:

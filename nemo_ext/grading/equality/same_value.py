@@ -65,7 +65,7 @@ def rational(node: Node) -> Fraction | None:
 
 
 def _confirm(left: Node, right: Node) -> bool | None:
-    """With 50 digits, at a point where every variable is positive."""
+    """Compare with 50 digits, at a point where every variable is positive."""
     numbers = [Numbers("mp", _values(names(node), 0)) for node in (left, right)]
     found = [_attempt(number, node) for number, node in zip(numbers, (left, right), strict=True)]
     if any(isinstance(each, TooLarge) for each in found):

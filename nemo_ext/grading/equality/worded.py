@@ -56,7 +56,7 @@ _CONDITION_WORDS = """if when where for unless while with without not no than le
 _CONDITIONS = frozenset(_CONDITION_WORDS.split())
 _UNKNOWN = re.compile(
     r"\d ?[-+*] ?(?:[A-Za-z]{4,}|[A-Za-z]+ )|[A-Za-z]{4,} ?[-+*/] ?\d"
-)  # 10 + John's age is no number
+)  # 10 + John's age is not a number
 _TRAILING_WORDS = re.compile(r"(.*[\d})\]!%])[ ]?((?:[A-Za-z]{3,}|of(?= ))(?:[ '-][A-Za-z]+)*)\.?", re.DOTALL)
 _LEADING_LABEL = re.compile(
     r"(?:[A-Za-z][A-Za-z' ]* )?(?:is|are|equals)[: ]?(?P<value>[^A-Za-z].*|[A-Za-z])", re.DOTALL

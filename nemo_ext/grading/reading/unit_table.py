@@ -66,7 +66,7 @@ _PREFIXES = {"kilo": 3, "centi": -2, "milli": -3, "mega": 6, "giga": 9, "deci": 
 _PREFIXED = (
     "meter metre gram liter litre second newton pascal joule calorie watt volt ohm ampere amp coulomb hertz byte"
 )
-# Symbols stand for the names above where \text or \mathrm says that they are no variables.
+# Symbols stand for the names above where \text or \mathrm says that they are not variables.
 _SYMBOLS = {
     "m": "meter", "g": "gram", "s": "second", "h": "hour", "L": "liter", "l": "liter", "N": "newton", "Pa": "pascal",
     "J": "joule", "W": "watt", "V": "volt", "A": "ampere", "C": "coulomb", "Hz": "hertz", "cal": "calorie", "B": "byte",

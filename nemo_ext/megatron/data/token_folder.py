@@ -145,7 +145,7 @@ class PackedData:
         return [*(self.folder / name for name in (*SAMPLES, DATA)), *self._column_files]
 
     def fingerprint(self) -> str:
-        """Of the samples; reads all of them."""
+        """A hash of the samples; reads all of them."""
         return fingerprint([*(self.folder / name for name in SAMPLES), *self._column_files])
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ class Tracker(Protocol):
 
 
 def open_trackers(settings: TrainSettings, output_dir: Path, step: int) -> list[Tracker]:
-    """Those the settings ask for, going on after `step`.
+    """The trackers that the settings ask for, going on after `step`.
 
     Raises:
         ValueError: wandb_project is set and the wandb package is not installed.

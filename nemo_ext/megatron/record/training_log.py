@@ -38,7 +38,7 @@ class Interval:
     num_tokens: int = 0
     num_padded_tokens: int = 0
     sum_of_squares: int = 0
-    """Of the samples' lengths, tokens^2: what attention costs."""
+    """Sum of the squared lengths of the samples, tokens^2: what attention costs."""
     seconds: float = 0.0
     figures: dict[str, list[float]] = field(default_factory=dict)
     """Sum of each of the objective's figures, and the number of steps that had it."""

@@ -79,7 +79,7 @@ def build_optimizer(settings: TrainSettings, chunks: Sequence[DistributedDataPar
 
 
 def build_scheduler(settings: TrainSettings, optimizer: MegatronOptimizer) -> OptimizerParamScheduler:
-    """Learning rate per step. It also rewrites every group's weight decay at each step, so it must be told the same
+    """Learning rate per step. It also rewrites every group's weight decay at each step, so it must be given the same
     one as the optimizer: recipes that give it another train with that other one (facts seen in Megatron-Bridge)."""
     return OptimizerParamScheduler(
         optimizer,

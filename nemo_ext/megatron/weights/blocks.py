@@ -76,7 +76,7 @@ class CheckpointWeights:
                 )
 
     def describe(self) -> list[dict[str, Any]]:
-        """For each checkpoint its folder, step and what of it is read."""
+        """The folder and step of each checkpoint, and what of it is read."""
         return [
             {"path": str(reader.folder), "step": step_of(reader.folder), "precision": _precision(reader)}
             for reader in self.readers

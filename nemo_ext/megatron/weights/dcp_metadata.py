@@ -67,7 +67,7 @@ def read_metadata(folder: Path) -> Metadata:
     """What is stored where.
 
     Raises:
-        ValueError: `folder` is no complete checkpoint, its metadata is damaged, or it names a class that is unknown here.
+        ValueError: `folder` is not a complete checkpoint, its metadata is damaged, or it names a class that is unknown here.
     """
     path = folder / ".metadata"
     if not path.is_file():

@@ -44,7 +44,7 @@ class Piece:
     name: str
     size: tuple[int, ...]
     key: str
-    """Of the Megatron tensor; inside a layer without LAYER_PREFIX."""
+    """The Megatron tensor's name; inside a layer without LAYER_PREFIX."""
     layer: int | None
     rows: Rows
 

@@ -16,7 +16,7 @@ NEMOTRON_4 = {"helpfulness": 0.3, "correctness": 0.74, "coherence": 0.46, "compl
 """How Nemotron-4-340B-Reward's five attributes become one number (its model card)."""
 
 LARGEST = 1e100
-"""A number beyond is no score, and sums of it have no end."""
+"""A larger number is not a score, and sums of it would overflow."""
 
 
 def attributes(reply: str) -> dict[str, float] | None:

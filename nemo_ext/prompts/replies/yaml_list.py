@@ -9,7 +9,7 @@ import yaml
 from nemo_ext.prompts.markdown_blocks import blocks
 
 BEGINS_OTHERWISE = ("'", '"', "|", ">", "[", "{", "&", "*", "!", "- ")
-"""How a YAML value begins that is no plain text."""
+"""Characters that a YAML value begins with when it is not plain text."""
 
 
 def parse(reply: str) -> list[str] | None:

@@ -145,7 +145,7 @@ def _id(raw: Row, *asked: str) -> Any:
 
 
 def _finished(row: Row) -> Row:
-    """With the known answer and the source under their names."""
+    """The row with the known answer and the source under their names."""
     if "expected_answer" not in row and "answer" in row:
         row["expected_answer"] = _final_answer(row.pop("answer"))
     if row.get("expected_answer") is None and (answer := reference_answer(row)):

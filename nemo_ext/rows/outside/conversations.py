@@ -32,7 +32,7 @@ class Conversation:
     messages: list[Message]
     tools: list[Any] | None
     columns: tuple[str, ...]
-    """Those of the row that it was made of."""
+    """The row's columns that it was made of."""
 
 
 def conversation_of(row: Row) -> Conversation | None:
@@ -102,7 +102,7 @@ def _history(history: Any) -> list[Message]:
     if not history:
         return []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise BadRow("no_text_messages", "history is no list of [question, answer]")
+        raise BadRow("no_text_messages", "history is not a list of [question, answer]")
     return [message for question, answer in history for message in _asked(question, answer)]
 
 

@@ -25,13 +25,13 @@ SOLUTIONS = ("generated_solution", "generation", *REFERENCES, "response", "compl
 
 
 def problem_column(row: Row) -> str | None:
-    """Which column has the row's problem."""
+    """The column that has the row's problem."""
     return next((key for key in PROBLEMS if text_of(row.get(key))), None)
 
 
 def solution_column(row: Row) -> str | None:
-    """Which column has the row's solution; GSM8K's `answer` is one. A generated_solution that is empty has been emptied, and
-    what it was made of is not taken in its place."""
+    """The column that has the row's solution; GSM8K's `answer` is one. A generated_solution that is empty has been
+    emptied, and what it was made of is not taken in its place."""
     if row.get("generated_solution") is not None and not text_of(row["generated_solution"]):
         return None
     found = next((key for key in SOLUTIONS if text_of(row.get(key))), None)

@@ -9,12 +9,12 @@ FETCHED, IS_PATH = False, True
 
 
 def files(address: str, split: str | None, made_in: Path) -> list[Path]:
-    """In order; raises ValueError where nothing is there, or several splits are and none is named."""
+    """The files, in order; raises ValueError where nothing is there, or several splits are and none is named."""
     if not split:
         return input_files(address)
     if not Path(address).is_dir():
         raise ValueError(
-            f"split={split} says which files of a folder are meant, and {address} is no folder (looked from {Path.cwd()})"
+            f"split={split} says which files of a folder are meant, and {address} is not a folder (looked from {Path.cwd()})"
         )
     return split_files(address, Path(address), split)
 

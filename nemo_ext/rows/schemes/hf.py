@@ -9,7 +9,7 @@ HUB = "hf://"
 
 
 def files(address: str, split: str | None, made_in: Path) -> list[Path]:
-    """Those of the split, fetched where they are not in the hub's cache; raises ValueError."""
+    """The split's files, fetched where they are not in the hub's cache; raises ValueError."""
     if not split:
         raise ValueError(f"{address}: which split is meant? Say split=train, or several as split=train+test")
     return split_files(address, fetched(address, split), split)

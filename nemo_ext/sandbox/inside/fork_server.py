@@ -122,7 +122,7 @@ def _work(channel: socket.socket, repl: Repl, isolated: bool) -> NoReturn:
 
 
 def _end_other_processes() -> None:
-    """Those a block started end with it. As number 1 of the namespace we reach all of them and nothing else."""
+    """End the processes that a block started. As number 1 of the namespace we reach all of them and nothing else."""
     try:
         os.kill(-1, signal.SIGKILL)
         while True:

@@ -85,7 +85,7 @@ def _refuse_if(conditions: list[Condition]) -> list[Line]:
 
 
 def install() -> None:
-    """For this process and all it starts; PR_SET_NO_NEW_PRIVS must be set.
+    """Install the filter for this process and all it starts; PR_SET_NO_NEW_PRIVS must be set.
 
     Raises:
         OSError: the kernel has no seccomp, or the machine's system calls are not listed here.

@@ -48,7 +48,7 @@ class Stats:
     done: int = 0
     errors: int = 0
     retries: Counter[str] = field(default_factory=Counter)
-    """By kind: connect, reset, timeout, truncated, bad_reply, or the HTTP status."""
+    """Retries by kind: connect, reset, timeout, truncated, bad_reply, or the HTTP status."""
     flawed: Counter[str] = field(default_factory=Counter)
     """Kept, but empty, cut at their limit (length), or repeating themselves (repetition)."""
     prompt_tokens: int = 0

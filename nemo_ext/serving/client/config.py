@@ -6,9 +6,9 @@ from dataclasses import dataclass
 @dataclass(kw_only=True)
 class ClientConfig:
     timeout_s: float = 1800.0
-    """For one attempt; leaving also frees the server's slot."""
+    """Limit of one attempt; giving it up also frees the server's slot."""
     max_attempts: int = 8
-    """Of one request, over all endpoints, before it is given up as failed."""
+    """Attempts of one request, over all endpoints, before it is given up as failed."""
     max_given_up: float = 0.001
     """Share of a stage's requests that may be given up; their rows are dropped. More of them fail the stage, and a
     rerun tries them again."""
@@ -18,7 +18,8 @@ class ClientConfig:
     """How long a request waits, all waits together, because servers ask for it (Retry-After), which uses up no
     attempts. When one asks for more, the run stops."""
     max_permanent_in_a_row: int = 50
-    """So many refused requests with no success between them stop the run: the prompts or the model name are wrong."""
+    """Refused requests in a row, without a success between them, that stop the run: the prompts or the model name are
+    wrong."""
     all_down_s: float = 120.0
     """Stop the run when no endpoint has answered for this long."""
     health_interval_s: float = 10.0
@@ -32,5 +33,5 @@ class ClientConfig:
     probe: bool = True
     """Ask the servers what they honour (`n`, `seed`) before the first request; some 50 tokens."""
     price_per_million_prompt_tokens: float | None = None
-    """With the next: the manifest says what the completions cost."""
+    """With it and the next setting the manifest says what the completions cost."""
     price_per_million_generated_tokens: float | None = None

@@ -31,15 +31,15 @@ TIMEOUT_S = 120.0
 SEED = 20_240_701
 NUM_TOKENS = 12
 TEXT = "Count: 7, 3, 9,"
-MAX_UNUSABLE = 3  # replies that are no completions, before a server is taken for one that gives no others
+MAX_UNUSABLE = 3  # replies that are not completions, after which the server is taken for one that gives no others
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """Of all servers together: the least any of them has."""
+    """What all servers together can do: the least that any of them can."""
 
     endpoints: list[Endpoint]
-    """With `model` filled in."""
+    """The endpoints, with `model` filled in."""
     max_model_len: int | None = None
     """Tokens of prompt and completion together, where the servers say."""
     honours_n: bool | None = None
@@ -270,7 +270,7 @@ async def _one(endpoint: Endpoint, config: ClientConfig, expected: Collection[st
     began = time.monotonic()
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     proxied = endpoint.url.startswith("https://")
-    told, waited_s, pause_s = "", 0.0, POLL_S
+    reported, waited_s, pause_s = "", 0.0, POLL_S
     async with aiohttp.ClientSession(headers=headers_for(endpoint), timeout=timeout, trust_env=proxied) as session:
         server = _Server(session, endpoint)
         while True:
@@ -281,9 +281,9 @@ async def _one(endpoint: Endpoint, config: ClientConfig, expected: Collection[st
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 wait_s = error.wait_s if isinstance(error, _Again) else 0.0
                 why = f"{endpoint.url}: {error}" if isinstance(error, _Again) else _described(endpoint, error)
-                if why != told:
+                if why != reported:
                     log.warning("%s; asking again for up to %g s", why, max(config.all_down_s, wait_s))
-                    told = why
+                    reported = why
                 if wait_s == 0 and time.monotonic() - waited_s - began > config.all_down_s:
                     raise ServersDown(f"no server has answered for {config.all_down_s:g} s; {why}") from error
                 waited_s += wait_s

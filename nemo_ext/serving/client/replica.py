@@ -29,7 +29,7 @@ class Replica:
         self.stalled = False
         self.num_answered = 0
         self.last_reply = time.monotonic()
-        """Or when the first of the open requests went out."""
+        """When the last reply came, or the first of the open requests went out."""
         self.reply_model: str | None = None
         paths = ("/v1/completions", "/v1/chat/completions", "/pooling", "/v1/models", "/health")
         self.urls = {path: URL(endpoint.url + path) for path in paths}
@@ -103,7 +103,7 @@ class Replica:
 
 
 def model_cards(body: bytes) -> dict[str, dict[str, Any]]:
-    """Of a /v1/models reply, by id.
+    """The models that a /v1/models reply lists, by id.
 
     Raises:
         ValueError: the body is not a list of models.
@@ -111,4 +111,4 @@ def model_cards(body: bytes) -> dict[str, dict[str, Any]]:
     try:
         return {str(card["id"]): card for card in orjson.loads(body)["data"]}
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"/v1/models is no list of models: {body[:200]!r}") from error
+        raise ValueError(f"/v1/models is not a list of models: {body[:200]!r}") from error

@@ -20,7 +20,7 @@ TEXT_PARTS = ("text", "output_text")
 
 
 class UnusableReply(ValueError):
-    """Why a reply is no answer; `kind` as in failures.Failure; `final`: asked again, it would be the same."""
+    """Why a reply is not an answer; `kind` as in failures.Failure; `final`: asked again, it would be the same."""
 
     def __init__(self, message: str, kind: str = "bad_reply", final: bool = False) -> None:
         super().__init__(message)
@@ -36,11 +36,11 @@ class Choice(NamedTuple):
 
 class Reply(NamedTuple):
     choices: list[Choice]
-    """In the order of their index."""
+    """The choices, in the order of their index."""
     num_prompt_tokens: int | None
     """None: the server does not say."""
     num_generated_tokens: int | None
-    """Of all choices together; None: the server does not say, or cannot have counted them all."""
+    """Generated tokens of all choices together; None: the server does not say, or cannot have counted them all."""
     model: str | None
     counts: bool
     """Whether it names a number of generated tokens at all."""
@@ -120,7 +120,7 @@ def _choices(raw: list[dict[str, Any]], text_completion: bool) -> list[Choice]:
 
 
 def _in_order(raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By index; as they stand where a server numbers none of them, or all 0."""
+    """The choices by index; as they stand where a server numbers none of them, or all 0."""
     if len(raw) == 1 and raw[0].get("index") in (0, None):
         return raw
     given: list[Any] = [choice.get("index") for choice in raw]

@@ -38,7 +38,7 @@ class Request:
     prompt_ids: tuple[int, ...] = ()
     """A text prompt's token ids, sent in its place where there are any."""
     more_keys: tuple[str, ...] = ()
-    """Of further samples of the same prompt, asked for in the same request (the API's `n`)."""
+    """Keys of further samples of the same prompt, asked for in the same request (the API's `n`)."""
     returns: Literal["text", "pooling", "logprobs"] = "text"
     """pooling: what the model makes of the prompt's last token, from vLLM's /pooling: a reward model's outputs. logprobs:
     those of the prompt's tokens after the first, by `echo`; the prompt must be text. Of both the completion's text is a
@@ -94,15 +94,15 @@ class Completion:
     """Of a request for several samples servers count the sum only: it is then split by the length of the texts. None
     where they do not count, or those of one sample alone."""
     seconds: float
-    """From the first attempt to the reply, waits included."""
+    """Time from the first attempt to the reply, waits included."""
     error: str | None
     """The server's message when it refused the request for good, or the last failure when attempts ran out."""
     attempts: int
     """0: a loop found that it need not be asked for."""
     error_kind: str | None = None
-    """With an error: the HTTP status, connect, timeout, ... as failures.py names them, or prompt_too_long."""
+    """The kind of an error: the HTTP status, connect, timeout, ... as failures.py names them, or prompt_too_long."""
     retryable: bool = False
-    """With an error: attempts ran out, so a later run may succeed; do not store it as an answer."""
+    """The attempts of a failed request ran out, so a later run may succeed; do not store it as an answer."""
     stop_reason: str | int | None = None
     """The stop string (or token id) that ended it, where the server says; None for end of sequence, or not said."""
     seed: int | None = None
@@ -128,7 +128,7 @@ FIELDS = {each.name for each in fields(Completion)}
 
 
 def line_of(completion: Completion) -> bytes:
-    """As it lies in completions.jsonl: its keys, and at the end the CRC-32 of all before it."""
+    """The completion's line in completions.jsonl: its keys, and at the end the CRC-32 of all before it."""
     content = orjson.dumps(completion)[:-1]
     return b'%b,"crc32":%d}\n' % (content, zlib.crc32(content))
 

@@ -113,7 +113,7 @@ class CompletionStore:
         return completion_of(os.pread(self._descriptor, place & MAX_LINE, place >> LENGTH_BITS))
 
     def append(self, completions: Sequence[Completion]) -> None:
-        """With one write. A later completion of the same key replaces the earlier one.
+        """Append them with one write. A later completion of the same key replaces the earlier one.
 
         Raises:
             OSError: the disk is full or gone; what was stored before stays readable and appending may be tried again.
@@ -143,7 +143,7 @@ class CompletionStore:
         self._unsynced, self._last_sync = 0, time.monotonic()
 
     def close(self) -> None:
-        """Also releases the file for other processes."""
+        """Close the file and release it for other processes."""
         try:
             self.sync()
         finally:

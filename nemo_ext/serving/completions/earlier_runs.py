@@ -33,7 +33,7 @@ def earlier_files(output_dir: Path, shard: int, shards: int, name: str) -> list[
 
 
 def _place(config: Path) -> tuple[int, int]:
-    """Which shard of how many; without a config it may hold any row."""
+    """(shard, number of shards); without a config it may hold any row."""
     if not config.is_file():
         return 0, 1
     loaded = OmegaConf.to_container(OmegaConf.load(config))

@@ -36,7 +36,7 @@ class Spending:
         return {"prompt": self._prompt, "generated": self._generated.total(), **parts}
 
     def figures(self, config: ClientConfig) -> dict[str, Any]:
-        """For the manifest."""
+        """What was spent, for the manifest."""
         figures: dict[str, Any] = {
             "completions": dict(sorted(self._completions.items())),
             "by_server": dict(sorted(self._replicas.items())),

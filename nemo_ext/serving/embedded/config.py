@@ -19,8 +19,9 @@ class Config(Server):
     threads: int = 1
     """torch threads; a second one pays only on an idle machine, and its results may differ from one thread's."""
     compute_dtype: str = "float32"
-    """In both a sequence gets the same bits alone and in any batch, so that reruns sample the same tokens; checked when
-    the server starts, which takes float64 where float32 fails. float64: half as fast, and closer to the exact result."""
+    """float32 or float64. In both a sequence gets the same bits alone and in any batch, so that reruns sample the same
+    tokens; checked when the server starts, which takes float64 where float32 fails. float64: half as fast, and closer
+    to the exact result."""
     context_length: int | None = None
     """Tokens; None: the model's. The key-value cache takes memory only as far as sequences reach."""
 

@@ -84,7 +84,7 @@ class Replies:
         return texts[sequence.index // self._request.num_choices] if texts else ""
 
     def _scored(self, sequence: Sequence) -> Json:
-        """Of the prompt's tokens and the generated ones; of the first, which nothing comes before, null, as in vLLM."""
+        """Log-probabilities of the prompt's tokens and the generated ones; null for the first of all, as in vLLM."""
         first = self._token(sequence.prompt[0])
         self._offsets[sequence.index] = len(first)
         rest = self._logprobs([*sequence.prompt_logprobs, *sequence.logprobs], sequence.index)

@@ -41,8 +41,8 @@ def load_engine(cfg: Config, model: Model) -> Engine:
 
 
 def _load(cfg: Config, folder: Path, config: ModelShape, context_length: int) -> Llama:
-    """In cfg.compute_dtype. Where no way of batching keeps a sequence's bits on this CPU, in float64 if one does there;
-    else one sequence after another."""
+    """Load the model in cfg.compute_dtype. Where no way of batching keeps a sequence's bits on this CPU, in float64 if
+    one does there; else one sequence after another."""
     for dtype in dict.fromkeys((cfg.compute_dtype, "float64")):
         llama = Llama(config, read_weights(folder, getattr(torch, dtype)), cfg.max_batch_size, context_length)
         if not llama.way.alone:

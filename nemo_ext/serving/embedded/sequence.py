@@ -51,7 +51,7 @@ class Sequence:
     prompt: tuple[int, ...]
     parameters: SamplingParameters
     key: int
-    """Of the random numbers, see sampling.stream_key."""
+    """The key of its random numbers, see sampling.stream_key."""
     text_stream: TextStream | None
     """None when the text is only needed whole."""
     listener: Callable[[Delta], None] | None
@@ -66,7 +66,7 @@ class Sequence:
     """Sampled tokens, the end-of-sequence one included, as in vLLM's usage."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    """Of the prompt's tokens but the first, when they were asked for."""
+    """Log-probabilities of the prompt's tokens but the first, when they were asked for."""
     num_sent_logprobs: int = 0
 
     @property

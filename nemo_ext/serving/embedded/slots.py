@@ -57,7 +57,7 @@ class Slots:
         return last
 
     def column(self, name: str) -> NDArray[np.int64]:
-        """Of the running slots."""
+        """The column's values of the running slots."""
         return np.ascontiguousarray(self.table[name][: len(self)])
 
     def choose(self, logits: torch.Tensor, start: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nemo_ext.serving.embedded.sequence import Delta
 
 MAX_PIECES = 65_536
-"""Of all streams together; with 20 log-probabilities each some 120 MB."""
+"""Limit over all streams together; with 20 log-probabilities each some 120 MB."""
 MAX_OWN = 256
 """A stream that holds fewer goes on even then."""
 

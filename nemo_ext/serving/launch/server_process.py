@@ -40,7 +40,7 @@ class Serving:
 
     port: int
     model: str
-    """As it lists it."""
+    """The model's name as the server lists it."""
     version: str | None
     """None: it does not say."""
 
@@ -58,7 +58,7 @@ def run(
     step: Step,
     announce: Announce,
 ) -> int:
-    """Of the one or first task: start, wait, announce, and return the exit code.
+    """Run the server's only or first task: start, wait, announce, and return the exit code.
 
     Raises:
         TimeoutError: not ready within startup_timeout_s; its processes have been ended.
@@ -100,7 +100,7 @@ def _failed_unless_asked(processes: "_Processes") -> int:
 
 
 def join(module: ModuleType, server: GpuServer, model: Model, host: str, address_file: Path, step: Step) -> int:
-    """Of the other tasks: run what the first one runs; returns the exit code.
+    """Run the server's other tasks: each runs what the first one runs; returns the exit code.
 
     Raises:
         TimeoutError: the first task did not say which ports.

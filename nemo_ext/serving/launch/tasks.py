@@ -31,10 +31,10 @@ ALONE = Step(0, "")
 
 
 def this_step(num_tasks: int, environ: Mapping[str, str] | None = None) -> Step:
-    """Of a server of `num_tasks`.
+    """The job step of a server of `num_tasks`.
 
     Raises:
-        ValueError: it has several, and this is no job step of so many.
+        ValueError: the server has several tasks, and this is not a job step of so many.
     """
     if num_tasks == 1:
         return ALONE
@@ -65,13 +65,13 @@ class Ports:
 
 
 def write_ports(path: Path, step: Step, ports: Ports) -> None:
-    """By task 0, after all that the others read."""
+    """Write task 0's choice, after all that the other tasks read."""
     content = {"step": step.name, "host": ports.host, "port": ports.port, "rendezvous_port": ports.rendezvous_port}
     write_json_atomic(path, content)
 
 
 def read_ports(path: Path, step: Step, timeout_s: float) -> Ports:
-    """By the other tasks: wait for task 0's choice for this step.
+    """Wait, as one of the other tasks, for task 0's choice for this step.
 
     Raises:
         TimeoutError: it did not come.

@@ -23,7 +23,7 @@ METRICS = ""
 leaves the server a handler that goes on (github.com/NVIDIA/TensorRT-LLM/issues/4926); /prometheus/metrics has no load."""
 RENDERED_TEXT = STOP_TOKEN_IDS = True
 STEP_PREFIXES = ("SLURM_", "PMI_", "PMIX_", "OMPI_COMM_WORLD_", "OMPI_UNIVERSE_")
-"""Of variables by which a process finds itself in a job step's MPI; the image's own settings of MPI are not among them."""
+"""Variables of a job step's MPI begin so; those of the image's own MPI are not among them."""
 MPI_SETTINGS = "PMIX_MCA_"
 
 

@@ -31,7 +31,7 @@ class Config(RowStage):
     near: bool = False
     """Drop problems too that nearly repeat an earlier one, with all their rows."""
     threshold: float = 0.8
-    """Of the runs of five characters of two problems, the share they must have in common, in [0.5, 1]."""
+    """The share of their runs of five characters that two problems must have in common, in [0.5, 1]."""
 
 
 def check(cfg: Config) -> None:

@@ -31,7 +31,7 @@ class Config(ReadsRows):
     method: str = "fair"
     """fair: every problem keeps about as many solutions (OpenMathInstruct-1, section 3). random: uniform."""
     num_problems: int | None = None
-    """Of exactly so many problems, drawn from those with enough solutions; needs num_rows."""
+    """Take the rows from exactly so many problems, drawn from those with enough solutions; needs num_rows."""
     max_per_source: dict[str, int] = field(default_factory=dict)
     """problem_source -> most rows of it, taken by the same method before num_rows is."""
     only_correct: bool = False

@@ -42,7 +42,7 @@ class Config(RowStage):
     input: str = field(default=MISSING, metadata={"path": True})
     steps: list[FilterStep] = field(default_factory=list)
     model: Model = MISSING
-    """Whose tokenizer counts lengths; it is not loaded where no step has a limit in tokens."""
+    """The model whose tokenizer counts lengths; it is not loaded where no step has a limit in tokens."""
     preview: int = 0
     """Try every step on so many rows and write what it would drop, instead of the output. 0: filter."""
 

@@ -24,9 +24,9 @@ class Config(ReadsRows):
     keep: str = "first"
     """first or second: whose rows are written."""
     num_rows: int | None = None
-    """Of each pool, chosen fairly over the problems both have; None: as many as match."""
+    """Rows of each pool, chosen fairly over the problems both have; None: as many as match."""
     only_correct: bool = True
-    """Rows whose is_correct is not true are no candidates."""
+    """Rows whose is_correct is not true are not candidates."""
     seed: int = 42
     workers: int | None = field(default=None, metadata={"decides": False})
 

@@ -53,9 +53,9 @@ class Config(SampledStage):
     """Ask for no more samples of a problem whose majority they could not change. The majority is the one of all samples;
     pass@1 and pass@k are not, as the samples that are left were not chosen at random."""
     rule: AnswerRule = field(default_factory=AnswerRule)
-    """Which answers count for early_finish: as choose_answers, which takes the vote, has it."""
+    """The answers that count for early_finish: as choose_answers, which takes the vote, has it."""
     step: int | None = None
-    """Of the training, for the plot of accuracy against steps. None: what export_hf's manifest says of the model."""
+    """The training step, for the plot of accuracy against steps. None: what export_hf's manifest says of the model."""
 
 
 def check(cfg: Config) -> None:

@@ -132,7 +132,7 @@ def _reward(row: "Row") -> float | None:
     reward = row.get("reward")
     if reward is None or (isinstance(reward, int | float) and not isinstance(reward, bool)):
         return reward
-    raise ValueError(f"the reward of sample {row.get('sample')} is no number: {reward!r}")
+    raise ValueError(f"the reward of sample {row.get('sample')} is not a number: {reward!r}")
 
 
 def _row(samples: "list[Row]", choice: "Choice", rule: AnswerRule) -> "Row":

@@ -32,9 +32,9 @@ class Config(ServedStage, ReadsRows):
     which: str = "undecided"
     """Rows to ask about: undecided, different or both. Those without an answer are never asked about."""
     prompt: Prompt = MISSING
-    """With {problem}, {expected_answer} and {predicted_answer}; the reply is True or False."""
+    """A prompt with {problem}, {expected_answer} and {predicted_answer}; the reply is True or False."""
     max_tokens: int = 1024
-    """Of a reply; room for a model that reasons before its verdict."""
+    """Length of a reply; room for a model that reasons before its verdict."""
 
 
 def check(cfg: Config) -> None:

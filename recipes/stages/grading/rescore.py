@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Config(RowStage):
     input: str = field(default=MISSING, metadata={"path": True})
     graders: list[str] = field(default_factory=lambda: ["symbolic", "hendrycks", "integer"])
-    """As in nemo_ext/evaluation/verdicts.py: symbolic, math_verify (hundreds of times slower), hendrycks, integer,
+    """Graders of nemo_ext/evaluation/verdicts.py: symbolic, math_verify (hundreds of times slower), hendrycks, integer,
     integer_mod_<n>, metamath, numina, or <grader>@<extractor>."""
     decides: str | None = None
     """The grader whose verdict is is_correct; judge: what a judge_answers stage decided. None: the first."""

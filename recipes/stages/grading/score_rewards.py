@@ -26,7 +26,7 @@ from recipes.stage import ReadsRows, row_files
 
 PROTOCOLS = ("chat", "pooling", "likelihood")
 TRIED = 8
-"""Solutions that are asked for before the others: whoever scores none of them is no reward model."""
+"""Solutions that are sent before the others: a server that scores none of them is not a reward model."""
 
 
 @dataclass(kw_only=True)

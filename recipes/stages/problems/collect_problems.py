@@ -20,7 +20,7 @@ class Config(Stage):
     seeds: str = field(default=MISSING, metadata={"path": True})
     """The stage with the seed problems."""
     prefix: str = "augmented_"
-    """Of the new problem_source, before the seed's."""
+    """What the new problem_source begins with, before the seed's."""
 
 
 def run(cfg: Config) -> Facts:

@@ -29,7 +29,7 @@ class Source:
     columns: Any = None
     """What a column is here -> its name in the file, as {problem: query}; null: not taken."""
     split: str | None = None
-    """In a folder or on the hub: whose files."""
+    """The split whose files are read, in a folder or on the hub."""
 
 
 @dataclass(kw_only=True)

@@ -24,9 +24,9 @@ class Config(Stage):
     dropped_rows: int = 200
     """The same, for each reason of those it dropped."""
     max_text_chars: int = 50_000
-    """Of one text; the rest of a longer one is left out."""
+    """Length of one text; the rest of a longer one is left out."""
     seed: int = 0
-    """Of the samples of rows."""
+    """Decides which rows are shown as samples."""
 
 
 def check(cfg: Config) -> None:

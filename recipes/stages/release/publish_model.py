@@ -23,7 +23,7 @@ PROVENANCE = "provenance.json"
 @dataclass(kw_only=True)
 class Config(Stage):
     recipe: str = MISSING
-    """Which recipe rebuilds it."""
+    """The recipe that rebuilds it."""
     source: str = field(default=MISSING, metadata={"path": True})
     """The exported folder."""
     train: str = field(default=MISSING, metadata={"path": True})

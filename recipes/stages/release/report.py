@@ -132,8 +132,8 @@ def ablation(
         scored = found[point.model]["benchmarks"].values()
         correct, total = (sum(score[key] for score in scored) for key in ("correct", "total"))
         x = rows.get(f"{asked.rows_of}/{point.model}") if asked.rows_of else point.x
-        told = {"model": point.model, "x": x, "series": point.series, "published": point.published}
-        points.append(told | {"correct": correct, "total": total} | overall(found[point.model]))
+        drawn = {"model": point.model, "x": x, "series": point.series, "published": point.published}
+        points.append(drawn | {"correct": correct, "total": total} | overall(found[point.model]))
     return {"x": asked.x, "log": asked.log, "source": asked.source, "points": points} if points else None
 
 

@@ -23,7 +23,7 @@ class Config(Stage):
     num_rows: int = MISSING
     seed: int = 0
     solve: dict[str, Prompt] = field(default_factory=dict)
-    """By problem source; for the teacher."""
+    """The teacher's prompts, by problem source."""
     write: dict[str, Prompt] = field(default_factory=dict)
     answer: Prompt | None = None
 

@@ -21,7 +21,7 @@ class Config(Stage):
     checkpoints: str = field(default=MISSING, metadata={"path": True})
     """A train_sft stage's folder."""
     steps: list[int] = MISSING
-    """Which steps to average."""
+    """The steps to average."""
     model: Model = MISSING
     """Where config, tokenizer and chat template come from."""
     dtype: str = "bf16"

@@ -25,7 +25,7 @@ class Config(Stage):
     checkpoints: str = field(default=MISSING, metadata={"path": True})
     """A train_sft stage's folder."""
     steps: list[int] = field(default_factory=list)
-    """Which steps; empty: all there are."""
+    """The steps to export; empty: all there are."""
     wait_minutes: float = 0.0
     """How long to wait for `steps` that a training still has to reach."""
     model: Model = MISSING

@@ -55,7 +55,7 @@ class Config(Stage):
     """An earlier stage's folder, a .jsonl or .parquet file of your own, a pattern of them, a folder as the hub lays it out,
     hf://<owner>/<data set>[@<revision>][/<folder>], or toy://solved."""
     split: str | None = None
-    """In a folder or on the hub: whose files; several as train+validation."""
+    """The split whose files are read, in a folder or on the hub; several as train+validation."""
     columns: Any = None
     """What a column is here -> its name in the file, as {problem: query, generated_solution: response}; null: not taken."""
     keep_incorrect: bool = False
@@ -63,7 +63,7 @@ class Config(Stage):
     allowed_special_tokens: list[str] = field(default_factory=list)
     """Special tokens that the text of rows may hold and that then are those tokens, as <|python_tag|>."""
     model: Model = MISSING
-    """Whose tokenizer and chat template."""
+    """The model whose tokenizer and chat template are used."""
     prompt: Prompt | None = None
     """Renders a row's problem; evaluation must use the same one."""
     seq_length: int = 4096
@@ -76,7 +76,7 @@ class Config(Stage):
     audit_samples: int = 20
     """Shown in audit.txt, of each split."""
     seed: int = 42
-    """Of the choice of validation samples."""
+    """Decides which samples are for validation."""
     workers: int | None = field(default=None, metadata={"decides": False})
     """Processes that tokenise; the result does not depend on it. None: one per core up to 8, and this process alone
     for less than 32 MiB of rows."""

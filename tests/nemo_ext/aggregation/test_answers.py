@@ -31,7 +31,7 @@ def test_the_window() -> None:
     rule = AnswerRule(window_chars=10)
     assert read_answer("\\boxed{7}" + "." * 10, rule) == "7"
     assert read_answer("\\boxed{7}" + "." * 11, rule) is None
-    assert read_answer("\\boxed{7}" + "." * 10 + "\n  \n", rule) == "7", "space at the end is no text"
+    assert read_answer("\\boxed{7}" + "." * 10 + "\n  \n", rule) == "7", "space at the end is not text"
     assert read_answer("\\boxed{7}" + "." * 500, AnswerRule()) == "7"
 
 

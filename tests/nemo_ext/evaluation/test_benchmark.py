@@ -69,8 +69,8 @@ def test_columns_of_published_files(raw: dict[str, Any], settings: dict[str, Any
 @pytest.mark.parametrize(
     ("raw", "settings", "said"),
     [
-        ({"question": "Q", "answer": "x+1"}, {"answer_type": "number"}, "'x\\+1' is no number"),
-        ({"question": "Q", "answer": 2.5}, {"answer_type": "integer"}, "'2.5' is no whole number"),
+        ({"question": "Q", "answer": "x+1"}, {"answer_type": "number"}, "'x\\+1' is not a number"),
+        ({"question": "Q", "answer": 2.5}, {"answer_type": "integer"}, "'2.5' is not a whole number"),
         ({"question": "Q", "answer": float("nan")}, {}, "no_answer"),
         ({"question": "Q", "answer": "  "}, {}, "no_answer"),
         ({"question": "Q", "answer": []}, {}, "no_answer"),

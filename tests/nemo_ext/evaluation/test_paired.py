@@ -93,7 +93,7 @@ def test_only_what_is_the_same_problem_is_compared(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_evaluation(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no evaluation: neither it nor a folder in it has scores.json"):
+    with pytest.raises(ValueError, match="is not an evaluation: neither it nor a folder in it has scores.json"):
         evaluation_folders(tmp_path)
     for name in ("b", "a"):
         _folder(tmp_path / "run" / name, name, {"amc": [[1]]})

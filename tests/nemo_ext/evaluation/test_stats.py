@@ -111,7 +111,7 @@ def test_pass_at_k_of_very_many_samples() -> None:
 
 
 def test_bootstrap_covers_what_it_should() -> None:
-    """Of 0/1 values it is near the normal interval; the same seed gives the same bits, and equal values no width."""
+    """Near the normal interval for 0/1 values; the same seed gives the same bits, and equal values no width."""
     values = np.array([1] * 300 + [0] * 200)
     low, high = bootstrap(values)
     half = 1.96 * math.sqrt(0.6 * 0.4 / 500)

@@ -52,7 +52,7 @@ def test_a_problem_is_one_line_with_all_its_samples(tmp_path: Path) -> None:
 
 
 def test_the_standard_error_is_the_harness_own(tmp_path: Path) -> None:
-    """Of the sample: 2 of 3 problems solved has a mean of 2/3 and sqrt(2/9 * 3/2 / 3)."""
+    """The sample's standard error: 2 of 3 problems solved has a mean of 2/3 and sqrt(2/9 * 3/2 / 3)."""
     greedy = [row | {"is_correct": row["id"] != "0"} for row in rows(1)]
     path = write_lm_eval(tmp_path, greedy, scores(1), TIME, "1f2e")[-1]
     found = json.loads(path.read_text())["results"]["gsm8k"]

@@ -15,7 +15,7 @@ from tests.nemo_ext.megatron.tiny import save_data, save_llama
 PROGRAMS = "tests.nemo_ext.megatron.programs"
 STEPS = 5
 LONGER = 10
-"""Of "one process", to see it learn."""
+"""Steps of "one process", to see it learn."""
 
 pytestmark = pytest.mark.timeout(300)  # several launches of real processes; seconds each on a quiet machine
 

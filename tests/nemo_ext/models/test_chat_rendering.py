@@ -100,7 +100,7 @@ def test_broken_files_are_named(tmp_path: Path, file: str, text: str, message: s
 
 def test_a_model_that_is_not_here_is_named(model: Model) -> None:
     for path in ("/no/such/folder", "nowhere"):
-        with pytest.raises(ValueError, match=f"model tiny: hf_path='{path}' is no folder"):
+        with pytest.raises(ValueError, match=f"model tiny: hf_path='{path}' is not a folder"):
             ChatTemplate.of(replace(model, hf_path=path))
 
 

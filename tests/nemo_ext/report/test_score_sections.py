@@ -153,7 +153,7 @@ def test_every_published_score_is_a_share_of_its_problems() -> None:
     for each in all_published():
         assert 0 < each.score < 100 and each.source
         off = abs(each.score * each.problems / 100 - round(each.score * each.problems / 100))
-        assert off <= 0.06 * each.problems / 100 + 0.01, f"{each} is no whole number of problems, rounded"
+        assert off <= 0.06 * each.problems / 100 + 0.01, f"{each} is not a whole number of problems, rounded"
         assert each.interval[0] < each.score < each.interval[1]
 
 

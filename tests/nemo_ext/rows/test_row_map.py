@@ -347,7 +347,7 @@ def test_a_small_file_of_endless_blank_lines_is_refused_by_name(tmp_path: Path) 
 
 
 def test_progress_counts_what_a_compressed_file_unpacks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a few KB that unpack to 18 MiB; a few blank lines are nothing to refuse."""
+    """A few KB that unpack to 18 MiB are read; a few blank lines are no reason to refuse."""
     shown: list[dict[str, Any]] = []
     monkeypatch.setattr(Progress, "update", lambda self, done, total, **info: shown.append(info))
     row, path = json.dumps(numbered(1)[0]).encode() + b"\n", tmp_path / "rows.jsonl.zst"

@@ -76,7 +76,7 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_split_of_a_file_is_no_question(tmp_path: Path) -> None:
     path = folder_of(tmp_path, "rows.jsonl") / "rows.jsonl"
     assert data_files(str(path), None, tmp_path) == [path]
-    with pytest.raises(ValueError, match=r"split=train says .*rows\.jsonl is no folder"):
+    with pytest.raises(ValueError, match=r"split=train says .*rows\.jsonl is not a folder"):
         data_files(str(path), "train", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Replies that differ a little from OpenAI's, and those that are no answers: what is taken of them, and what is not."""
+"""Replies that differ a little from OpenAI's, and those that are not answers: what is taken of them, and what is not."""
 
 import asyncio
 import gzip

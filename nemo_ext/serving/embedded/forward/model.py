@@ -38,9 +38,9 @@ class Way:
     """How sequences are computed together."""
 
     rows: int
-    """Of one matrix product, at most: MKL cuts long sums for more."""
+    """The most rows of one matrix product: MKL cuts long sums for more."""
     multiple: int
-    """Of which every product's number of rows is one: some kernels treat what is left over of 4 or 8 rows otherwise."""
+    """Every product's number of rows is a multiple of this: some kernels treat what remains of 4 or 8 rows otherwise."""
     alone: bool = False
     """One sequence after another, which nothing beside it can change."""
 
@@ -194,7 +194,8 @@ class Llama:
         return self.prefill_scored(prompts, slots, [])[0]
 
     def prefill_scored(self, prompts: list[Ints], slots: Ints, scored: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        """As `prefill`, and of each prompt whose number is in `scored` the logits [length, vocab] at every position."""
+        """`prefill`, which also returns, for each prompt whose number is in `scored`, the logits [length, vocab] at
+        every position."""
         if self.way.alone and len(prompts) > 1:
             return self._prefill_alone(prompts, slots, scored)
         hidden = self._prefill_hidden(prompts, slots)

@@ -26,7 +26,7 @@ class Reading:
 
     num_pages: int
     pages: slice | Tensor
-    """Which pages: the first `num_pages`, or int64 [pages]."""
+    """The pages: the first `num_pages`, or int64 [pages]."""
     owner: Tensor  # int64 [pages]: the slot a page belongs to
     bias: Tensor  # [pages, 1, 1, PAGE]: -inf where the page is not filled yet
     in_order: Tensor  # int64 [pages]: pages of slot 0 in order, then of slot 1, ...
@@ -108,7 +108,7 @@ class Pages:
         self.values[layer][page, :, offset] = values
 
     def reading(self, lengths: NDArray[np.int64]) -> Reading:
-        """For slots 0, 1, ... of `lengths` tokens each, which own all pages in use."""
+        """How to read slots 0, 1, ... of `lengths` tokens each, which own all pages in use."""
         count, used = len(lengths), self.num_used
         owner, number = self.owner[:used], self.number[:used]
         filled = lengths[owner] - number * PAGE
@@ -129,7 +129,7 @@ class Pages:
         )
 
     def reading_alone(self, slot: int, length: int) -> Reading:
-        """For one slot of `length` tokens, whatever pages others own: its queries are slot 0's."""
+        """How to read one slot of `length` tokens, whatever pages others own: its queries are slot 0's."""
         count = int(self.counts[slot])
         order = torch.arange(count)
         empty = torch.arange(count * PAGE).view(count, 1, 1, PAGE) >= length

@@ -10,7 +10,7 @@ Rows = list[dict[str, Any]]
 
 
 def pool(problems: int, solutions: int, wrong: int = 0, source: str = "math") -> Rows:
-    """Of each problem `solutions` correct and `wrong` wrong rows."""
+    """`solutions` correct and `wrong` wrong rows of each problem."""
     return [
         {
             "id": f"{source}{p}", "problem": f"What is {p} in {source}?", "problem_source": source, "sample_index": s,

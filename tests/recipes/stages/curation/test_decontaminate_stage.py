@@ -188,7 +188,7 @@ def test_a_benchmark_that_changed_is_looked_for_again(run, rows, keys, tmp_path:
 
 
 def test_hostile_rows(run, keys, rows, tmp_path: Path) -> None:
-    """Of a person's file: each is dropped with a reason or looked at; none stops the run."""
+    """Each row of a person's file is dropped with a reason or looked at; none stops the run."""
     huge = "word " * 400_000 + PENS
     good = [
         {"problem": f"nul \0 {PENS}"},

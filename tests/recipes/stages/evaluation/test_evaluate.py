@@ -177,7 +177,7 @@ def test_the_step_of_an_exported_checkpoint(
 
 
 def test_early_finish_asks_for_no_more_than_a_majority_needs(evaluated: Callable[..., Any]) -> None:
-    """Of problems whose answers all agree 3 of 4 are a majority; nobody votes where there is no answer."""
+    """Where all answers of a problem agree, 3 of 4 are a majority; nobody votes where there is no answer."""
     whole, _ = evaluated("whole", **SAMPLED)
     ran, server = evaluated("early", early_finish=True, **SAMPLED)
     asked = Counter(body["prompt"] for body in server.bodies)

@@ -115,7 +115,7 @@ def test_samples_that_lie_apart_are_no_problems_of_their_own(run: Run, tmp_path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"reward": 3.0', '"reward": "good"', "aime24: problem 0: the reward of sample 0 is no number: 'good'"),
+        ('"reward": 3.0', '"reward": "good"', "aime24: problem 0: the reward of sample 0 is not a number: 'good'"),
         ('"reward": 3.0', '"reward": NaN', r"output\.jsonl:1: not a JSON object"),
         (
             '"predicted_answer"',
