@@ -145,17 +145,30 @@ def draw_numbers(rng: random.Random) -> Numbers:
     return rng.randint(max(2, c - b + 1), 20), b, c  # a + b > c, so no answer is negative
 
 
-def stream(split: str, source: str, seed: int) -> Iterator[ToyProblem]:
-    """Endless problems of one split and source, reproducible from `seed`; tasks repeat in other words."""
-    rng = random.Random(f"{seed}/{split}/{source}")
+def draw_large_numbers(rng: random.Random) -> Numbers:
+    """Numbers with which every number of a problem's text has 3 to 5 digits, b * c + a included."""
+    while True:
+        b = rng.randint(100, 999)
+        c = rng.randint(100, min(999, 99_899 // b)) if b * 100 <= 99_899 else 0
+        a = rng.randint(100, 99_999 - b * c)
+        if c and a + b > c:  # no answer is negative
+            return a, b, c
+
+
+def stream(split: str, source: str, seed: int, large: bool = False) -> Iterator[ToyProblem]:
+    """Endless problems of one split and source, reproducible from `seed`; tasks repeat in other words.
+
+    `large`: with numbers of 3 to 5 digits, which a tiny model can copy into a program and cannot multiply.
+    """
+    rng = random.Random(f"{seed}/{split}/{source}" + "/large" * large)
     kinds = [name for name, kind in KINDS.items() if kind.source == source]
     while True:
-        kind, numbers = rng.choice(kinds), draw_numbers(rng)
+        kind, numbers = rng.choice(kinds), (draw_large_numbers if large else draw_numbers)(rng)
         if split_of(_key(kind, numbers)) == split:
             yield make(kind, numbers, rng)
 
 
-def distinct(split: str, source: str, count: int, seed: int) -> list[ToyProblem]:
+def distinct(split: str, source: str, count: int, seed: int, large: bool = False) -> list[ToyProblem]:
     """`count` problems that are all different tasks.
 
     Raises:
@@ -163,7 +176,7 @@ def distinct(split: str, source: str, count: int, seed: int) -> list[ToyProblem]
     """
     found: dict[str, ToyProblem] = {}
     since_new = 0
-    for problem in stream(split, source, seed):
+    for problem in stream(split, source, seed, large):
         since_new = since_new + 1 if problem.key in found else 0
         found.setdefault(problem.key, problem)
         if len(found) == count:
