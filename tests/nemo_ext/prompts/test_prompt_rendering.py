@@ -5,8 +5,6 @@ few-shot set that the prompt names. After a change on purpose: python -m tests.n
 the diff.
 """
 
-import contextlib
-import io
 import re
 from dataclasses import replace
 from fractions import Fraction
@@ -38,6 +36,8 @@ ROW = {
     "expected_answer": "\\frac{1}{2}",
     "predicted_answer": "0.5",
     "generation": "Turn it over: $x = \\frac{1}{2}$.\n\nThe answer is $\\boxed{\\frac{1}{2}}$.",
+    "solution": "Turn it over: $x = \\boxed{\\frac{1}{2}}$.",
+    "masked_solution": "Turn it over: $x = \\boxed{M}$.",
 }
 
 
@@ -117,11 +117,21 @@ def test_the_reward_prompt_is_what_its_chat_template_writes(model: Model) -> Non
     assert asked.endswith("?\n<extra_id_1>Assistant\n")
 
 
-@pytest.mark.parametrize("name", ["math_base", "openmath_code"])
-def test_base_prompts_stop_where_the_next_example_would_start(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("math_base", "Problem:\n{problem}\n\nSolution:\n"),
+        ("openmath_code", "Problem:\n{problem}\n\nSolution:\n"),
+        ("openmath_code_masked", "Problem:\n{problem}\n\nReference solution:\n{masked_solution}\n\nSolution:\n"),
+        ("mask_solution", "Problem:\n{problem}\n\nReference solution:\n{solution}\n\nMasked solution:\n"),
+    ],
+)
+def test_base_prompts_stop_where_the_next_example_would_start(name: str, end: str) -> None:
     prompt = load(name)
     assert prompt.stop == [prompt.separator] == ["\n" * 6]
-    assert str(render(prompt, ROW)).endswith(f"Problem:\n{ROW['problem']}\n\nSolution:\n")
+    for key in ("problem", "solution", "masked_solution"):
+        end = end.replace("{" + key + "}", ROW[key])
+    assert str(render(prompt, ROW)).endswith(end)
     assert not any("\n" * 3 in text for shot in prompt.few_shot for text in shot.values())
     assert len(prompt.few_shot) >= 4
 
@@ -170,25 +180,12 @@ def test_worked_examples_are_right(name: str) -> None:
         assert wrong_statement(LLM_CODE.block.sub("", shot["solution"]), rel_tol=1e-9) is None
 
 
-@pytest.mark.parametrize("number", range(len(examples("math_code"))))
-def test_worked_programs_print_what_is_shown(number: int) -> None:
-    solution = examples("math_code")[number]["solution"]
-    shown = re.findall(r"<llm-code-output>\n(.*?)</llm-code-output>\n", solution, re.DOTALL)
-    blocks = LLM_CODE.block.findall(solution)
-    assert len(blocks) == len(shown) >= 1
-    names: dict[str, Any] = {}
-    for code, output in zip(blocks, shown, strict=True):
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(code, names)
-        assert printed.getvalue() == output
-        framed = f"{LLM_CODE.closing}\n{LLM_CODE.before_output}{output.rstrip()}{LLM_CODE.after_output}"
-        assert framed in solution
-
-
 def test_every_solution_set_is_checked() -> None:
-    """Toy sets are the toy world's own and checked with it."""
+    """Toy sets are the toy world's own and checked with it; other sets with programs are test_code_examples.py's."""
     solved = {name for name in SETS if "solution" in examples(name)[0] and not name.startswith("toy_")}
-    assert solved == _answers().keys()
+    assert {name for name in solved if "_code" not in name and "_masking" not in name} | {
+        "math_code"
+    } == _answers().keys()
 
 
 if __name__ == "__main__":
