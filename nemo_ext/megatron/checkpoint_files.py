@@ -20,7 +20,8 @@ from typing import Any
 
 import xxhash
 
-from nemo_ext.models.head import Head, head_of
+from nemo_ext.megatron.checkpoint_folders import MODEL, read_model
+from nemo_ext.models.head import Head, Vocabulary, described, head_of
 from nemo_ext.models.shape import ModelShape
 from nemo_ext.records.files import write_json_atomic
 
@@ -149,7 +150,9 @@ def require_whole(folder: Path) -> None:
 def main(argv: list[str]) -> int:
     if len(argv) != 2 or not Path(argv[1], ".metadata").is_file():
         raise SystemExit("usage: python -m nemo_ext.megatron.checkpoint_files <run>/train/checkpoints/step_<number>")
-    write_record(Path(argv[1]), {})
+    folder = Path(argv[1])
+    head = read_model(folder.parent)[1].head if (folder.parent / MODEL).is_file() else Vocabulary()
+    write_record(folder, {} if head == Vocabulary() else {HEAD: described(head)})
     return 0
 
 

@@ -66,7 +66,8 @@ class LlamaModel(GPTModel):
         what this rank holds of it (context.local_part)."""
         if self.rotates:
             return Pack(**bounds(batch, part))
-        return segments(batch, part, self.frequencies, self.config.params_dtype)
+        scores = isinstance(self.head, Regression)
+        return segments(batch, part, self.frequencies, self.config.params_dtype, every_sample=scores)
 
     def _postprocess(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Losses of the trained positions, and the logits of these alone: most of a pack is prompt. The others' losses are

@@ -36,7 +36,7 @@ class PackOutput:
     @property
     def logits(self) -> torch.Tensor:
         """fp32 [1, P / C, V / TP], the padded vocabulary still split over the tensor parallel ranks, its pad rows at the
-        lowest value there is. Only for an objective with `needs_logits`."""
+        lowest value there is; of a sample without trained tokens, whatever. Only for an objective with `needs_logits`."""
         if self.cross_entropy is None or self.head != Vocabulary():
             raise ValueError("logits are kept where the objective says needs_logits, of a vocabulary head")
         return self.values
