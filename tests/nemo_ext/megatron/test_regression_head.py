@@ -1,6 +1,7 @@
 """A regression head trains alike on every topology, goes on bit for bit, and is transformers' classifier when exported."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from nemo_ext.megatron import objectives
+from nemo_ext.megatron import checkpoint_files, objectives
 from nemo_ext.megatron.check_settings import validate
-from nemo_ext.megatron.checkpoint_files import HEAD, write_record
+from nemo_ext.megatron.checkpoint_files import HEAD, RECORD, read_record, write_record
 from nemo_ext.megatron.checkpoint_folders import read_model, select_steps
 from nemo_ext.megatron.data.token_folder import PackedData
 from nemo_ext.megatron.plan.flops import matmul_parameters
@@ -200,6 +201,17 @@ def test_transformers_opens_what_is_exported(
         error = float(mean_error(model.eval(), places[1]))
     assert error == pytest.approx(runs["regression", "pipeline"][-1]["validation_loss"], rel=1e-5)
     assert error != pytest.approx(runs["regression", "pipeline"][0]["validation_loss"], rel=1e-3), "it was trained"
+
+
+def test_a_record_written_again_names_the_head(
+    runs: dict[tuple[str, str], Lines], workspace: Path, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(workspace / "regression" / "pipeline" / "checkpoints", tmp_path / "checkpoints")
+    (step,) = select_steps(tmp_path / "checkpoints", [STEPS])
+    (step / RECORD).unlink()
+    assert checkpoint_files.main(["checkpoint_files", str(step)]) == 0
+    assert read_record(step)["trained_on"] == {HEAD: described(Regression(NUM_ATTRIBUTES))}
+    assert SCORE in load_file(export_hf(step, places[0], tmp_path / "hf", "bf16") / "model.safetensors")
 
 
 def test_an_average_scores_as_transformers_does(
