@@ -15,6 +15,7 @@ from typing import Any
 
 from nemo_ext import plug_ins
 from nemo_ext.models import families
+from nemo_ext.models.head import SCORE
 
 ONLY: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
@@ -30,6 +31,7 @@ OUTER: Mapping[str, str] = {
     "embedding.word_embeddings.weight": "model.embed_tokens.weight",
     "decoder.final_layernorm.weight": "model.norm.weight",
     "output_layer.weight": "lm_head.weight",
+    SCORE: SCORE,
 }
 LAYER: Mapping[str, tuple[str, ...]] = {
     "self_attention.linear_qkv.layer_norm_weight": ("input_layernorm.weight",),
@@ -56,6 +58,8 @@ class Family:
     """Query, key and value projections have biases."""
     has_sliding_window: bool = False
     """Whether a config's sliding_window is meant; Qwen2's says what it would be if it were used."""
+    classifier: str | None = None
+    """transformers' class of it with a regression head; None: it is not trained with one."""
     architecture: str = "decoder"
     """A file name in nemo_ext/megatron/families."""
     layer_prefix: str = "model.layers."

@@ -1,11 +1,12 @@
 """The sizes of a Llama-like model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from nemo_ext.models.family import Family, family_of
+from nemo_ext.models.head import Head, Regression, Vocabulary, head_of, head_of_config
 from nemo_ext.models.hub_folder import DEFAULT_THETA, check_rope, read_json
 
 NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
@@ -43,12 +44,14 @@ class ModelShape:
     rope_scaling: RopeScaling | None
     norm_eps: float
     tied_embeddings: bool
+    """The output layer is the embedding; never with a regression head, which nothing is tied to."""
     qkv_bias: bool = False
     """Query, key and value projections have biases (Qwen2)."""
     sliding_window: int | None = None
     """Tokens each token attends to, itself included; None: all before it. A longer sample would need windowed
     attention."""
     init_std: float = 0.02
+    head: Head = field(default_factory=Vocabulary)
 
     @classmethod
     def from_hf(cls, folder: Path) -> Self:
@@ -68,7 +71,7 @@ class ModelShape:
             raise ValueError(f"{path}: {error}") from error
         _check_supported(path, config, family)
         config = {**family.defaults, **config}
-        heads = config["num_attention_heads"]
+        heads, head = config["num_attention_heads"], head_of_config(config)
         return cls(
             model_type=config["model_type"],
             num_layers=config["num_hidden_layers"],
@@ -80,10 +83,11 @@ class ModelShape:
             vocab_size=config["vocab_size"],
             max_positions=config["max_position_embeddings"],
             norm_eps=config.get("rms_norm_eps", 1e-6),
-            tied_embeddings=config.get("tie_word_embeddings", False),
+            tied_embeddings=config.get("tie_word_embeddings", False) and head == Vocabulary(),
             qkv_bias=family.qkv_bias,
             sliding_window=config["sliding_window"] if family.has_sliding_window else None,
             init_std=config.get("initializer_range", 0.02),
+            head=head,
             **_rope(path, config),
         )
 
@@ -91,7 +95,26 @@ class ModelShape:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The inverse of dataclasses.asdict."""
         scaling = fields["rope_scaling"]
-        return cls(**{**fields, "rope_scaling": RopeScaling(**scaling) if scaling else None})
+        head = head_of(fields.get("head"))
+        return cls(**{**fields, "rope_scaling": RopeScaling(**scaling) if scaling else None, "head": head})
+
+    def with_head(self, head: Head) -> Self:
+        """The same model with this head in place of its output layer.
+
+        Raises:
+            ValueError: it has another head already, whose weights would be lost, or its family knows of no other.
+        """
+        if head == self.head:
+            return self
+        if self.head != Vocabulary():
+            raise ValueError(
+                f"the start model has a {self.head}, and a {head} is wanted: take a language model, or one with that head"
+            )
+        if self.family.classifier is None:
+            raise ValueError(
+                f"model_type={self.model_type} is not supported with a {head}: its family has no classifier"
+            )
+        return replace(self, head=head, tied_embeddings=False)
 
     @property
     def num_parameters(self) -> int:
@@ -99,8 +122,13 @@ class ModelShape:
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         attention = self.hidden_size * 2 * (queries + keys) + self.qkv_bias * (queries + 2 * keys)
         layer = attention + 3 * self.hidden_size * self.ffn_size + 2 * self.hidden_size
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
+        embeddings = (self.vocab_size + (0 if self.tied_embeddings else self.output_rows)) * self.hidden_size
         return self.num_layers * layer + embeddings + self.hidden_size
+
+    @property
+    def output_rows(self) -> int:
+        """Numbers that the head gives for each token, the vocabulary not padded."""
+        return self.head.outputs if isinstance(self.head, Regression) else self.vocab_size
 
     @property
     def family(self) -> Family:

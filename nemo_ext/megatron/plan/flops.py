@@ -18,7 +18,7 @@ FORWARD_AND_BACKWARD = 3
 
 def matmul_parameters(shape: ModelShape) -> int:
     """Weights that every token is multiplied with: all matrices but the embedding, output layer included."""
-    return shape.num_layers * layer_matmul_parameters(shape) + shape.vocab_size * shape.hidden_size
+    return shape.num_layers * layer_matmul_parameters(shape) + shape.output_rows * shape.hidden_size
 
 
 def layer_matmul_parameters(shape: ModelShape) -> int:

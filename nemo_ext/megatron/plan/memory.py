@@ -9,8 +9,10 @@ tests/nemo_ext/megatron_plan/test_memory_estimate.py; recipes/MEASURED.md has th
 from dataclasses import dataclass
 
 from nemo_ext.megatron.checkpoint_folders import expendable
+from nemo_ext.megatron.objective import trained_shape
 from nemo_ext.megatron.plan.flops import layer_matmul_parameters
 from nemo_ext.megatron.settings import ForwardSettings, TrainSettings, pack_length, padded_vocab, saves_at
+from nemo_ext.models.head import Regression
 from nemo_ext.models.shape import ModelShape
 
 GIB = 2**30
@@ -80,7 +82,9 @@ def stage_memory(shape: ModelShape, settings: TrainSettings, stage: int) -> Memo
 
 
 def stage_parameters(shape: ModelShape, settings: TrainSettings, stage: int) -> int:
-    """Parameters on one GPU of a stage: matrices are split over TP, norms are not; the vocabulary is padded."""
+    """Parameters on one GPU of a stage: matrices are split over TP, norms and a regression head are not; the vocabulary
+    is padded."""
+    shape = trained_shape(settings.objective, shape)
     tensor, pipeline = settings.tensor_model_parallel_size, settings.pipeline_model_parallel_size
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     matrices = layer_matmul_parameters(shape) + shape.qkv_bias * (queries + 2 * keys)
@@ -90,9 +94,16 @@ def stage_parameters(shape: ModelShape, settings: TrainSettings, stage: int) -> 
     if first:
         total += vocabulary
     if last:
-        # a tied output layer on another stage than the embedding has a copy of its own
-        total += shape.hidden_size + (0 if shape.tied_embeddings and first else vocabulary)
+        total += shape.hidden_size + _head_parameters(shape, vocabulary, first)
     return total
+
+
+def _head_parameters(shape: ModelShape, vocabulary: int, with_embedding: bool) -> int:
+    """Of the last stage's head; `vocabulary` are those of an output layer."""
+    if isinstance(shape.head, Regression):
+        return shape.head.outputs * shape.hidden_size
+    # a tied output layer on another stage than the embedding has a copy of its own
+    return 0 if shape.tied_embeddings and with_embedding else vocabulary
 
 
 def bytes_per_parameter(settings: TrainSettings) -> tuple[float, float, float]:
@@ -194,6 +205,10 @@ def _temporary(shape: ModelShape, settings: TrainSettings, stage: int) -> float:
     backward = tokens * element * (4 * shape.hidden_size + (3 * shape.ffn_size + 2 * queries) / tensor)
     if stage < settings.pipeline_model_parallel_size - 1:
         return backward
+    head = trained_shape(settings.objective, shape).head
+    if isinstance(head, Regression):  # its outputs in the model's dtype and in fp32, and the input it has gathered
+        gathered = 2 * element * shape.hidden_size if settings.sequence_parallel else 0
+        return max(backward, tokens * (gathered + (element + 4) * head.outputs))
     # Logits, their copy with pad rows masked, and the fp32 one that becomes softmax and gradient in place. Of every
     # token: the trainer leaves out what is not trained, but a pack may be nearly all trained.
     padded = padded_vocab(settings, shape)
@@ -231,7 +246,7 @@ def _communicators(settings: TrainSettings) -> int:
 
 def checkpoint_bytes(shape: ModelShape, settings: TrainSettings) -> int:
     """One checkpoint: weights, and in fp32 the weights again and Adam's two moments."""
-    return shape.num_parameters * (_element(settings) + 12)
+    return trained_shape(settings.objective, shape).num_parameters * (_element(settings) + 12)
 
 
 def checkpoints_on_disk(settings: TrainSettings) -> int:
