@@ -1,12 +1,16 @@
-"""The sizes of a Llama-like model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
+"""The sizes of a model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
 
+import importlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from nemo_ext.models.family import Family, family_of
 from nemo_ext.models.hub_folder import DEFAULT_THETA, check_rope, read_json
+from nemo_ext.models.layer_cost import LayerCost
 
 NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 
@@ -49,6 +53,8 @@ class ModelShape:
     """Tokens each token attends to, itself included; None: all before it. A longer sample would need windowed
     attention."""
     init_std: float = 0.02
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What config.json says for the family's `extra_keys`."""
 
     @classmethod
     def from_hf(cls, folder: Path) -> Self:
@@ -84,6 +90,7 @@ class ModelShape:
             qkv_bias=family.qkv_bias,
             sliding_window=config["sliding_window"] if family.has_sliding_window else None,
             init_std=config.get("initializer_range", 0.02),
+            extra={key: config[key] for key in family.extra_keys},
             **_rope(path, config),
         )
 
@@ -96,11 +103,22 @@ class ModelShape:
     @property
     def num_parameters(self) -> int:
         """Trainable parameters, tied embeddings counted once."""
-        queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = self.hidden_size * 2 * (queries + keys) + self.qkv_bias * (queries + 2 * keys)
-        layer = attention + 3 * self.hidden_size * self.ffn_size + 2 * self.hidden_size
+        layers = LayerCost.total(self.layers)
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
-        return self.num_layers * layer + embeddings + self.hidden_size
+        return layers.split_parameters + layers.whole_parameters + embeddings + self.hidden_size
+
+    @cached_property
+    def layers(self) -> list[LayerCost]:
+        """The cost of each layer, first to last, by the file of the model's architecture.
+
+        Raises:
+            ValueError: the file lists more or fewer than `num_layers`.
+        """
+        file = importlib.import_module(f"nemo_ext.models.architectures.{self.family.architecture}")
+        costs: list[LayerCost] = file.layers(self)
+        if len(costs) != self.num_layers:
+            raise ValueError(f"num_hidden_layers={self.num_layers}, but {file.__name__} lists {len(costs)} layers")
+        return costs
 
     @property
     def family(self) -> Family:
@@ -112,7 +130,7 @@ class ModelShape:
 
 
 def _check_supported(path: Path, config: dict[str, Any], family: Family) -> None:
-    missing = [key for key in NEEDED if key not in config]
+    missing = [key for key in (*NEEDED, *family.extra_keys) if key not in {**family.defaults, **config}]
     if missing:
         raise ValueError(f"{path}: it has no {', '.join(missing)}")
     for key, allowed in family.only.items():
