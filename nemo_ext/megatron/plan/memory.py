@@ -1,7 +1,7 @@
 """GPU memory and disk space of a training. Light imports only: the launcher plans with it.
 
-Everything is per GPU of the pipeline stage that needs most, summed over its layers (nemo_ext/models/architectures says of
-which kernels). Checked against Korthikanti et al. 2022
+Everything is per GPU of the pipeline stage that needs most, summed over that stage's own layers; what a layer needs, and
+with which kernels, is its architecture's to say (nemo_ext/models/architectures). Checked against Korthikanti et al. 2022
 (arXiv 2205.05198), Megatron-LM's theoretical_memory_usage.py and logs of real runs in
 tests/nemo_ext/megatron_plan/test_memory_estimate.py; recipes/MEASURED.md has the errors.
 """
