@@ -1,13 +1,17 @@
-"""The sizes of a Llama-like model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
+"""The sizes of a model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
 
+import importlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from nemo_ext.models.family import Family, family_of
 from nemo_ext.models.head import Head, Regression, Vocabulary, head_of, head_of_config
 from nemo_ext.models.hub_folder import DEFAULT_THETA, check_rope, read_json
+from nemo_ext.models.layer_cost import LayerCost
 
 NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 
@@ -52,6 +56,8 @@ class ModelShape:
     attention."""
     init_std: float = 0.02
     head: Head = field(default_factory=Vocabulary)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What config.json says for the family's `extra_keys`."""
 
     @classmethod
     def from_hf(cls, folder: Path) -> Self:
@@ -88,6 +94,7 @@ class ModelShape:
             sliding_window=config["sliding_window"] if family.has_sliding_window else None,
             init_std=config.get("initializer_range", 0.02),
             head=head,
+            extra={key: config[key] for key in family.extra_keys},
             **_rope(path, config),
         )
 
@@ -119,11 +126,22 @@ class ModelShape:
     @property
     def num_parameters(self) -> int:
         """Trainable parameters, tied embeddings counted once."""
-        queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = self.hidden_size * 2 * (queries + keys) + self.qkv_bias * (queries + 2 * keys)
-        layer = attention + 3 * self.hidden_size * self.ffn_size + 2 * self.hidden_size
+        layers = LayerCost.total(self.layers)
         embeddings = (self.vocab_size + (0 if self.tied_embeddings else self.output_rows)) * self.hidden_size
-        return self.num_layers * layer + embeddings + self.hidden_size
+        return layers.split_parameters + layers.whole_parameters + embeddings + self.hidden_size
+
+    @cached_property
+    def layers(self) -> list[LayerCost]:
+        """The cost of each layer, first to last, by the file of the model's architecture.
+
+        Raises:
+            ValueError: the file lists more or fewer than `num_layers`.
+        """
+        file = importlib.import_module(f"nemo_ext.models.architectures.{self.family.architecture}")
+        costs: list[LayerCost] = file.layers(self)
+        if len(costs) != self.num_layers:
+            raise ValueError(f"num_hidden_layers={self.num_layers}, but {file.__name__} lists {len(costs)} layers")
+        return costs
 
     @property
     def output_rows(self) -> int:
@@ -140,7 +158,7 @@ class ModelShape:
 
 
 def _check_supported(path: Path, config: dict[str, Any], family: Family) -> None:
-    missing = [key for key in NEEDED if key not in config]
+    missing = [key for key in (*NEEDED, *family.extra_keys) if key not in {**family.defaults, **config}]
     if missing:
         raise ValueError(f"{path}: it has no {', '.join(missing)}")
     for key, allowed in family.only.items():
