@@ -55,10 +55,11 @@ def row(server: GpuServer, model_name: str, gpu_name: str) -> str:
     memory = serving_memory(shape, model, server, gpu.memory_gib)
     longest = server.sequence_length(model)
     lengths = [length for tokens in COMPLETIONS if (length := PROMPT_TOKENS + tokens) < longest]
+    tokens = "" if memory.kv_tokens is None else f" for {memory.kv_tokens:,} tokens"
     held = ", ".join(f"{memory.sequences(length):,} of {length:,}" for length in [*lengths, longest])
     return (
         f"{model_name} on {gpu_name}: {memory.weights_gib:.1f} GiB of weights, {memory.buffers_gib:.1f} of buffers, "
-        f"{memory.kv_gib:.1f} of cache for {memory.kv_tokens:,} tokens; sequences: {held}"
+        f"{memory.kv_gib:.1f} of cache{tokens}; sequences: {held}"
     )
 
 

@@ -104,17 +104,18 @@ def _fit(stage: PlannedStage, server: GpuServer, model: Model, max_tokens: int, 
 
 
 def _parts(memory: ServingMemory, server: GpuServer) -> str:
+    state = f" and {memory.state_bytes:,} per sequence" if memory.state_bytes else ""
     return (
         f"{memory.weights_gib:.1f} GiB of weights and {memory.buffers_gib:.1f} of buffers per GPU (TP {server.tp_size}, "
-        f"PP {server.pp_size}); {memory.kv_bytes_per_token:,} bytes of cache per token"
+        f"PP {server.pp_size}); {memory.kv_bytes_per_token:,} bytes of cache per token{state}"
     )
 
 
 def _cache(memory: ServingMemory, server: GpuServer, length: int, longest: int) -> str:
-    if not memory.kv_tokens:
+    if not memory.sequences(1):
         return "nothing is left for it"
-    text = f"{memory.kv_gib:.1f} GiB per GPU: {memory.kv_tokens:,} tokens, {memory.sequences(longest):,} sequences of "
-    text += f"{longest:,}"
+    tokens = "" if memory.kv_tokens is None else f"{memory.kv_tokens:,} tokens, "
+    text = f"{memory.kv_gib:.1f} GiB per GPU: {tokens}{memory.sequences(longest):,} sequences of {longest:,}"
     if length != longest:
         text += f", {memory.sequences(length):,} of {length:,} (prompts of {PROMPT_TOKENS:,}, assumed)"
     return f"{text}; max_batch_size {server.max_batch_size}"
@@ -130,7 +131,7 @@ def _crowded(stage: PlannedStage, server: GpuServer, held: int, length: int) -> 
 def _refusal(
     stage: PlannedStage, server: GpuServer, model: Model, memory: ServingMemory, longest: int, gpu: Gpu
 ) -> str:
-    needed = memory.kv_bytes_per_token * longest / 2**30
+    needed = memory.sequence_bytes(longest) / 2**30
     text = (
         f"stages.{stage.name}: {model.name} in {model.weights_dtype} takes {memory.weights_gib:.1f} GiB of weights and "
         f"{memory.buffers_gib:.1f} of buffers per GPU, and one sequence of {longest:,} tokens {needed:.1f} of cache; one "

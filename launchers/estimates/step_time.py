@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from nemo_ext.machine.gpus import Gpu
-from nemo_ext.megatron.objective import samples_per_step
+from nemo_ext.megatron.objective import samples_per_step, trained_shape
 from nemo_ext.megatron.plan.flops import hardware_flops, model_flops
 from nemo_ext.megatron.plan.memory import bytes_per_parameter, stage_parameters
 from nemo_ext.megatron.settings import TrainSettings, pack_length, world_size
@@ -52,6 +52,7 @@ def step_time(
     Raises:
         ValueError: fp8 on a kind that has none.
     """
+    shape = trained_shape(settings.objective, shape)
     length, replicas = pack_length(settings), settings.data_parallel_size
     pipeline, chunks = settings.pipeline_model_parallel_size, settings.virtual_pipeline_model_parallel_size or 1
     in_step = samples_per_step(settings.objective, settings.global_batch_size) * tokens

@@ -21,7 +21,8 @@ def build_model(settings: ForwardSettings, shape: ModelShape, parallel: Parallel
 
 def unwrap(model: torch.nn.Module) -> Any:
     """The architecture's own module inside the bf16 and the data parallel wrapper, if there are; it has `first_layer`, the
-    index of its first layer in the whole model, and `pack_params`, which makes of a micro-batch what its layers take."""
+    index of its first layer in the whole model, `pack_params`, which makes of a micro-batch what its layers take, `head`,
+    and `cross_entropy`, which makes of labels and kept logits their losses."""
     while isinstance(model, DistributedDataParallel | Float16Module):
         model = model.module
     return model

@@ -68,6 +68,8 @@ def validate(settings: TrainSettings, shape: ModelShape | None = None) -> None:
         )
     if settings.packs_per_step is not None and settings.packing != "global":
         raise ValueError(f"packs_per_step={settings.packs_per_step} needs packing=global; a windowed step is samples")
+    if shape is not None:
+        objective.trained_shape(settings.objective, shape)
     if settings.lr_warmup_iters >= settings.train_iters:
         raise ValueError(f"lr_warmup_iters={settings.lr_warmup_iters}: less than train_iters={settings.train_iters}")
     if settings.min_lr is not None and not 0 <= settings.min_lr <= settings.lr:

@@ -28,7 +28,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from torch.distributed.checkpoint.api import CheckpointException
 
 from nemo_ext.megatron.build import unwrap
-from nemo_ext.megatron.checkpoint_files import damaged, read_record, unreadable, why_damaged, write_record
+from nemo_ext.megatron.checkpoint_files import HEAD, damaged, read_record, unreadable, why_damaged, write_record
 from nemo_ext.megatron.checkpoint_folders import (
     LATEST,
     MODEL,
@@ -43,6 +43,8 @@ from nemo_ext.megatron.plan.memory import checkpoint_bytes
 from nemo_ext.megatron.runtime.mcore import PendingSave, allocate_adam_state, load_optimizer, load_sharded
 from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.head import Vocabulary
+from nemo_ext.models.head import described as head_described
 from nemo_ext.models.shape import ModelShape
 from nemo_ext.records.files import fsync_dir, write_json_atomic
 
@@ -53,8 +55,9 @@ ORIGINS = {
     "validation": "validation set",
     "chat_template": "chat template",
     "objective": "objective",
+    HEAD: "head",
 }
-UNNAMED = {"objective": described(load(SFT))}
+UNNAMED = {"objective": described(load(SFT)), HEAD: head_described(Vocabulary())}
 """What a record that says nothing of it means."""
 
 

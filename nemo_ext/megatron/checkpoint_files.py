@@ -20,9 +20,14 @@ from typing import Any
 
 import xxhash
 
+from nemo_ext.megatron.checkpoint_folders import MODEL, read_model
+from nemo_ext.models.head import Head, Vocabulary, described, head_of
+from nemo_ext.models.shape import ModelShape
 from nemo_ext.records.files import write_json_atomic
 
 RECORD = "checkpoint.json"
+HEAD = "head"
+"""In `trained_on`: the head, where it is not the vocabulary's (models/head.py)."""
 CHUNK = 4 << 20
 MAX_THREADS = 8
 
@@ -58,6 +63,27 @@ def require_template(folders: Iterable[Path], template_hash: str) -> None:
                 f"{folder} was trained with the chat template {trained}, and model.chat_template (or the model's own) is "
                 f"{template_hash}: give the stage the model settings that prepare_sft had"
             )
+
+
+def require_head(folders: Iterable[Path], shape: ModelShape) -> ModelShape:
+    """The shape of the model that checkpoints hold: the start model's, with the head that they were trained with.
+
+    Raises:
+        ValueError: they have different heads, or another one than a start model that is no language model.
+    """
+    heads: dict[Head, Path] = {}
+    for folder in folders:
+        recorded = read_record(folder)["trained_on"].get(HEAD) if (folder / RECORD).is_file() else None
+        heads.setdefault(head_of(json.loads(recorded) if recorded else None), folder)
+    if len(heads) > 1:
+        told = " and ".join(f"{folder} has a {head}" for head, folder in heads.items())
+        raise ValueError(f"{told}: they are not checkpoints of one model")
+    for head, folder in heads.items():
+        try:
+            shape = shape.with_head(head)
+        except ValueError as error:
+            raise ValueError(f"{folder} has a {head}: {error}") from error
+    return shape
 
 
 def unreadable(folder: Path, error: BaseException) -> str:
@@ -124,7 +150,9 @@ def require_whole(folder: Path) -> None:
 def main(argv: list[str]) -> int:
     if len(argv) != 2 or not Path(argv[1], ".metadata").is_file():
         raise SystemExit("usage: python -m nemo_ext.megatron.checkpoint_files <run>/train/checkpoints/step_<number>")
-    write_record(Path(argv[1]), {})
+    folder = Path(argv[1])
+    head = read_model(folder.parent)[1].head if (folder.parent / MODEL).is_file() else Vocabulary()
+    write_record(folder, {} if head == Vocabulary() else {HEAD: described(head)})
     return 0
 
 

@@ -2,7 +2,8 @@
 
 A kind is a file: `objective: {kind: sft}` is nemo_ext/megatron/objectives/sft.py. Such a file has
     Config(Objective)     a dataclass: its fields are the mapping's, documented
-with `loss` and, where they are not those below, `columns`, `samples_per_unit`, `figures`; with a first pass, `prepare`.
+with `loss` and, where they are not those below, `columns`, `samples_per_unit`, `figures` and `head`; with a first pass,
+`prepare`.
 Megatron adds up what `loss` returns over all packs of a step and divides once, so that a loss may be the mean over tokens,
 samples or pairs. Light imports only: the login node reads this, and a kind imports torch inside its functions.
 """
@@ -18,6 +19,8 @@ from omegaconf import MISSING
 
 from nemo_ext import plug_ins
 from nemo_ext.megatron import objectives
+from nemo_ext.models.head import Head, Vocabulary
+from nemo_ext.models.shape import ModelShape
 
 if TYPE_CHECKING:
     import torch
@@ -57,11 +60,18 @@ class Objective(ABC):
     first_pass: ClassVar[bool] = False
     """Whether each step is first run forward as a whole, for `prepare`."""
 
+    needs_logits: ClassVar[bool] = False
+    """Whether `loss` reads `output.logits`, which are then kept of every token, trained or not."""
+
+    def head(self, shape: ModelShape) -> Head:
+        """What the model is trained with on top of its last layer; `shape` is the start model's."""
+        return Vocabulary()
+
     @abstractmethod
     def loss(self, output: "PackOutput") -> Loss:
         """The loss of one pack's samples, on the last pipeline stage. Context parallel ranks each have a part of the tokens:
-        what is added up over tokens, as in sft, is the part's; what needs a sample's sum takes it from
-        `output.sample_sums`, which is the whole sample's on each of them."""
+        what is added up over tokens, as in sft, is the part's; what needs a sample's sum or its last token takes it from
+        `output.sample_sums` or `output.last_outputs`, which are the whole sample's on each of them."""
 
     def prepare(self, figures: Mapping[str, float]) -> None:
         """Take the whole step's figures (those with a count) before its losses are asked for, as KTO takes its baseline.
@@ -86,6 +96,19 @@ def load(mapping: Mapping[str, Any]) -> Objective:
     objective = plug_ins.typed("objective", mapping, config)
     assert isinstance(objective, Objective), "a plug-in's Config extends Objective"
     return objective
+
+
+def trained_shape(mapping: Mapping[str, Any], shape: ModelShape) -> ModelShape:
+    """The start model's shape with the head that the mapping's objective trains.
+
+    Raises:
+        ValueError: the start model has another head than its vocabulary's or this one.
+    """
+    chosen = load(mapping)
+    try:
+        return shape.with_head(chosen.head(shape))
+    except ValueError as error:
+        raise ValueError(f"objective.kind={chosen.kind}: {error}") from error
 
 
 def samples_per_step(mapping: Mapping[str, Any], global_batch_size: int) -> int:

@@ -27,9 +27,10 @@ from megatron.core.distributed import DistributedDataParallel
 from nemo_ext.megatron.build import build_model, unwrap
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
+from nemo_ext.megatron.checkpoint_files import HEAD
 from nemo_ext.megatron.data.batches import Batches
 from nemo_ext.megatron.data.token_folder import CHAT_TEMPLATE, PackedData
-from nemo_ext.megatron.objective import SFT, Objective, described, load, require_columns
+from nemo_ext.megatron.objective import SFT, Objective, described, load, require_columns, trained_shape
 from nemo_ext.megatron.record.bad_steps import Guard, badness
 from nemo_ext.megatron.record.stragglers import Stragglers
 from nemo_ext.megatron.record.training_log import Interval, Watch
@@ -45,7 +46,9 @@ from nemo_ext.megatron.runtime.parallel import Parallel, initialize, shutdown
 from nemo_ext.megatron.runtime.pipeline_pass import Passes, PassResult
 from nemo_ext.megatron.runtime.preemption import PreemptionSignals
 from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at
-from nemo_ext.megatron.weights.hf import RandomSource, SafetensorsSource, load_weights, local_folder
+from nemo_ext.megatron.weights.hf import first_weights, load_weights, local_folder
+from nemo_ext.models.head import Vocabulary
+from nemo_ext.models.head import described as head_described
 from nemo_ext.models.model import Model
 from nemo_ext.models.model_files import weight_files
 from nemo_ext.models.shape import ModelShape
@@ -77,6 +80,7 @@ def train(
     shape = ModelShape.from_hf(folder)
     validate(settings, shape)
     objective = load(settings.objective)
+    shape = trained_shape(settings.objective, shape)
     for each in filter(None, (data, validation)):
         each.require_vocabulary(shape.vocab_size)
         require_columns(objective, each)
@@ -92,14 +96,16 @@ def train(
 def trained_on(
     settings: TrainSettings, hf_folder: Path, data: PackedData, validation: PackedData | None
 ) -> dict[str, str]:
-    """What a training rests on, by content: {"model", "train"} and, of one that has them, "validation", "chat_template" and
-    an "objective" other than sft. Reads all of it."""
+    """What a training rests on, by content: {"model", "train"} and, of one that has them, "validation", "chat_template",
+    an "objective" other than sft and a "head" other than the vocabulary's. Reads all of it."""
     weights = weight_files(hf_folder) if settings.init == "hf" else [hf_folder / "config.json"]
     found = {"model": fingerprint(weights), "train": data.fingerprint()}
     template = data.facts.get(CHAT_TEMPLATE)
     found |= {"chat_template": template} if template else {}
     objective = described(load(settings.objective))
     found |= {"objective": objective} if objective != described(load(SFT)) else {}
+    head = trained_shape(settings.objective, ModelShape.from_hf(hf_folder)).head
+    found |= {HEAD: head_described(head)} if head != Vocabulary() else {}
     return found | ({"validation": validation.fingerprint()} if validation else {})
 
 
@@ -108,7 +114,7 @@ def load_model(
 ) -> list[DistributedDataParallel]:
     """This rank's model chunks with their first weights, which go in before the wrapper and the optimizer copy them."""
     chunks = build_model(settings, shape, parallel)
-    source = SafetensorsSource(hf_folder) if settings.init == "hf" else RandomSource(shape, settings.seed)
+    source = first_weights(hf_folder, shape, settings.init, settings.seed)
     rows = padded_vocab(settings, shape)
     for chunk in map(unwrap, chunks):
         load_weights(chunk, source, shape, chunk.first_layer, parallel.tensor_rank, parallel.tensor_size, rows)

@@ -2,10 +2,10 @@
 
 A family is a file: a config.json with `model_type: qwen2` is read as nemo_ext/models/families/qwen2.py says. Such a file has
     FAMILY = Family(...)
-and is all there is to add where the `architecture` is there: a file of that name in nemo_ext/megatron/families builds its
-layers, and one in nemo_ext/megatron/weights/families maps its tensors. The decoder is Llama's: RMSNorm, rotary attention
-with grouped queries, a gated MLP, every layer alike. Parameters, FLOPs and memory are still counted for that one (shape.py,
-nemo_ext/megatron/plan).
+and is all there is to add where the `architecture` is there: a file of that name in nemo_ext/models/architectures counts
+what its layers cost (parameters, FLOPs, memory), one in nemo_ext/megatron/families builds them, and one in
+nemo_ext/megatron/weights/families maps their tensors. The decoder is Llama's: RMSNorm, rotary attention with grouped
+queries, a gated MLP, every layer alike.
 """
 
 import importlib
@@ -15,6 +15,7 @@ from typing import Any
 
 from nemo_ext import plug_ins
 from nemo_ext.models import families
+from nemo_ext.models.head import SCORE
 
 ONLY: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
@@ -30,6 +31,7 @@ OUTER: Mapping[str, str] = {
     "embedding.word_embeddings.weight": "model.embed_tokens.weight",
     "decoder.final_layernorm.weight": "model.norm.weight",
     "output_layer.weight": "lm_head.weight",
+    SCORE: SCORE,
 }
 LAYER: Mapping[str, tuple[str, ...]] = {
     "self_attention.linear_qkv.layer_norm_weight": ("input_layernorm.weight",),
@@ -56,8 +58,12 @@ class Family:
     """Query, key and value projections have biases."""
     has_sliding_window: bool = False
     """Whether a config's sliding_window is meant; Qwen2's says what it would be if it were used."""
+    classifier: str | None = None
+    """transformers' class of it with a regression head; None: it is not trained with one."""
     architecture: str = "decoder"
-    """A file name in nemo_ext/megatron/families."""
+    """A file name in nemo_ext/models/architectures, nemo_ext/megatron/families and nemo_ext/megatron/weights/families."""
+    extra_keys: tuple[str, ...] = ()
+    """Keys of a config that only this architecture reads, all of them needed: a pattern of layers, the size of a state."""
     layer_prefix: str = "model.layers."
     """What the names of a layer's tensors begin with on the hub, before its number."""
     outer: Mapping[str, str] = field(default_factory=lambda: OUTER)

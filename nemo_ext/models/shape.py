@@ -1,12 +1,17 @@
-"""The sizes of a Llama-like model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
+"""The sizes of a model, read from a Hugging Face config.json. Light imports only: the planner reads this."""
 
+import importlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from nemo_ext.models.family import Family, family_of
+from nemo_ext.models.head import Head, Regression, Vocabulary, head_of, head_of_config
 from nemo_ext.models.hub_folder import DEFAULT_THETA, check_rope, read_json
+from nemo_ext.models.layer_cost import LayerCost
 
 NEEDED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 
@@ -43,12 +48,16 @@ class ModelShape:
     rope_scaling: RopeScaling | None
     norm_eps: float
     tied_embeddings: bool
+    """The output layer is the embedding; never with a regression head, which nothing is tied to."""
     qkv_bias: bool = False
     """Query, key and value projections have biases (Qwen2)."""
     sliding_window: int | None = None
     """Tokens each token attends to, itself included; None: all before it. A longer sample would need windowed
     attention."""
     init_std: float = 0.02
+    head: Head = field(default_factory=Vocabulary)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What config.json says for the family's `extra_keys`."""
 
     @classmethod
     def from_hf(cls, folder: Path) -> Self:
@@ -68,7 +77,7 @@ class ModelShape:
             raise ValueError(f"{path}: {error}") from error
         _check_supported(path, config, family)
         config = {**family.defaults, **config}
-        heads = config["num_attention_heads"]
+        heads, head = config["num_attention_heads"], head_of_config(config)
         return cls(
             model_type=config["model_type"],
             num_layers=config["num_hidden_layers"],
@@ -80,10 +89,12 @@ class ModelShape:
             vocab_size=config["vocab_size"],
             max_positions=config["max_position_embeddings"],
             norm_eps=config.get("rms_norm_eps", 1e-6),
-            tied_embeddings=config.get("tie_word_embeddings", False),
+            tied_embeddings=config.get("tie_word_embeddings", False) and head == Vocabulary(),
             qkv_bias=family.qkv_bias,
             sliding_window=config["sliding_window"] if family.has_sliding_window else None,
             init_std=config.get("initializer_range", 0.02),
+            head=head,
+            extra={key: config[key] for key in family.extra_keys},
             **_rope(path, config),
         )
 
@@ -91,16 +102,51 @@ class ModelShape:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The inverse of dataclasses.asdict."""
         scaling = fields["rope_scaling"]
-        return cls(**{**fields, "rope_scaling": RopeScaling(**scaling) if scaling else None})
+        head = head_of(fields.get("head"))
+        return cls(**{**fields, "rope_scaling": RopeScaling(**scaling) if scaling else None, "head": head})
+
+    def with_head(self, head: Head) -> Self:
+        """The same model with this head in place of its output layer.
+
+        Raises:
+            ValueError: it has another head already, whose weights would be lost, or its family knows of no other.
+        """
+        if head == self.head:
+            return self
+        if self.head != Vocabulary():
+            raise ValueError(
+                f"the start model has a {self.head}, and a {head} is wanted: take a language model, or one with that head"
+            )
+        if self.family.classifier is None:
+            raise ValueError(
+                f"model_type={self.model_type} is not supported with a {head}: its family has no classifier"
+            )
+        return replace(self, head=head, tied_embeddings=False)
 
     @property
     def num_parameters(self) -> int:
         """Trainable parameters, tied embeddings counted once."""
-        queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = self.hidden_size * 2 * (queries + keys) + self.qkv_bias * (queries + 2 * keys)
-        layer = attention + 3 * self.hidden_size * self.ffn_size + 2 * self.hidden_size
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
-        return self.num_layers * layer + embeddings + self.hidden_size
+        layers = LayerCost.total(self.layers)
+        embeddings = (self.vocab_size + (0 if self.tied_embeddings else self.output_rows)) * self.hidden_size
+        return layers.split_parameters + layers.whole_parameters + embeddings + self.hidden_size
+
+    @cached_property
+    def layers(self) -> list[LayerCost]:
+        """The cost of each layer, first to last, by the file of the model's architecture.
+
+        Raises:
+            ValueError: the file lists more or fewer than `num_layers`.
+        """
+        file = importlib.import_module(f"nemo_ext.models.architectures.{self.family.architecture}")
+        costs: list[LayerCost] = file.layers(self)
+        if len(costs) != self.num_layers:
+            raise ValueError(f"num_hidden_layers={self.num_layers}, but {file.__name__} lists {len(costs)} layers")
+        return costs
+
+    @property
+    def output_rows(self) -> int:
+        """Numbers that the head gives for each token, the vocabulary not padded."""
+        return self.head.outputs if isinstance(self.head, Regression) else self.vocab_size
 
     @property
     def family(self) -> Family:
@@ -112,7 +158,7 @@ class ModelShape:
 
 
 def _check_supported(path: Path, config: dict[str, Any], family: Family) -> None:
-    missing = [key for key in NEEDED if key not in config]
+    missing = [key for key in (*NEEDED, *family.extra_keys) if key not in {**family.defaults, **config}]
     if missing:
         raise ValueError(f"{path}: it has no {', '.join(missing)}")
     for key, allowed in family.only.items():

@@ -12,9 +12,12 @@ from typing import Any
 
 from launchers.estimates.step_time import step_time
 from nemo_ext.machine.gpus import gpu_named
+from nemo_ext.megatron.plan.activations import layer_bytes_per_token
 from nemo_ext.megatron.plan.flops import flops_per_token
-from nemo_ext.megatron.plan.memory import bytes_per_parameter, layer_bytes_per_token, stage_memory, stage_parameters
+from nemo_ext.megatron.plan.memory import bytes_per_parameter, stage_memory, stage_parameters
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.architectures.decoder import attention, mlp
+from nemo_ext.models.layer_cost import LayerCost
 from nemo_ext.models.published_shapes import SHAPES
 
 MIB = 2**20
@@ -70,12 +73,12 @@ def arithmetic() -> Iterator[Figure]:
 
 
 def memory() -> Iterator[Figure]:
-    hidden = 12288  # GPT-3's; any will do
-    gpt = layer_bytes_per_token(
-        hidden=hidden, queries=hidden, keys=hidden, ffn=4 * hidden, heads=0, gated=False, dropout=True
-    )
-    yield Figure("GPT layer without scores", gpt / hidden, 34, "bytes per s b h", "Korthikanti et al., table 2")
     llama = SHAPES["Llama-2-7b"]
+    hidden = 12288  # GPT-3's; any will do
+    gpt = replace(llama, hidden_size=hidden, ffn_size=4 * hidden, num_heads=96, num_kv_heads=96)
+    dropout_masks = LayerCost(kept_whole=hidden)  # two of a byte
+    kept = layer_bytes_per_token(attention(gpt) + mlp(gpt, gated=False) + dropout_masks, selective=True)
+    yield Figure("GPT layer without scores", kept / hidden, 34, "bytes per s b h", "Korthikanti et al., table 2")
     settings = TrainSettings(pipeline_model_parallel_size=4, data_parallel_size=2)
     static = sum(bytes_per_parameter(settings)) * stage_parameters(llama, settings, 0) / MIB
     yield Figure("Llama-2-7B PP4 DP2, weights to optimizer", static, 20_029.52, "MiB", "Megatron-LM's formula")

@@ -7,20 +7,24 @@ import torch
 import torch.nn.functional as F
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
-from megatron.core.transformer.module import Float16Module
+from megatron.core.transformer.module import Float16Module, MegatronModule
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from nemo_ext.megatron.layers.attention import Pack, bounds, segments
 from nemo_ext.megatron.layers.kernels import choose_layers, has, uses_transformer_engine
+from nemo_ext.megatron.layers.regression_head import RegressionHead
 from nemo_ext.megatron.runtime.optimizer import DTYPES
 from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import ForwardSettings, Optimisation, pack_length, padded_vocab
 from nemo_ext.megatron.weights.families.decoder import ROW_PARALLEL, canonical_name
+from nemo_ext.models.head import SCORE, Regression
 from nemo_ext.models.rope import inverse_frequencies
 from nemo_ext.models.shape import ModelShape
 
 logger = logging.getLogger(__name__)
+WHOLE = ("layernorm.weight", "layer_norm_weight", SCORE)
+"""Ends of the keys of weights that every tensor parallel rank has whole."""
 FP8_HISTORY = 1024
 """Steps whose largest values delayed scaling looks at; Transformer Engine's default and Megatron's published runs'."""
 
@@ -44,6 +48,10 @@ class LlamaModel(GPTModel):
             vp_stage=chunk if parallel.num_chunks > 1 else None,
             **kwargs,
         )
+        self.head = shape.head
+        if self.post_process and isinstance(shape.head, Regression):
+            del self.output_layer
+            self.score = RegressionHead(self.config, shape.head.outputs, parallel.device)
         each = padded_vocab // parallel.tensor_size
         self.num_pad_rows = max(0, min(each, (parallel.tensor_rank + 1) * each - shape.vocab_size))
         self.rotates = rotates
@@ -58,15 +66,21 @@ class LlamaModel(GPTModel):
         what this rank holds of it (context.local_part)."""
         if self.rotates:
             return Pack(**bounds(batch, part))
-        return segments(batch, part, self.frequencies, self.config.params_dtype)
+        scores = isinstance(self.head, Regression)
+        return segments(batch, part, self.frequencies, self.config.params_dtype, every_sample=scores)
 
     def _postprocess(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Logits and losses of the trained positions alone: most of a pack is prompt. The others' losses are 0.
+        """Losses of the trained positions, and the logits of these alone: most of a pack is prompt. The others' losses are
+        0. Without labels the logits of every position; of a regression head its outputs of every position.
 
         With sequence parallelism the positions are spread over the ranks, and all of them are computed.
         """
         pack, labels = kwargs["packed_seq_params"], kwargs["labels"]
-        if not (self.post_process and labels is not None) or self.config.sequence_parallel:
+        if self.post_process and isinstance(self.head, Regression):
+            return self.score(hidden_states)
+        if self.post_process and labels is None:
+            return self.without_padding(super()._postprocess(hidden_states, **kwargs))
+        if not self.post_process or self.config.sequence_parallel:
             return super()._postprocess(hidden_states, **kwargs)
         kwargs["labels"] = labels.index_select(1, pack.trained)
         losses = super()._postprocess(hidden_states.index_select(0, pack.trained), **kwargs)
@@ -74,10 +88,24 @@ class LlamaModel(GPTModel):
 
     def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Cross entropy per token, fp32 [batch, tokens]; pad rows get no probability and no gradient."""
-        if self.num_pad_rows:
-            kept = logits[..., : logits.shape[-1] - self.num_pad_rows]
-            logits = F.pad(kept, (0, self.num_pad_rows), value=torch.finfo(logits.dtype).min)
-        return super().compute_language_model_loss(labels, logits)
+        return super().compute_language_model_loss(labels, self.without_padding(logits))
+
+    def without_padding(self, logits: torch.Tensor) -> torch.Tensor:
+        """This rank's logits [..., V / TP] with the lowest value there is in the vocabulary's pad rows."""
+        if not self.num_pad_rows:
+            return logits
+        kept = logits[..., : logits.shape[-1] - self.num_pad_rows]
+        return F.pad(kept, (0, self.num_pad_rows), value=torch.finfo(logits.dtype).min)
+
+    def cross_entropy(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """The losses of logits without padding [batch, tokens, V / TP] that are needed again: Megatron works in place."""
+        return super().compute_language_model_loss(labels, logits.transpose(0, 1).clone())
+
+    def sharded_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """What a checkpoint has of this chunk. GPTModel's own asks for an output layer, which a regression has not."""
+        if isinstance(self.head, Regression):
+            return MegatronModule.sharded_state_dict(self, *args, **kwargs)
+        return super().sharded_state_dict(*args, **kwargs)
 
 
 def build(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
@@ -113,9 +141,7 @@ def _mark_split_weights(chunk: LlamaModel) -> None:
     here because they are loaded; unmarked, the gradient norm would count those of one rank alone."""
     for name, parameter in chunk.named_parameters():
         key, _ = canonical_name(name)
-        if not key.endswith(("layernorm.weight", "layer_norm_weight")) and not hasattr(
-            parameter, "tensor_model_parallel"
-        ):
+        if not key.endswith(WHOLE) and not hasattr(parameter, "tensor_model_parallel"):
             set_tensor_model_parallel_attributes(parameter, True, int(key in ROW_PARALLEL), 1)
 
 

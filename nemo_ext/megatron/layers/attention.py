@@ -60,15 +60,24 @@ def bounds(batch: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
 
 
 def segments(
-    batch: dict[str, Any], part: dict[str, Any], frequencies: torch.Tensor, dtype: torch.dtype
+    batch: dict[str, Any],
+    part: dict[str, Any],
+    frequencies: torch.Tensor,
+    dtype: torch.dtype,
+    every_sample: bool = False,
 ) -> PackedSegments:
     """The pack of a micro-batch (nemo_ext.megatron.data.batches.microbatch), of which this rank holds `part`, on its device.
 
-    A segment without a single trained token (the padding) is left out of attention: nothing else looks at it.
+    A segment without a single trained token (the padding) is left out of attention: nothing else looks at it. With
+    `every_sample`, for a head that reads samples whose tokens are not trained, the padding alone is.
     """
     edges = batch["cu_seqlens"].tolist()
-    before = batch["loss_mask"][0].ne(0).cumsum(0).tolist()
-    spans = [(start, end) for start, end in pairwise(edges) if before[end - 1] > (before[start - 1] if start else 0)]
+    spans = list(pairwise(edges))
+    if every_sample:
+        spans = spans[: batch["num_samples"]]
+    else:
+        before = batch["loss_mask"][0].ne(0).cumsum(0).tolist()
+        spans = [(start, end) for start, end in spans if before[end - 1] > (before[start - 1] if start else 0)]
     # Of an empty pack one token attends to itself: every weight must get a gradient, zero or not, or Megatron's overlapped
     # gradient reduction would wait for it.
     spans = spans or [(0, 1)]

@@ -10,7 +10,9 @@ These are also the conventions of Megatron-Bridge's published figures: tests/nem
 
 from collections.abc import Iterable
 
+from nemo_ext.megatron.plan.pipeline import chunk_layers, recomputed_groups
 from nemo_ext.megatron.settings import TrainSettings
+from nemo_ext.models.layer_cost import LayerCost
 from nemo_ext.models.shape import ModelShape
 
 FORWARD_AND_BACKWARD = 3
@@ -18,26 +20,25 @@ FORWARD_AND_BACKWARD = 3
 
 def matmul_parameters(shape: ModelShape) -> int:
     """Weights that every token is multiplied with: all matrices but the embedding, output layer included."""
-    return shape.num_layers * layer_matmul_parameters(shape) + shape.vocab_size * shape.hidden_size
-
-
-def layer_matmul_parameters(shape: ModelShape) -> int:
-    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    return shape.hidden_size * 2 * (queries + keys) + 3 * shape.hidden_size * shape.ffn_size
+    return sum(layer.matmul_parameters for layer in shape.layers) + shape.output_rows * shape.hidden_size
 
 
 def model_flops(shape: ModelShape, num_tokens: int, sum_of_squares: float) -> float:
     """FLOPs of forward and backward over samples of lengths L_i: num_tokens = sum L_i, sum_of_squares = sum L_i^2.
 
-    Per token 6 x matmul_parameters. Attention: scores and values are L x L x head_dim products per head, 2 FLOPs per
-    multiply-add, two products, half of them causal, times 3: 6 x heads x head_dim x L^2 per layer.
+    Per token 6 x matmul_parameters, and what a layer's scan takes; per squared length attention's.
     """
-    return 2.0 * FORWARD_AND_BACKWARD * matmul_parameters(shape) * num_tokens + _attention(shape) * sum_of_squares
+    return _per_token(shape) * num_tokens + _per_squared_token(shape) * sum_of_squares
 
 
-def _attention(shape: ModelShape) -> float:
+def _per_token(shape: ModelShape) -> float:
+    scans = sum(layer.scan_flops_per_token for layer in shape.layers)
+    return float(FORWARD_AND_BACKWARD * (2 * matmul_parameters(shape) + scans))
+
+
+def _per_squared_token(shape: ModelShape) -> float:
     """FLOPs of all layers' attention per squared token of a sample, forward and backward."""
-    return 2.0 * FORWARD_AND_BACKWARD * shape.num_layers * shape.num_heads * shape.head_dim
+    return float(FORWARD_AND_BACKWARD * sum(layer.flops_per_squared_token for layer in shape.layers))
 
 
 def step_flops(shape: ModelShape, lengths: Iterable[int]) -> float:
@@ -48,24 +49,21 @@ def step_flops(shape: ModelShape, lengths: Iterable[int]) -> float:
 
 def flops_per_token(shape: ModelShape, sample_length: float) -> float:
     """model_flops per token of samples of one length."""
-    return 2.0 * FORWARD_AND_BACKWARD * matmul_parameters(shape) + _attention(shape) * sample_length
+    return _per_token(shape) + _per_squared_token(shape) * sample_length
 
 
 def hardware_flops(shape: ModelShape, settings: TrainSettings, num_tokens: int, sum_of_squares: float) -> float:
     """model_flops and what activation recompute repeats: one more forward of the layers, or of their attention."""
     total = model_flops(shape, num_tokens, sum_of_squares)
-    attention = _attention(shape) * sum_of_squares / FORWARD_AND_BACKWARD
     if settings.recompute_granularity == "selective":
-        return total + attention
-    if settings.recompute_granularity == "full":
-        layers = 2.0 * shape.num_layers * layer_matmul_parameters(shape) * num_tokens + attention
-        return total + layers * recomputed_share(shape, settings)
-    return total
+        return total + _per_squared_token(shape) * sum_of_squares / FORWARD_AND_BACKWARD
+    again = LayerCost.total(_recomputed(shape, settings))
+    per_token = 2.0 * again.matmul_parameters + again.scan_flops_per_token
+    return total + (per_token * num_tokens + again.flops_per_squared_token * sum_of_squares)
 
 
-def recomputed_share(shape: ModelShape, settings: TrainSettings) -> float:
-    """Share of the layers that recompute_granularity=full runs again."""
-    if settings.recompute_method == "uniform":
-        return 1.0
-    chunks = settings.pipeline_model_parallel_size * (settings.virtual_pipeline_model_parallel_size or 1)
-    return min(1.0, settings.recompute_num_layers * chunks / shape.num_layers)
+def _recomputed(shape: ModelShape, settings: TrainSettings) -> list[LayerCost]:
+    """The layers that recompute_granularity=full runs again, of all stages."""
+    stages = range(settings.pipeline_model_parallel_size)
+    chunks = [layers for stage in stages for layers in chunk_layers(shape, settings, stage)]
+    return [layer for layers in chunks for group in recomputed_groups(layers, settings)[0] for layer in group]

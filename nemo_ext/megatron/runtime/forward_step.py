@@ -1,6 +1,7 @@
 """Megatron's forward step: a pack through the model, and an objective's loss of what comes out."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,17 @@ def forward_step(
     batch = next(batches)
     part = local_part(batch, context_rank, context_size)
     pack = get_attr_wrapped_model(model, "pack_params")(batch, part)
-    output = model(part["tokens"], part["position_ids"], None, labels=part["labels"], packed_seq_params=pack)
-    return output, lambda losses: _reported(objective.loss(PackOutput(losses, part, context_rank, context_size)))
+    labels, cross_entropy = part["labels"], None
+    if objective.needs_logits:
+        cross_entropy = partial(get_attr_wrapped_model(model, "cross_entropy"), labels)
+        labels = None
+    output = model(part["tokens"], part["position_ids"], None, labels=labels, packed_seq_params=pack)
+    head = get_attr_wrapped_model(model, "head")
+
+    def loss(values: torch.Tensor) -> LossOutput:
+        return _reported(objective.loss(PackOutput(values, part, context_rank, context_size, head, cross_entropy)))
+
+    return output, loss
 
 
 def _reported(loss: Loss) -> LossOutput:

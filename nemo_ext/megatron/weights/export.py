@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from nemo_ext.megatron.checkpoint_files import require_whole
+from nemo_ext.megatron.checkpoint_files import require_head, require_whole
 from nemo_ext.megatron.checkpoint_folders import PARTIAL, check_space
 from nemo_ext.megatron.weights.blocks import CheckpointWeights
 from nemo_ext.megatron.weights.hf import INDEX, SINGLE
 from nemo_ext.megatron.weights.mapping import Piece, mapping_of
+from nemo_ext.models.head import Regression, with_labels
 from nemo_ext.models.hub_folder import AnswerEnd, name_portable_class, portable_config, read_json, write_answer_end
 from nemo_ext.models.safetensors_file import write_safetensors
 from nemo_ext.models.shape import ModelShape
@@ -67,7 +68,8 @@ def write_hf(
     config.json, the tokenizer and generation_config.json come from `hf_source`; `chat_template`, a jinja file,
     replaces the tokenizer's, and `answer_end` (ChatTokenizer.answer_end) is added to the end tokens that they name:
     servers stop there; `record`, a file name, gets what was read. Vocabulary padding is left out and tied embeddings
-    are written once. `out_dir` appears when it is complete and is replaced if it is there. Returns `out_dir`.
+    are written once. A regression head that the checkpoints were trained with is transformers' `score`, and config.json
+    names the class that has it. `out_dir` appears when it is complete and is replaced if it is there. Returns `out_dir`.
 
     Raises:
         ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or one that is not what was saved.
@@ -75,7 +77,7 @@ def write_hf(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: it may be one of {sorted(DTYPES)}")
-    shape = ModelShape.from_hf(hf_source)
+    shape = require_head(checkpoint_dirs, ModelShape.from_hf(hf_source))
     weights = CheckpointWeights(checkpoint_dirs, shape)
     weights.warn_of_rounded()
     for folder in checkpoint_dirs:
@@ -89,6 +91,8 @@ def write_hf(
     _copy_companions(partial, hf_source, chat_template)
     name_portable_class(partial)
     write_answer_end(partial, answer_end or AnswerEnd())
+    if isinstance(shape.head, Regression):
+        _write_classifier(partial, shape, shape.head)
     if record is not None:
         write_json_atomic(partial / record, {"dtype": dtype, "checkpoints": weights.describe()})
     fsync_dir(partial)
@@ -146,6 +150,13 @@ def _shards(tensors: list[Piece], limit: int) -> Iterator[list[Piece]]:
 def _write_config(folder: Path, source: Path, dtype: torch.dtype) -> None:
     config = read_json(source / "config.json")
     write_json_atomic(folder / "config.json", portable_config(config, str(dtype).removeprefix("torch.")))
+
+
+def _write_classifier(folder: Path, shape: ModelShape, head: Regression) -> None:
+    """The config of a regression head, in whose terms transformers looks for the last token."""
+    assert shape.family.classifier is not None, "a shape has such a head only where its family has a classifier"
+    config = read_json(folder / "config.json")
+    write_json_atomic(folder / "config.json", with_labels(config, shape.family.classifier, head.outputs))
 
 
 def _copy_companions(folder: Path, source: Path, chat_template: Path | None) -> None:

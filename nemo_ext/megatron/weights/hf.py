@@ -9,11 +9,12 @@ import torch
 from safetensors import safe_open
 
 from nemo_ext.megatron.weights.mapping import EMBEDDING, OUTPUT, Source, mapping_of
+from nemo_ext.models.head import SCORE
 from nemo_ext.models.hub_folder import INDEX, SINGLE, not_tied, weight_files, weight_map
 from nemo_ext.models.safetensors_file import read_header
 from nemo_ext.models.shape import ModelShape
 
-__all__ = ["ModelShape", "RandomSource", "SafetensorsSource", "load_weights", "local_folder"]
+__all__ = ["ModelShape", "RandomSource", "SafetensorsSource", "first_weights", "load_weights", "local_folder"]
 logger = logging.getLogger(__name__)
 
 DERIVED = (".rotary_emb.inv_freq",)
@@ -103,6 +104,28 @@ def _check_sizes(folder: Path, shape: ModelShape, files: dict[str, str], sizes: 
     unknown = sorted(n for n in sizes.keys() - expected.keys() - tied if not n.endswith(DERIVED))
     if unknown:
         raise ValueError(f"{folder / files[unknown[0]]}: {unknown[0]} has no place in a {shape.model_type} model")
+
+
+class NewHeadSource:
+    """A causal model's weights, and fresh ones of the head that `shape` has and the model has not."""
+
+    def __init__(self, body: Source, shape: ModelShape, seed: int) -> None:
+        self.body, self.head = body, RandomSource(shape, seed)
+        self.name = shape.family.outer[SCORE]
+
+    def read(
+        self, name: str, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None
+    ) -> torch.Tensor:
+        return (self.head if name == self.name else self.body).read(name, rows, columns)
+
+
+def first_weights(folder: Path, shape: ModelShape, init: str, seed: int) -> Source:
+    """Where a training's first weights come from: `init` and `seed` as in its settings. `shape` has the head that is
+    trained, which is fresh where the folder's model has another."""
+    if init == "random":
+        return RandomSource(shape, seed)
+    body = SafetensorsSource(folder)
+    return body if shape.head == ModelShape.from_hf(folder).head else NewHeadSource(body, shape, seed)
 
 
 class RandomSource:

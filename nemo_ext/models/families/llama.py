@@ -2,4 +2,4 @@
 
 from nemo_ext.models.family import Family
 
-FAMILY = Family(defaults={"max_position_embeddings": 2048})
+FAMILY = Family(defaults={"max_position_embeddings": 2048}, classifier="LlamaForSequenceClassification")

@@ -2,4 +2,8 @@
 
 from nemo_ext.models.family import Family
 
-FAMILY = Family(defaults={"max_position_embeddings": 32768}, qkv_bias=True)
+FAMILY = Family(
+    defaults={"max_position_embeddings": 32768},
+    qkv_bias=True,
+    classifier="Qwen2ForSequenceClassification",
+)

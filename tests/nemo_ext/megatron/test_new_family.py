@@ -12,7 +12,7 @@ from nemo_ext.megatron.checkpoint_files import write_record
 from nemo_ext.megatron.weights import families as weight_families
 from nemo_ext.megatron.weights.average import average_to_hf
 from nemo_ext.megatron.weights.export import export_hf
-from nemo_ext.models import families
+from nemo_ext.models import architectures, families
 from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.checkpoints import whole, write_boxes
 from tests.nemo_ext.megatron.families import save_family
@@ -127,6 +127,17 @@ def pieces(shape):
 '''
 
 
+COSTS = '''"""What those layers cost."""
+
+from nemo_ext.models.layer_cost import LayerCost
+
+
+def layers(shape):
+    mixer, mlp = (LayerCost(split_parameters=shape.hidden_size * width) for width in (shape.hidden_size, shape.ffn_size))
+    return [mlp if layer % 2 else mixer for layer in range(shape.num_layers)]
+'''
+
+
 def test_layers_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint whose layers take turns is averaged and exported, and one that lacks a layer is refused."""
     for package, name, text in (
@@ -136,6 +147,7 @@ def test_layers_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             "from nemo_ext.models.family import Family\nFAMILY = Family(defaults={}, architecture='turns')\n",
         ),
         (weight_families, "turns", PATTERN),
+        (architectures, "turns", COSTS),
     ):
         folder = tmp_path / package.__name__
         folder.mkdir()

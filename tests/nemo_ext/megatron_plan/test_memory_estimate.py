@@ -8,17 +8,19 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from nemo_ext.megatron.check_settings import validate
+from nemo_ext.megatron.plan.activations import layer_bytes_per_token
 from nemo_ext.megatron.plan.memory import (
     GIB,
     bytes_per_parameter,
     checkpoints_on_disk,
-    chunks_in_flight,
-    layer_bytes_per_token,
     stage_memory,
     stage_parameters,
     worst_stage,
 )
+from nemo_ext.megatron.plan.pipeline import chunks_in_flight
 from nemo_ext.megatron.settings import TrainSettings, padded_vocab
+from nemo_ext.models.architectures.decoder import attention, mlp
+from nemo_ext.models.layer_cost import LayerCost
 from nemo_ext.models.published_shapes import SHAPES, shape_of
 from tests.conftest import ROOT
 
@@ -69,13 +71,14 @@ def test_every_model_of_conf_can_be_planned() -> None:
 @given(st.integers(1, 200).map(lambda n: 64 * n), st.sampled_from([1, 2, 4, 8]))
 def test_gpt_layer_is_korthikanti_table_2(hidden: int, tensor: int) -> None:
     """Table 2 without the 5 a s / h of stored scores, which fused attention and selective recompute leave out."""
+    heads = hidden // 64
+    shape = replace(L7, hidden_size=hidden, ffn_size=4 * hidden, num_heads=heads, num_kv_heads=heads, head_dim=64)
+    dropout_masks = LayerCost(kept_whole=hidden)  # two of a byte
+    gpt = attention(shape) + mlp(shape, gated=False) + dropout_masks
     layer = {
-        parallel: layer_bytes_per_token(
-            hidden=hidden, queries=hidden, keys=hidden, ffn=4 * hidden, heads=0, gated=False, dropout=True,
-            tensor=tensor, sequence_parallel=parallel,
-        )
+        parallel: layer_bytes_per_token(gpt, tensor=tensor, sequence_parallel=parallel, selective=True)
         for parallel in (False, True)
-    }  # fmt: skip
+    }
     assert layer[False] == pytest.approx(hidden * (10 + 24 / tensor))
     assert layer[True] == pytest.approx(34 * hidden / tensor)
 

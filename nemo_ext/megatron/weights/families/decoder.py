@@ -12,6 +12,7 @@ import torch
 
 from nemo_ext.megatron.weights.mapping import EMBEDDING, LAYER_PREFIX, OUTPUT, Piece, Rows, Source
 from nemo_ext.models.family import LAYER, OUTER, Family
+from nemo_ext.models.head import SCORE, Regression
 from nemo_ext.models.shape import ModelShape
 
 FINAL_NORM = "decoder.final_layernorm.weight"
@@ -50,6 +51,8 @@ def outer_sizes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     """The same for the tensors outside the layers, without padding of the vocabulary."""
     embedding = (shape.vocab_size, shape.hidden_size)
     sizes: dict[str, tuple[int, ...]] = {EMBEDDING: embedding, FINAL_NORM: (shape.hidden_size,)}
+    if isinstance(shape.head, Regression):
+        return {**sizes, SCORE: (shape.head.outputs, shape.hidden_size)}
     return sizes if shape.tied_embeddings else {**sizes, OUTPUT: embedding}
 
 
@@ -62,7 +65,7 @@ def pieces(shape: ModelShape) -> Iterator[Piece]:
             for name, rows in zip(family.layer[key], _parts(key, size[0], shape), strict=True):
                 total = sum(count for _, count in rows)
                 yield Piece(f"{family.layer_prefix}{layer}.{name}", (total, *size[1:]), key, layer, rows)
-    yield from (_outer_piece(key, outer, family) for key in (FINAL_NORM, OUTPUT) if key in outer)
+    yield from (_outer_piece(key, outer, family) for key in (FINAL_NORM, OUTPUT, SCORE) if key in outer)
 
 
 def _outer_piece(key: str, sizes: Mapping[str, tuple[int, ...]], family: Family) -> Piece:
@@ -119,7 +122,7 @@ def shard(
     """
     family = shape.family
     if layer is None:
-        if key == FINAL_NORM:
+        if key in (FINAL_NORM, SCORE):
             return source.read(family.outer[key])
         name = family.outer[EMBEDDING if shape.tied_embeddings else key]
         return _vocabulary_rows(name, source, shape, rank, padded_vocab // size)

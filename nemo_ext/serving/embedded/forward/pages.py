@@ -35,7 +35,7 @@ class Reading:
 
 
 class Pages:
-    """The cache of every layer, and which slot owns which page in which order."""
+    """The cache of every layer with attention, by its number among these, and which slot owns which page in which order."""
 
     def __init__(self, config: ModelShape, num_slots: int, context_length: int, dtype: torch.dtype) -> None:
         self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
@@ -45,8 +45,9 @@ class Pages:
         kind = np.float64 if dtype == torch.float64 else np.float32
         key_shape = (capacity, self.kv_heads, self.head_dim, PAGE)
         value_shape = (capacity, self.kv_heads, PAGE, self.head_dim)
-        self.keys = [torch.from_numpy(np.zeros(key_shape, kind)) for _ in range(config.num_layers)]
-        self.values = [torch.from_numpy(np.zeros(value_shape, kind)) for _ in range(config.num_layers)]
+        num_layers = sum(layer.kv_per_token > 0 for layer in config.layers)
+        self.keys = [torch.from_numpy(np.zeros(key_shape, kind)) for _ in range(num_layers)]
+        self.values = [torch.from_numpy(np.zeros(value_shape, kind)) for _ in range(num_layers)]
         self.table = np.zeros((num_slots, per_slot), dtype=np.int64)
         self.counts = np.zeros(num_slots, dtype=np.int64)
         self.owner = np.zeros(capacity, dtype=np.int64)
