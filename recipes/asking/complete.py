@@ -44,6 +44,11 @@ class Outcome:
             "retries": dict(sorted(self.stats.retries.items())),
         }
 
+    def after(self, earlier: "Outcome") -> "Outcome":
+        """With what was asked before it in the same run."""
+        stats = self.stats if self.stats is not None else earlier.stats
+        return Outcome(stats, earlier.given_up | self.given_up, earlier.notes | self.notes)
+
 
 def complete_all(
     cfg: ServedStage,

@@ -25,7 +25,7 @@ from nemo_ext.records.file_records import content_hashes, stamp
 from nemo_ext.records.files import atomic_open, sha256_file, write_text_atomic
 from nemo_ext.records.manifest import Facts
 from nemo_ext.rows.row import Row, dumps, input_files, input_patterns, read_rows, require_rows
-from recipes.asking.pair_judge import PairJudge
+from recipes.asking.judges.pair_judge import PairJudge
 from recipes.asking.served import ServedStage, describe_server, server_processes
 from recipes.stage import Process, RowStage, main_process, row_files
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nemo_ext.curation.contamination.candidates import Hit, Methods
     from nemo_ext.curation.contamination.parts import Parts
     from nemo_ext.rows.row_input import RowFiles
-    from recipes.asking.pair_judge import Judged
+    from recipes.asking.judges.pair_judge import Judged
 
 JUDGES = ("llm", "rule", "none")
 MODES = ("drop", "mark", "audit")
