@@ -153,9 +153,7 @@ def test_a_reply_is_a_key_of_the_next_question(run, rows, model, fake) -> None:
     drawn = {body["prompt"].partition(":")[0]: (body["max_tokens"], body["temperature"]) for body in server.bodies}
     assert drawn == {"Draft": (7, 0.0), "Critique": (50, 0.7), "Better": (50, 0.7)}
     assert set(ran.manifest["prompts"]) == {"draft", "critique", "last"}
-    assert ran.manifest["tokens"] == {"prompt": 3 * 20, "generated": 2 * 20}, (
-        "(4 + 4) steps, each of its samples again"
-    )
+    assert ran.manifest["tokens"] == {"prompt": 3 * 16, "generated": 2 * 16}
 
 
 def test_a_reply_that_the_parser_refuses_drops_its_row(run, rows, model, fake) -> None:
@@ -203,7 +201,7 @@ def test_a_killed_chain_goes_on(run, rows, model, fake, tmp_path: Path, count: i
         ({"a": {"prompt": _prompt("a", "{problem}"), "parser": "score"}}, r"chain\.a: reply parser score needs high"),
         ({"a": {"prompt": _prompt("a", "{problem}"), "max_tokens": 0}}, "max_tokens=0 must be at least 1"),
         ({"problem_source": {"prompt": _prompt("a", "{problem}")}}, "has a column of that name"),
-        ({"a": {"prompt": _prompt("a", "{theme}")}}, "no row has 'theme'"),
+        (CHAIN | {"a": {"prompt": _prompt("a", "{theme}")}}, "no row has 'theme', which a step of the chain needs"),
     ],
 )
 def test_steps_that_cannot_work(run, rows, model, fake, chain: dict[str, Any], said: str) -> None:
