@@ -24,8 +24,8 @@ DIRECTING = (*SYSTEM, "instruction", "context", "history", "tools", "functions",
 _ABOUT = (
     "id uuid idx index source problem_source data_source dataset category type task domain subject topic level difficulty "
     "license language lang split subset url version generator model generation_model expected_answer answer "
-    "predicted_answer label finish_reason verdict grade_method hash date author used_in_training benchmark toy_key noise "
-    "solution_of problem_type"
+    "predicted_answer label finish_reason verdict grade_method hash date author used_in_training benchmark states_task "
+    "noise solution_of problem_type"
 )
 ABOUT = frozenset(_ABOUT.split())
 """Columns that say where a row comes from or how it was judged, and are not for the model."""
