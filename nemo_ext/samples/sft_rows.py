@@ -105,7 +105,7 @@ def _of_problem(row: Row, prompt: Prompt | None) -> Training:
         raise ValueError("prompt is not set, and rows with a problem need one")
     keys = required_keys(prompt)
     system, tools = _system_column(row, prompt), tools_of(row.get("tools")) if prompt.template == "chat" else None
-    beside = [*([system] if system else []), *(["tools"] if tools else [])]
+    beside = [key for key in (system, "tools" if tools else None) if key]
     _refuse_unshown(row, {*keys, column, *beside}, DIRECTING)
     lacking = next((key for key in sorted(keys) if normal.get(key) is None), None)
     if lacking is not None:
@@ -115,9 +115,10 @@ def _of_problem(row: Row, prompt: Prompt | None) -> Training:
     data = [normal[key] for key in keys]
     if isinstance(rendered, str):
         return Training(layout, answer, prompt=rendered, data=data)
-    messages = [each for each in rendered if not system or each["role"] != "system"]
-    told = [{"role": "system", "content": row[system]}] if system else []
-    return Training(layout, answer, [*told, *messages], tools, data=[*data, *(row[key] for key in beside)])
+    messages: list[Message] = [each for each in rendered if not system or each["role"] != "system"]
+    if system:
+        messages.insert(0, {"role": "system", "content": row[system]})
+    return Training(layout, answer, messages, tools, data=[*data, *(row[key] for key in beside)])
 
 
 def _system_column(row: Row, prompt: Prompt) -> str | None:

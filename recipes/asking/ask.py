@@ -132,7 +132,7 @@ def ask_rows(
         return trial.run(cfg, _asked_about(files, ask), replies) if trial else replies.model.served
 
     with asked(cfg, questions, unit, may_drop=True, trial=try_first) as replies:
-        rests_on = f"{replies.model.key} {replies.model.content}"
+        rests_on = " ".join(filter(None, [replies.model.key, replies.model.content, replies.outcome.given_up_hash]))
         mapped = map_rows(Path(cfg.output_dir), files, lambda: _outcomes(ask, replies), workers=1, rests_on=rests_on)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(files, figures=mapped.figures | replies.outcome.figures, **replies.facts, **more)
