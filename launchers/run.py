@@ -63,6 +63,7 @@ def check_root(cfg: DictConfig) -> None:
     if unknown:
         raise ValueError(f"unknown key {', '.join(unknown)}; {overrides.nearest(unknown[0], declared)}")
     overrides.refuse_unread(cfg, list(HydraConfig.get().overrides.task), resolvers.CONF)
+    overrides.refuse_lost(cfg, list(HydraConfig.get().overrides.task))
     check_groups(cfg)
     _check_reading(cfg)
 

@@ -18,6 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 TEXTS = ("data", "input", "second", "checkpoints", "run_name", "run_dir", "publish_dir")
 """Keys whose values are texts, of which `run_name=1e5` is one."""
+MERGED = re.compile(r"Error merging override ([^\s=]+)=")
+CALL = re.compile(r"\$\{\w+:")
+"""A value that a function of resolvers.py makes: each look at it makes another, so that nothing can be put into it."""
 UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config\.) '([^'\s]+)'")
 READ_BY_NAME = ("sampling", "rule", "sizes", "few_shot")
 """Root mappings without a type, of which each key is read by its name."""
@@ -92,6 +95,9 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     unknown = UNKNOWN_KEY.search(str(error))
     if unknown is not None and (said := _unknown_key(unknown[1], words)):
         return said
+    merged = MERGED.search(str(error))
+    if merged is not None and (said := _into_made(merged[1], words)):
+        return said
     lines = [str(error)]
     cause = error.__cause__
     if cause is not None and str(cause) not in lines[0]:
@@ -118,6 +124,40 @@ def _unknown_key(key: str, words: Sequence[str]) -> str | None:
     missing, there = key.split(".")[len(place)], [str(name) for name in node]
     of = f"{'.'.join(place)} has no {missing!r}" if place else f"there is no key {missing!r}"
     return f"{key}: {of}; {nearest(missing, there)}"
+
+
+def _into_made(word: str, words: Sequence[str]) -> str | None:
+    """Where the word that does not merge would go into a value that is made; None: nowhere, or more is wrong."""
+    key = word.lstrip("+~")
+    config = _composed_without(key, words)
+    return None if config is None else _made_above(config, key)
+
+
+def refuse_lost(cfg: DictConfig, words: Sequence[str]) -> None:
+    """Raises ValueError for a word that changes a key of a value that a function of resolvers.py makes, such as
+    stages.evaluate.prompt.system: it would be lost."""
+    for word in words:
+        key, equals, _ = word.lstrip("+~").partition("=")
+        if equals and "." in key and not key.startswith("-") and (said := _made_above(cfg, key)):
+            raise ValueError(said)
+
+
+def _made_above(config: DictConfig, key: str) -> str | None:
+    parts, node = key.split("."), config
+    for place, part in enumerate(parts[:-1], 1):
+        written = OmegaConf.to_container(node)
+        value = written.get(part) if isinstance(written, dict) else None
+        if isinstance(value, str) and CALL.match(value):
+            made = ".".join(parts[:place])
+            return (
+                f"{key}: {made} is made by {value}, so a key of it cannot be changed. Change what it is made of, or put it "
+                f"in a recipe of your own with {made} written out"
+            )
+        below = _resolved(node, part)
+        if not isinstance(below, DictConfig):
+            return None
+        node = below
+    return None
 
 
 def _composed_without(key: str, words: Sequence[str]) -> DictConfig | None:

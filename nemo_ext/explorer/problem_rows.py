@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.grading.reading.normalise import normalise
-from nemo_ext.rows.row import Row, read_rows
+from nemo_ext.rows.row import Row, read_rows, written_solution
 
 PROBLEM_KEYS = ("benchmark", "id", "problem", "expected_answer", "level", "subject", "source")
 SAMPLE_KEYS = (
@@ -16,10 +16,17 @@ SAMPLE_KEYS = (
 )  # fmt: skip
 """The values that open a sample's list in a part; after them come its vote group, and a dict of whatever else differs
 between samples."""
+SOLUTIONS = ("generation", "generated_solution")
+"""Columns of which the page shows the one that is the row's solution, as `generation`."""
 SHORT = 200
 """Characters of an id, a label or an answer in the list."""
 PROBLEM_TEXT = 2000
 """Characters of a problem that the list shows and searches."""
+
+
+def is_sample(row: Row) -> bool:
+    """It has a problem, and a column of its solution."""
+    return "problem" in row and any(key in row for key in SOLUTIONS)
 
 
 def text(value: Any, limit: int = SHORT) -> str | None:
@@ -40,7 +47,7 @@ def problems(files: Iterable[Path]) -> Iterator[list[Row]]:
     group: list[Row] = []
     for file in files:
         for number, row in enumerate(read_rows(file), start=1):
-            if "problem" not in row or "generation" not in row:
+            if not is_sample(row):
                 raise ValueError(
                     f"{file}:{number}: not a row of an evaluation, which has problem and generation; it has {', '.join(row)}"
                 )
@@ -73,7 +80,11 @@ def constant_fields(rows: list[Row]) -> dict[str, Any]:
     """What all samples share and the list does not show whole: the solution, a long problem's text."""
     first = rows[0]
     shown = dict(zip(PROBLEM_KEYS, listed(rows), strict=True))
-    keys = [key for key in first if key not in SAMPLE_KEYS and all(row.get(key) == first[key] for row in rows)]
+    keys = [
+        key
+        for key in first
+        if key not in (*SAMPLE_KEYS, *SOLUTIONS) and all(row.get(key) == first[key] for row in rows)
+    ]
     return {key: first[key] for key in keys if str(first[key]) != shown.get(key)}
 
 
@@ -140,8 +151,10 @@ def summary(rows: list[Row], voted: Votes) -> list[Any]:
 
 def samples(rows: list[Row], voted: Votes, fields: dict[str, Any]) -> Iterator[list[Any]]:
     """`fields`: the constant_fields, which are left out."""
-    known = {*SAMPLE_KEYS, *PROBLEM_KEYS, *fields, "sample_index"}
+    known = {*SAMPLE_KEYS, *SOLUTIONS, *PROBLEM_KEYS, *fields, "sample_index"}
     for number, (row, group) in enumerate(zip(rows, voted.groups, strict=True)):
-        values = [row.get(key) for key in SAMPLE_KEYS]
+        solution = written_solution(row)
+        values = [solution if key == "generation" else row.get(key) for key in SAMPLE_KEYS]
         values[0] = row.get("sample", row.get("sample_index", number))
-        yield [*values, group, {key: value for key, value in row.items() if key not in known}]
+        before = {} if row.get("generation") in (None, solution) else {"generation": row["generation"]}
+        yield [*values, group, {key: value for key, value in row.items() if key not in known} | before]

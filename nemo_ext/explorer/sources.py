@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemo_ext.explorer.problem_rows import is_sample
 from nemo_ext.records.manifest import DONE, MANIFEST, SET_ASIDE
 from nemo_ext.rows.row import ROW_FILES, parse_line
 
@@ -38,7 +39,7 @@ class Source:
             return False
         with self.files[0].open("rb") as handle:
             first = parse_line(handle.readline())
-        return first is None or {"problem", "generation"} <= first.keys()
+        return first is None or is_sample(first)
 
     @property
     def uses(self) -> str:

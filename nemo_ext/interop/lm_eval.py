@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.records.files import atomic_open, write_json_atomic
+from nemo_ext.rows.row import Row, written_solution
 
-Row = dict[str, Any]
 FILTER, METRIC = "boxed", "exact_match"
 OF_A_SAMPLE = frozenset(
     {
-        "sample", "seed", "generation", "predicted_answer", "is_correct", "verdicts", "finish_reason", "reward",
-        "num_prompt_tokens", "num_generated_tokens",
+        "sample", "seed", "generation", "generated_solution", "predicted_answer", "is_correct", "verdicts", "finish_reason",
+        "reward", "num_prompt_tokens", "num_generated_tokens",
     }
 )  # fmt: skip
 
@@ -77,7 +77,7 @@ def _samples(rows: Iterable[Row], contract: dict[str, Any]) -> Iterator[Row]:
             "doc": doc,
             "target": target,
             "arguments": {"gen_args_0": {"arg_0": doc["problem"], "arg_1": asked}},
-            "resps": [[row["generation"] for row in samples]],
+            "resps": [[written_solution(row) or "" for row in samples]],
             "filtered_resps": [row["predicted_answer"] for row in samples],
             "filter": FILTER,
             "metrics": [METRIC],

@@ -17,10 +17,10 @@ from typing import IO, Any
 
 from nemo_ext.interop.lm_eval import sanitised
 from nemo_ext.records.files import atomic_open, write_json_atomic, write_text_atomic
+from nemo_ext.rows.row import Row, written_solution
 
-Row = dict[str, Any]
 JUDGEMENTS = {True: "Judgement: Yes", False: "Judgement: No"}
-OURS = frozenset({"is_correct", "verdicts", "sample", "reward", "benchmark"})
+OURS = frozenset({"is_correct", "verdicts", "sample", "reward", "benchmark", "generated_solution"})
 
 
 def write_nemo_skills(folder: Path, rows: Iterable[Row], scores: dict[str, Any]) -> list[Path]:
@@ -60,7 +60,9 @@ def _write_rows(files: list[Path], rows: Iterable[Row], benchmark: str) -> None:
 
 def _row(row: Row) -> Row:
     verdicts = row.get("verdicts") or {"symbolic": row["is_correct"]}
-    converted = {key: value for key, value in row.items() if key not in OURS}
+    converted = {key: value for key, value in row.items() if key not in OURS} | {
+        "generation": written_solution(row) or ""
+    }
     symbolic = verdicts.get("symbolic", row["is_correct"])
     converted |= {"is_correct": symbolic is True, "symbolic_correct": symbolic is True}
     if verdicts.get("judge") is not None:

@@ -178,7 +178,8 @@ class ChatTokenizer:
         return prompt, rendered
 
     def _require_shown(self, messages: Messages, last: Message, tools: list[Any] | None, whole: str) -> None:
-        """Raises ValueError when the template leaves out tools, tool calls, or what the last message has beside a text."""
+        """Raises ValueError when the template leaves out a system turn, tools, tool calls, or what the last message has
+        beside a text."""
         parts: list[tuple[str, Messages, list[Any] | None]] = [
             (key, [*messages, {name: value for name, value in last.items() if name != key}], tools)
             for key, value in last.items()
@@ -189,6 +190,12 @@ class ChatTokenizer:
         if any(message.get("tool_calls") for message in messages):
             without = [{key: value for key, value in each.items() if key != "tool_calls"} for each in messages]
             parts.append(("tool_calls", [*without, last], tools))
+        for text in (str(each.get("content") or "").strip() for each in messages if each.get("role") == "system"):
+            if text not in whole:
+                raise ValueError(
+                    f"model {self.name}: its chat template does not show the system turn {text[:200]!r}. Set "
+                    "model.chat_template to one that does, or leave it out of the rows"
+                )
         for key, remaining, described in parts:
             if self._render(remaining, described) == whole:
                 raise ValueError(

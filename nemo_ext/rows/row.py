@@ -24,6 +24,11 @@ Row = dict[str, Any]
 RowOutcome = tuple[Row, str | None]
 """A row as it leaves a stage, and the reason to drop it, or None."""
 
+OF_A_SOLUTION = (
+    "sample_index", "seed", "choice", "generation", "generated_solution", "finish_reason", "num_prompt_tokens",
+    "num_generated_tokens", "tools", "predicted_answer", "is_correct", "reward", "earlier",
+)  # fmt: skip
+"""What a row says of its solution: of another solution it says other things."""
 MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
 MAX_ROW_BYTES = 8 << 20
 """A longer line is hardly a row to train on: more likely a file without newlines."""

@@ -8,6 +8,7 @@ data_files("toy://solved", None, folder)
 
 import importlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -55,6 +56,12 @@ def data_patterns(source: str, split: str | None) -> list[str]:
 def comes_meanwhile(source: str) -> bool:
     """Its files appear while a stage runs: they are fetched, or made."""
     return bool(scheme_of(source).FETCHED)
+
+
+def teller_of_tasks(address: str) -> Callable[[str], str | None] | None:
+    """What tells a problem's task, an address as this one, from its text; None: a scheme that cannot."""
+    told: Callable[[str], str | None] | None = getattr(scheme_of(address), "task_of", None)
+    return told
 
 
 def is_path(source: str) -> bool:

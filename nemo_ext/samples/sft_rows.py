@@ -15,8 +15,8 @@ from typing import Any
 from nemo_ext.prompts.prompt import Prompt, render, required_keys
 from nemo_ext.rows.outside.adopt import WRITTEN, is_dialogue, messages_answer
 from nemo_ext.rows.outside.columns import BadRow
-from nemo_ext.rows.outside.conversations import SYSTEM, Conversation, Message, conversation_of
-from nemo_ext.rows.outside.known_shapes import normalise, problem_column, solution_column, solution_of
+from nemo_ext.rows.outside.conversations import SYSTEM, Conversation, Message, conversation_of, tools_of
+from nemo_ext.rows.outside.known_shapes import normalise, problem_column, solution_column, solution_of, text_of
 from nemo_ext.rows.row import Row
 
 DIRECTING = (*SYSTEM, "instruction", "context", "history", "tools", "functions", "reasoning_content", "thinking")
@@ -24,8 +24,8 @@ DIRECTING = (*SYSTEM, "instruction", "context", "history", "tools", "functions",
 _ABOUT = (
     "id uuid idx index source problem_source data_source dataset category type task domain subject topic level difficulty "
     "license language lang split subset url version generator model generation_model expected_answer answer "
-    "predicted_answer label finish_reason verdict grade_method hash date author used_in_training benchmark toy_key noise "
-    "solution_of problem_type"
+    "predicted_answer label finish_reason verdict grade_method hash date author used_in_training benchmark states_task "
+    "noise solution_of problem_type"
 )
 ABOUT = frozenset(_ABOUT.split())
 """Columns that say where a row comes from or how it was judged, and are not for the model."""
@@ -104,15 +104,30 @@ def _of_problem(row: Row, prompt: Prompt | None) -> Training:
     if prompt is None:
         raise ValueError("prompt is not set, and rows with a problem need one")
     keys = required_keys(prompt)
-    _refuse_unshown(row, {*keys, column}, DIRECTING)
+    system, tools = _system_column(row, prompt), tools_of(row.get("tools")) if prompt.template == "chat" else None
+    beside = [key for key in (system, "tools" if tools else None) if key]
+    _refuse_unshown(row, {*keys, column, *beside}, DIRECTING)
     lacking = next((key for key in sorted(keys) if normal.get(key) is None), None)
     if lacking is not None:
         raise BadRow(f"missing_{lacking}", f"prompt {prompt.name} needs it; the row has {', '.join(row)}")
     rendered, answer = render(prompt, normal), {"role": "assistant", "content": solution}
-    layout, data = f"{problem_column(row)} + {column}", [normal[key] for key in keys]
+    layout = " + ".join([str(problem_column(row)), column, *beside])
+    data = [normal[key] for key in keys]
     if isinstance(rendered, str):
         return Training(layout, answer, prompt=rendered, data=data)
-    return Training(layout, answer, messages=list(rendered), data=data)
+    messages: list[Message] = [each for each in rendered if not system or each["role"] != "system"]
+    if system:
+        messages.insert(0, {"role": "system", "content": row[system]})
+    return Training(layout, answer, messages, tools, data=[*data, *(row[key] for key in beside)])
+
+
+def _system_column(row: Row, prompt: Prompt) -> str | None:
+    """The column whose text is the row's own system turn. None: it has none, the prompt shows it elsewhere, is no chat, or
+    has a system turn with another text, so that nothing would show the row's."""
+    column = next((key for key in SYSTEM if text_of(row.get(key))), None)
+    if column is None or prompt.template != "chat" or column in required_keys(prompt):
+        return None
+    return column if text_of(prompt.system) in ("", text_of(row[column])) else None
 
 
 def _of_conversation(row: Row, found: Conversation) -> Training:

@@ -1,7 +1,7 @@
 """Toy rows in the place of real files: seed problems, and the benchmark they are measured on.
 
 Example: {"id": "9c1e...", "problem": "Ava has 7 pens. ...", "expected_answer": "19", "problem_source": "gsm8k",
-          "solution": "3 * 4 = 12. ...", "toy_key": "boxes/7/3/4"}
+          "solution": "3 * 4 = 12. ...", "states_task": "toy://boxes/7/3/4"}
 A seed row that restates a benchmark problem also has `contaminates`, that problem's id: what decontamination must find.
 """
 
@@ -40,5 +40,5 @@ def _row(toy: ToyProblem) -> Row:
         "expected_answer": toy.expected_answer,
         "problem_source": toy.source,
         "solution": toy.solution,
-        "toy_key": toy.key,
+        "states_task": f"toy://{toy.key}",
     }

@@ -15,6 +15,7 @@ A stage whose rows are no files of rows (pairs, benchmark problems) asks one lev
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,6 +62,8 @@ def asked(
     may_drop: bool = False,
     loop: "Callable[[Replies], Loop | None] | None" = None,
     trial: "Callable[[Replies], Abilities | None] | None" = None,
+    steps: Sequence[Callable[[], Iterable[Question]]] = (),
+    begin: Callable[[Replies], None] = lambda replies: None,
 ) -> Iterator[Replies]:
     """Ask every question that an earlier run has no answer of, and open what was said for reading.
 
@@ -70,23 +73,33 @@ def asked(
         may_drop: up to client.max_given_up of them may end without a reply.
         loop: what makes one sample of a request, given the replies of earlier runs; None: the server alone.
         trial: asks some by themselves before the others, and returns the servers it asked.
+        steps: questions that are asked before, all of one before those of the next, each once and by the server alone.
+        begin: is given the replies before anything is asked: those of earlier steps decide what is asked next.
 
     Raises:
         ValueError: what asked_model, complete_all and the trial raise.
     """
     from nemo_ext.serving.completions.completion_store import CompletionStore
 
-    model = asked_model(cfg, lambda: next(_requests("", questions()), None), samples_per_request)
+    first = steps[0] if steps else questions
+    model = asked_model(cfg, lambda: next(_requests("", first()), None), samples_per_request)
     with CompletionStore(Path(cfg.output_dir) / COMPLETIONS) as store:
         replies = Replies(cfg, model, store)
+        begin(replies)
         served = trial(replies) if trial else model.served
         made_by = loop(replies) if loop else None
-        replies.outcome = complete_all(
-            cfg, store, lambda: _requests(model.key, questions()),
-            _count(replies, questions()) if total is None else total, unit,
-            served=served, samples_per_request=1 if made_by else samples_per_request, may_drop=may_drop, loop=made_by,
-        )  # fmt: skip
+        for each in (*steps, questions):
+            by_itself = made_by is not None or each is not questions
+            replies.outcome = complete_all(
+                cfg, store, partial(_asked_of, replies, each), _count(replies, each()) if total is None else total, unit,
+                served=served, samples_per_request=1 if by_itself else samples_per_request, may_drop=may_drop,
+                loop=made_by if each is questions else None,
+            ).after(replies.outcome)  # fmt: skip
         yield replies
+
+
+def _asked_of(replies: Replies, questions: Callable[[], Iterable[Question]]) -> Iterator[Request]:
+    return _requests(replies.model.key, questions())
 
 
 def _requests(model_key: str, questions: Iterable[Question]) -> Iterator[Request]:
@@ -119,7 +132,7 @@ def ask_rows(
         return trial.run(cfg, _asked_about(files, ask), replies) if trial else replies.model.served
 
     with asked(cfg, questions, unit, may_drop=True, trial=try_first) as replies:
-        rests_on = f"{replies.model.key} {replies.model.content}"
+        rests_on = " ".join(filter(None, [replies.model.key, replies.model.content, replies.outcome.given_up_hash]))
         mapped = map_rows(Path(cfg.output_dir), files, lambda: _outcomes(ask, replies), workers=1, rests_on=rests_on)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
     return mapped.facts(files, figures=mapped.figures | replies.outcome.figures, **replies.facts, **more)

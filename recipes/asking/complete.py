@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nemo_ext.records.files import sha256_json
 from nemo_ext.serving import server as servers
 from recipes.asking.connect import connect, takes_any_model
 from recipes.asking.served import ServedStage
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nemo_ext.serving.client.requests import Completion, Request
     from nemo_ext.serving.completions.completion_store import CompletionStore
     from nemo_ext.serving.completions.context_window import Window
+    from nemo_ext.serving.completions.earlier_runs import EarlierCompletions
 
 COMPLETIONS = "completions.jsonl"
 REMEMBERED = 1 << 16
@@ -34,6 +36,11 @@ class Outcome:
     """What the servers were found to honour or ignore."""
 
     @property
+    def given_up_hash(self) -> str:
+        """Stands for the requests without a reply: rows that lack one are written anew once it is there. "": none."""
+        return sha256_json(sorted(self.given_up)) if self.given_up else ""
+
+    @property
     def figures(self) -> dict[str, object]:
         """Of the last run alone, for the manifest."""
         if self.stats is None:
@@ -43,6 +50,11 @@ class Outcome:
             "tokens_per_s": round(self.stats.generated_tokens / self.stats.seconds, 1),
             "retries": dict(sorted(self.stats.retries.items())),
         }
+
+    def after(self, earlier: "Outcome") -> "Outcome":
+        """With what was asked before it in the same run."""
+        stats = self.stats if self.stats is not None else earlier.stats
+        return Outcome(stats, earlier.given_up | self.given_up, earlier.notes | self.notes)
 
 
 def complete_all(
@@ -187,11 +199,9 @@ def _fitting(
 ) -> Iterator["Request"]:
     """Those whose prompt fits the window; the others are stored as refused. Also those an earlier run has paid for."""
     from nemo_ext.serving.completions.context_window import too_long
-    from nemo_ext.serving.completions.earlier_runs import EarlierCompletions, earlier_files
 
     window = _window(cfg, served)
-    files = earlier_files(Path(cfg.output_dir), cfg.shard, cfg.shards, COMPLETIONS) if cfg.reuse_completions else []
-    earlier = EarlierCompletions(files)
+    earlier = earlier_completions(cfg)
     in_a_row: int | None = 0
     for request in requests:
         if (found := earlier.find(request.key)) is not None:
@@ -205,6 +215,14 @@ def _fitting(
             in_a_row = None
             yield request
     earlier.close()
+
+
+def earlier_completions(cfg: ServedStage) -> "EarlierCompletions":
+    """What was paid for in folders of the stage that were set aside; nothing where it is not to be used again."""
+    from nemo_ext.serving.completions.earlier_runs import EarlierCompletions, earlier_files
+
+    files = earlier_files(Path(cfg.output_dir), cfg.shard, cfg.shards, COMPLETIONS) if cfg.reuse_completions else []
+    return EarlierCompletions(files)
 
 
 def _window(cfg: ServedStage, served: "Abilities") -> "Window | None":

@@ -42,7 +42,8 @@ class Replies:
 
     def text(self, question: Question) -> str | None:
         """What an earlier run has of it; None: nothing, or a refusal."""
-        reply = self.to(question) if question in self else None
+        key = self.key(question)
+        reply = self._store.get(key) if key in self._store else None
         return None if reply is None or reply.error is not None else reply.text
 
     def keep(self, completions: "list[Completion]") -> None:

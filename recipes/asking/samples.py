@@ -1,4 +1,8 @@
-"""Samples of a row's prompt: what the stages that draw them share."""
+"""Samples of a row's prompt: what the stages that draw them share.
+
+A row is known by its `id`, a sample of it by `id` and `sample_index`. Of a row that is a sample already, each new one is
+a sample of the same `id` with an index that no other sample of it gets: of 2 samples with 3 each, 0 to 5.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +77,29 @@ class Sampler:
         drawn = self.cfg.sampling
         stop = tuple(self.prompt.stop)
         return Sampling(drawn.temperature, drawn.top_p, drawn.top_k, drawn.max_tokens, stop, seed, self.stop_token_ids)
+
+
+def earlier_index(row: "Row") -> int:
+    """Which sample a row is that an earlier stage has made; 0 also of a row that is none.
+
+    Raises:
+        ValueError: `sample_index` is no count.
+    """
+    index = row.get("sample_index")
+    if index is None:
+        return 0
+    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+        raise ValueError(
+            f"row {row['id']!r}: sample_index={index!r}; it says which sample of its id a row is, a whole number from 0. "
+            "Where the column means something else, leave it out: columns={sample_index: null}"
+        )
+    return index
+
+
+def sample_name(row: "Row") -> str:
+    """What the seeds of a row's samples follow from. The first of earlier samples has that of the row itself."""
+    index = earlier_index(row)
+    return f"{row['id']}\x1f{index}" if index else str(row["id"])
 
 
 def seed_of(seed: int, text: str, number: int) -> int:

@@ -1,8 +1,9 @@
 """From rows to questions: which prompt a row gets, how often it is asked, and with which seeds."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,16 +11,19 @@ from omegaconf import MISSING
 
 from nemo_ext.prompts.prompt import Prompt, check_prompt, required_keys
 from nemo_ext.rows.outside.columns import BadRow, check_columns, renamed
+from nemo_ext.rows.row import OF_A_SOLUTION
 from nemo_ext.samples import special_tokens
+from recipes.asking.chain import Chain, Step, check_chain
 from recipes.asking.connect import takes_any_model
 from recipes.asking.question import Question
-from recipes.asking.samples import SampledStage, Sampler, check_samples, seed_of
+from recipes.asking.samples import SampledStage, Sampler, check_samples, earlier_index, sample_name, seed_of
 from recipes.work import Asking
 
 if TYPE_CHECKING:
     import re
 
     from nemo_ext.rows.row import Row, RowWriter
+    from nemo_ext.serving.client.requests import Completion
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ class SamplingStage(SampledStage):
     """The column that decides how a row is asked."""
     by_source: dict[str, PerSource] = field(default_factory=dict)
     """What a row has in the column `by` -> how it is asked; `*`: rows with any other value there, and those without one."""
+    chain: dict[str, Step] = field(default_factory=dict)
+    """What is asked before, step by step, and each step's reply a key of the prompts after it (recipes/asking/chain.py)."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,18 @@ class _Way:
     sampler: Sampler
     num_samples: int
     keys: tuple[str, ...]
-    """Of the row, that the prompt needs."""
+    """That the prompt needs."""
+    needs: tuple[str, ...]
+    """Those that a row must have before anything is asked."""
 
     def lacking(self, row: "Row") -> str | None:
-        return next((key for key in self.keys if row.get(key) is None), None)
+        return next((key for key in self.needs if row.get(key) is None), None)
 
     def why_not(self, row: "Row", special: "re.Pattern[str] | None") -> str | None:
         """The reason to drop the row, where it cannot be asked as it is written."""
         if (lacking := self.lacking(row)) is not None:
             return f"missing_{lacking}"
-        injects = special is not None and any(special.search(str(row[key])) for key in self.keys)
+        injects = special is not None and any(special.search(str(row.get(key, ""))) for key in self.keys)
         return special_tokens.REASON if injects else None
 
 
@@ -83,10 +91,11 @@ def check_prompts(cfg: SamplingStage) -> None:
     for value, each in cfg.by_source.items():
         check_prompt(each.prompt)
         check_samples(cfg, each.num_samples, f"stages.{cfg.name}.by_source.{value}")
+    check_chain(f"stages.{cfg.name}", cfg.chain)
 
 
 def work_of_samples(cfg: SamplingStage) -> Asking:
-    samples = {value: each.num_samples for value, each in cfg.by_source.items()}
+    samples = {value: each.num_samples + len(cfg.chain) for value, each in cfg.by_source.items()}
     return Asking(input=cfg.input, by=cfg.by, samples=samples, max_tokens=cfg.sampling.max_tokens)
 
 
@@ -104,13 +113,16 @@ class Samples:
         any_model = takes_any_model(cfg)
         self.special = None if any_model else special_tokens.finder(special_tokens.of_checkpoint(cfg.model.hf_path))
         self._said: set[str] = set()  # the columns that were taken as the problem
-        self._ways = {name: _way(cfg, each) for name, each in cfg.by_source.items()}
+        self.chain = Chain(cfg, cfg.chain, self.special)
+        self._ways = {name: _way(cfg, each, self.chain) for name, each in cfg.by_source.items()}
+        self._width = max(each.num_samples for each in cfg.by_source.values())
 
     def count(self) -> int:
-        """How many there are.
+        """How many there are, with the questions of the chain.
 
         Raises:
-            ValueError: a row with a value that by_source lacks; no row has the column `by`, or what its prompt needs.
+            ValueError: a row with a value that by_source lacks, or with the column of a step; no row has the column `by`,
+                or what its prompt needs.
         """
         total, example = 0, None
         columns = {PROBLEM_SOURCE} if self.cfg.by == PROBLEM_SOURCE else set()  # which a file of one's own may lack
@@ -118,7 +130,8 @@ class Samples:
             if not isinstance(row, str):
                 way = self._way(row)
                 lacking = way.lacking(row)
-                total += 0 if way.why_not(row, self.special) else way.num_samples
+                self._refuse_taken(row)
+                total += 0 if way.why_not(row, self.special) else way.num_samples + len(self.chain)
                 example = (way, lacking, row) if lacking else example
                 if self.cfg.by not in columns:
                     columns |= row.keys()
@@ -128,23 +141,42 @@ class Samples:
             )
         if total == 0 and example is not None:
             way, lacking, row = example
+            needed_by = f"prompt {way.sampler.prompt.name}" if lacking in way.keys else "a step of the chain"
             raise ValueError(
-                f"{self.cfg.input}: no row has {lacking!r}, which prompt {way.sampler.prompt.name} needs; rows have "
-                f"{sorted(row)}"
+                f"{self.cfg.input}: no row has {lacking!r}, which {needed_by} needs; rows have {sorted(row)}"
             )
         return total
 
-    def rows(self, dropped: "RowWriter | None" = None, only: _Way | None = None) -> Iterator[tuple["Row", Question]]:
-        """In input order, the row with its sample_index, and the question.
+    def _refuse_taken(self, row: "Row") -> None:
+        taken = sorted(self.chain.names & row.keys())
+        if taken:
+            raise ValueError(
+                f"stages.{self.cfg.name}.chain.{taken[0]}: row {row['id']!r} has a column of that name, which the step's "
+                "reply would replace. Give the step another name"
+            )
 
-        Rows that cannot be asked are left out, and written to `dropped`. `only`: those of one way of asking.
+    def rows(
+        self,
+        dropped: "RowWriter | None" = None,
+        only: _Way | None = None,
+        arrived: "Callable[[Completion], None] | None" = None,
+    ) -> Iterator[tuple["Row", Question]]:
+        """In input order, the row with its sample_index, and the question. What the row says of a solution that it has
+        already is under `earlier`.
+
+        Args:
+            dropped: takes the rows that cannot be asked, which are left out.
+            only: rows of one way of asking.
+            arrived: is told the replies of the chain.
         """
-        for row, way in self._asked(dropped):
+        for row, way in self._asked(dropped, len(self.chain), arrived):
             if only is not None and way is not only:
                 continue
-            seeds = {number: seed_of(self.cfg.seed, str(row["id"]), number) for number in range(way.num_samples)}
+            name, first = sample_name(row), earlier_index(row) * self._width
+            seeds = {number: seed_of(self.cfg.seed, name, number) for number in range(way.num_samples)}
+            kept = with_earlier(row)
             for question in way.sampler.questions(row, seeds):
-                yield row | {"sample_index": question.index}, question
+                yield kept | {"sample_index": first + question.index}, question
 
     def questions(self) -> Iterator[Question]:
         """One prompt after the other: servers keep the worked examples that prompts begin with."""
@@ -152,14 +184,31 @@ class Samples:
             for _, question in self.rows(only=way):
                 yield question
 
-    def _asked(self, dropped: "RowWriter | None") -> Iterator[tuple["Row", _Way]]:
+    def steps(self) -> list[Callable[[], Iterator[Question]]]:
+        """The questions of each step of the chain; those of one begin with the replies to the steps before it."""
+        return [partial(self._step_questions, number) for number in range(len(self.chain))]
+
+    def _step_questions(self, number: int) -> Iterator[Question]:
+        for row, _ in self._asked(None, number):
+            question = self.chain.question(row, number)
+            if question is not None:
+                yield question
+
+    def _asked(
+        self, dropped: "RowWriter | None", steps: int, arrived: "Callable[[Completion], None] | None" = None
+    ) -> Iterator[tuple["Row", _Way]]:
+        """The rows that can be asked, with the replies to so many steps of the chain."""
         for row in self._rows():
             if isinstance(row, str):
                 if dropped is not None:
                     dropped.drop({"raw": row}, "malformed_json")
                 continue
             way = self._way(row)
-            if (reason := way.why_not(row, self.special)) is None:
+            reason = way.why_not(row, self.special)
+            if reason is None and steps:
+                row, reason = self.chain.follow(row, steps, arrived)
+                reason = reason or way.why_not(row, self.special)
+            if reason is None:
                 yield row, way
             elif dropped is not None:
                 dropped.drop(row, reason)
@@ -210,5 +259,15 @@ class Samples:
         return way
 
 
-def _way(cfg: SamplingStage, each: PerSource) -> _Way:
-    return _Way(Sampler(cfg, each.prompt), each.num_samples, tuple(sorted(required_keys(each.prompt))))
+def _way(cfg: SamplingStage, each: PerSource, chain: Chain) -> _Way:
+    keys = required_keys(each.prompt)
+    needs = (keys | chain.needs) - chain.names
+    return _Way(Sampler(cfg, each.prompt), each.num_samples, tuple(sorted(keys)), tuple(sorted(needs)))
+
+
+def with_earlier(row: "Row") -> "Row":
+    """The row without what it says of a solution that it has, which is under `earlier`: it gets another one."""
+    if all(row.get(key) is None for key in ("sample_index", "generation", "generated_solution")):
+        return row
+    kept = {key: value for key, value in row.items() if key not in OF_A_SOLUTION}
+    return kept | {"earlier": {key: value for key, value in row.items() if key in OF_A_SOLUTION and value is not None}}

@@ -1,10 +1,11 @@
 """Ask the first questions by themselves: a server that answers none of them usably is the wrong one, and costs little."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from recipes.asking.complete import earlier_completions
 from recipes.asking.connect import connect
 from recipes.asking.question import Question
 from recipes.asking.replies import Replies
@@ -32,7 +33,7 @@ class Trial:
     def run(
         self, cfg: ServedStage, questions: "Iterable[tuple[Row, Question]]", replies: Replies
     ) -> "Abilities | None":
-        """In two attempts each. Returns the servers; None: nothing was asked.
+        """In two attempts each; not what an earlier run has a reply of. Returns the servers; None: nothing was asked.
 
         Raises:
             ValueError: no reply is usable. They are not stored, so that a rerun asks again.
@@ -41,8 +42,9 @@ class Trial:
         from nemo_ext.serving.client.failures import Refused
 
         model = replies.model
-        first = islice(questions, self.count)
-        tried = {replies.key(question): (row, question) for row, question in first if question not in replies}
+        first = {replies.key(question): (row, question) for row, question in islice(questions, self.count)}
+        _take_earlier(cfg, replies, first)
+        tried = {key: asked for key, asked in first.items() if asked[1] not in replies}
         if not tried:
             return model.served
         requests = [question.request(model.key) for _, question in tried.values()]
@@ -71,3 +73,10 @@ class Trial:
         return ValueError(
             f"{what}. {self.advice(replies.model.name)} and run again, with redo=true where a setting of the stage changed"
         )
+
+
+def _take_earlier(cfg: ServedStage, replies: Replies, keys: Collection[str]) -> None:
+    """Store what runs that were set aside have been told."""
+    earlier = earlier_completions(cfg)
+    replies.keep([reply for key in keys if (reply := earlier.find(key)) is not None])
+    earlier.close()

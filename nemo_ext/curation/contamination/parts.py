@@ -28,7 +28,10 @@ from nemo_ext.rows.row import Row, dumps, read_rows
 
 PART_PROBLEMS = 10_000
 FEW_PARTS = 2  # are done before a worker has imported what it needs
-PLANTED = "contaminates"  # a key of toy rows: the benchmark problem they restate
+PLANTED = "contaminates"
+"""In rows that were planted for a test: the id of the benchmark problem that they restate."""
+STATES_TASK = "states_task"
+"""In rows whose truth is known: an address of the task that the problem states, in whatever words."""
 
 
 class Parts:
@@ -149,7 +152,7 @@ def _digest(problem: str) -> bytes:
 def _problem(row: Row) -> Row:
     answer = row.get("expected_answer")
     kept = {"id": row.get("id"), "problem": row["problem"], "expected_answer": None if answer is None else str(answer)}
-    return kept | ({PLANTED: row[PLANTED]} if row.get(PLANTED) else {})
+    return kept | {key: row[key] for key in (PLANTED, STATES_TASK) if row.get(key)}
 
 
 class _Distinct:

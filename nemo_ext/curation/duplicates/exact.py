@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.rows.exact_json import dumps, loads
+from nemo_ext.rows.outside.conversations import SYSTEM
 from nemo_ext.rows.passes import scan_rows
 from nemo_ext.rows.row import Row, written_solution
 
 Array = np.ndarray[Any, Any]
 COLUMNS = ("problem", "generated_solution")
+ASKED_UNDER = (*SYSTEM, "tools")
+"""Columns without which a row's problem is another one."""
 KEY_BYTES = 16
 _TO_SPACE = bytes(ord(" ") if chr(code).isspace() else code for code in range(128)) + bytes(range(128, 256))
 _NAME_BYTES = 128  # of what is kept of an id
@@ -49,8 +52,12 @@ def read_keys(files: Sequence[Path], columns: Sequence[str], workers: int | None
 
 
 def row_key(row: Row, columns: Sequence[str] = COLUMNS) -> bytes:
-    """128 bits of the columns, white space collapsed. A row without `generated_solution` has that of `generation`."""
-    return text_key(b"\x1f".join(collapsed(_text(row, column)) for column in columns))
+    """128 bits of the columns, white space collapsed. A row without `generated_solution` has that of `generation`; a problem
+    is asked under the row's system turn and with its tools, where it has them."""
+    texts = [collapsed(_text(row, column)) for column in columns]
+    if "problem" in columns:
+        texts += [collapsed(f"{key}: {_text(row, key)}") for key in ASKED_UNDER if row.get(key) and key not in columns]
+    return text_key(b"\x1f".join(texts))
 
 
 def text_key(text: bytes) -> bytes:

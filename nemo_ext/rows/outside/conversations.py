@@ -48,7 +48,7 @@ def conversation_of(row: Row) -> Conversation | None:
     system = next((key for key in SYSTEM if _text(row.get(key))), None)
     if system is not None and not any(message.get("role") == "system" for message in messages):
         messages, columns = [{"role": "system", "content": row[system]}, *messages], (*columns, system)
-    tools = _tools(row.get("tools"))
+    tools = tools_of(row.get("tools"))
     _check(messages)
     return Conversation(messages, tools, (*columns, "tools") if tools else columns)
 
@@ -143,7 +143,7 @@ def _turn(turn: Any) -> Message:
     return {"role": role, "content": turn.get("value")}
 
 
-def _tools(tools: Any) -> list[Any] | None:
+def tools_of(tools: Any) -> list[Any] | None:
     """Descriptions of functions, as a list or, as parquet files have them, as JSON."""
     if isinstance(tools, str) and tools.strip():
         try:

@@ -35,6 +35,14 @@ def patterns(address: str, split: str | None) -> list[str]:
     return []
 
 
+def task_of(problem: str) -> str | None:
+    """The task that a problem states, in whatever words, as its rows say it: toy://boxes/7/3/4."""
+    from nemo_ext.toy.problems import identify
+
+    key = identify(problem)
+    return None if key is None else f"toy://{key}"
+
+
 def _rows(kind: str, source: str, numbers: dict[str, int]) -> list[Row]:
     from nemo_ext.toy.sources import benchmark, seeds, solved
 

@@ -25,7 +25,7 @@ from nemo_ext.records.file_records import content_hashes, stamp
 from nemo_ext.records.files import atomic_open, sha256_file, write_text_atomic
 from nemo_ext.records.manifest import Facts
 from nemo_ext.rows.row import Row, dumps, input_files, input_patterns, read_rows, require_rows
-from recipes.asking.pair_judge import PairJudge
+from recipes.asking.judges.pair_judge import PairJudge
 from recipes.asking.served import ServedStage, describe_server, server_processes
 from recipes.stage import Process, RowStage, main_process, row_files
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nemo_ext.curation.contamination.candidates import Hit, Methods
     from nemo_ext.curation.contamination.parts import Parts
     from nemo_ext.rows.row_input import RowFiles
-    from recipes.asking.pair_judge import Judged
+    from recipes.asking.judges.pair_judge import Judged
 
 JUDGES = ("llm", "rule", "none")
 MODES = ("drop", "mark", "audit")
@@ -124,7 +124,7 @@ def run(cfg: Config) -> Facts:
     parts.search(tests, methods, cfg.workers, Progress(folder, "parts").update)
     judge = PairJudge(cfg, cfg.prompt, parts, tests) if cfg.judge == "llm" and cfg.prompt else None
     judged = judge or ((number, row, found.hits, 0) for number, row, found in parts.read())
-    audit, toy = _write_found(cfg, judged, parts, tests)
+    audit, truth = _write_found(cfg, judged, parts, tests)
     written, layouts = _write_rows(cfg, files)
     return Facts(
         inputs=[*files, *benchmark_files],
@@ -134,7 +134,7 @@ def run(cfg: Config) -> Facts:
         models=judge.model.facts["models"] if judge else {},
         model_files=[*(judge.model.files if judge else []), *_encoder_files(methods)],
         server=describe_server(cfg) if judge else {},
-        figures=audit.figures | toy | layouts | {"table": str(folder / AUDIT)},
+        figures=audit.figures | truth | layouts | {"table": str(folder / AUDIT)},
         scratch=[folder / CANDIDATES],  # a copy of every problem
         **written,
     )
@@ -185,19 +185,19 @@ def _encoder_files(methods: "Methods") -> list[Path]:
 def _write_found(
     cfg: Config, judged: Iterable["Judged"], parts: "Parts", tests: list[Row]
 ) -> tuple["Audit", dict[str, Any]]:
-    """contaminated.jsonl and audit.md; and in the toy world, where the truth is known, recall and precision."""
+    """contaminated.jsonl and audit.md; and where the truth is known recall and precision."""
     from nemo_ext.curation.contamination.audit import Audit
     from nemo_ext.curation.contamination.ngrams import NgramIndex
 
     index = NgramIndex([row["problem"] for row in tests], cfg.ngrams)
     audit = Audit(tests, {n: index.too_short(n) for n in index.lengths})
-    toy, rows, folder = _Toy(tests), parts.rows, Path(cfg.output_dir)
+    truth, rows, folder = _Truth(tests), parts.rows, Path(cfg.output_dir)
     with atomic_open(folder / CANDIDATES / CONTAMINATED) as handle:
         for number, problem, hits, undecided in judged:
             num_rows = int(rows[number])
             audit.add(problem["problem"], num_rows, hits)
             audit.undecided += undecided
-            toy.add(problem, bool(hits))
+            truth.add(problem, bool(hits))
             if hits:
                 handle.write(dumps(_contaminated(problem, num_rows, hits, tests)) + b"\n")
     _put_in_place(folder)
@@ -205,7 +205,7 @@ def _write_found(
     table = audit.markdown(f"Contamination: {cfg.name}", columns)
     write_text_atomic(folder / AUDIT, table)
     log.info("%s", table.partition("\n\n## ")[0])
-    return audit, toy.figures
+    return audit, truth.figures
 
 
 def _put_in_place(folder: Path) -> None:
@@ -282,34 +282,40 @@ def _reason(row: Row, texts: dict[str, str]) -> Row:
     return kept | ({"order": says_so[0][0], "reply": says_so[0][1]} if says_so else {})
 
 
-class _Toy:
-    """In the toy world the truth is known: recall on the injected paraphrases, and precision over all problems found,
-    save those a teacher has garbled so that they are no problem of the toy world."""
+class _Truth:
+    """Of rows whose truth is known: recall on those that were planted (`contaminates`), and, where benchmark problems say
+    which task they state (`states_task`), precision over the problems found whose task is known: by that column, or as the
+    scheme of its address tells it from the text. A text that a teacher has garbled states none."""
 
     def __init__(self, tests: list[Row]) -> None:
-        self._keys = {row["toy_key"] for row in tests if "toy_key" in row}
-        self._injected = self._found = 0
+        from nemo_ext.curation.contamination.parts import STATES_TASK
+        from nemo_ext.rows.sources import teller_of_tasks
+
+        self._tasks = {row[STATES_TASK] for row in tests if row.get(STATES_TASK)}
+        self._task_of = teller_of_tasks(min(self._tasks)) if self._tasks else None
+        self._planted = self._found = 0
         self._right: Counter[bool] = Counter()
 
     def add(self, problem: Row, found: bool) -> None:
-        from nemo_ext.toy.problems import identify
+        from nemo_ext.curation.contamination.parts import PLANTED, STATES_TASK
 
-        if not self._keys:
+        planted = bool(problem.get(PLANTED))
+        self._planted += planted
+        self._found += planted and found
+        if not self._tasks or not found:
             return
-        injected = bool(problem.get("contaminates"))
-        self._injected += injected
-        self._found += injected and found
-        if found and (key := identify(problem["problem"])) is not None:
-            self._right[key in self._keys] += 1
+        task = problem.get(STATES_TASK) or (self._task_of(problem["problem"]) if self._task_of else None)
+        if task is not None:
+            self._right[task in self._tasks] += 1
 
     @property
     def figures(self) -> dict[str, Any]:
-        if not self._keys:
+        if not self._tasks and not self._planted:
             return {}
         right = self._right
         return {
-            "injected": self._injected,
+            "injected": self._planted,
             "injected_found": self._found,
-            "recall": round(self._found / self._injected, 4) if self._injected else None,
+            "recall": round(self._found / self._planted, 4) if self._planted else None,
             "precision": round(right[True] / right.total(), 4) if right else None,
         }

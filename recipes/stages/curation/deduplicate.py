@@ -27,7 +27,8 @@ REASONS = ("duplicate", "near_duplicate")
 class Config(RowStage):
     input: str = field(default=MISSING, metadata={"path": True})
     by: list[str] = field(default_factory=lambda: ["problem", "generated_solution"])
-    """Rows that agree on these are duplicates. A row without generated_solution has its generation, or none."""
+    """Rows that agree on these are duplicates. A row without generated_solution has its generation, or none. Problems are
+    the same where they are asked under the same system turn and with the same tools."""
     near: bool = False
     """Drop problems too that nearly repeat an earlier one, with all their rows."""
     threshold: float = 0.8

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.records.manifest import Facts
-from nemo_ext.rows.row import Row, require_rows
+from nemo_ext.rows.row import OF_A_SOLUTION, Row, require_rows
 from recipes.stage import ReadsRows, row_files
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 KINDS = ("mispaired", "wrong_answer")
 REASONS = ("not_sampled",)
-OF_THE_SOLUTION = ("generation", "generated_solution", "predicted_answer", "sample_index", "seed")
 SELECTED = "selected"
 
 
@@ -126,6 +125,6 @@ def _write(cfg: Config, selected: list[Path], problems: Any, noisy: Any) -> None
 
 
 def _with_solution_of(row: Row, donor: Row) -> Row:
-    taken = {key: donor[key] for key in OF_THE_SOLUTION if key in donor}
-    own = {key: value for key, value in row.items() if key not in OF_THE_SOLUTION}
+    taken = {key: donor[key] for key in OF_A_SOLUTION if key in donor}
+    own = {key: value for key, value in row.items() if key not in OF_A_SOLUTION}
     return own | taken | {"is_correct": False, "solution_of": donor["id"]}

@@ -6,10 +6,13 @@ In:  rows with the keys their prompt names, such as {"id": "9c1e", "problem": "A
 Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "sample_index": 0, "seed": 1790234,
      "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order; samples that shared
      a request also have "choice", their place in its reply, and tool-integrated ones "tools"
+     of a row that has a solution already, a sample itself perhaps, what it says of that is under "earlier", as
+     {"sample_index": 1, "seed": 77, "generation": "..."}; each (id, sample_index) is there once
+     with `chain` also its steps' replies, each under the step's name
      completions.jsonl, what has been paid for, by the hash of model, prompt and sampling: a killed stage goes on from it
 Dropped: missing_<key>, special_token (the row's text has one of the model's, which would make another prompt of it; not
      known of server=external with any_model), prompt_too_long, refused_by_server, given_up (after client.max_attempts),
-     malformed_json
+     malformed_json; of a step of `chain` <step>_no_<parser>, <step>_truncated, <step>_refused_by_server and so on
 """
 
 from pathlib import Path
@@ -38,8 +41,9 @@ def run(cfg: Config) -> Facts:
     with asked(
         cfg, samples.questions, "completions", total=samples.count(), may_drop=True,
         samples_per_request=cfg.samples_per_request, loop=(lambda _: tool_loop(cfg)) if cfg.use_tools else None,
+        steps=samples.steps(), begin=samples.chain.begin,
     ) as replies, RowWriter(folder) as out:  # fmt: skip
-        for row, question in samples.rows(dropped=out):
+        for row, question in samples.rows(dropped=out, arrived=spending.add):
             reply = replies.to(question)
             if reply.error is None:
                 spending.add(reply)
@@ -48,12 +52,13 @@ def run(cfg: Config) -> Facts:
                 error = reply.error
                 out.drop(row | {"error": error}, drop_reason(reply))
         require_rows(out.kept, cfg.name, out.dropped, error)
+    prompts = [*(step.prompt for step in cfg.chain.values()), *(each.prompt for each in cfg.by_source.values())]
     return Facts(
         inputs=files,
         listed=data_patterns(cfg.input, cfg.split),
         inputs_came_meanwhile=comes_meanwhile(cfg.input),
         outputs=[folder / "output.jsonl"],
-        prompts={each.prompt.name: prompt_hash(each.prompt) for each in cfg.by_source.values()},
+        prompts={prompt.name: prompt_hash(prompt) for prompt in prompts},
         seeds={"sampling": cfg.seed},
         tokens=spending.tokens,
         figures=spending.figures(cfg.client) | replies.outcome.figures,

@@ -3,8 +3,8 @@
 In:  rows with a reply, such as a generate stage's: {"id": "9c1e", "topic": "algebra", "sample_index": 0, "finish_reason":
      "stop", "generation": "1. Groups\\n2. Rings"}
 Out: the row and its value, {"verdict": true} with parser=verdict to=verdict. Of a list (numbered_list, yaml_list) a row for
-     each item, {"id": "77b0", "made_of": "9c1e", "subtopic": "Groups", ...}, with an id of its own; the manifest counts
-     those beyond the first as rows_made
+     each item, {"id": "77b0", "made_of": "9c1e", "made_of_sample": 0, "subtopic": "Groups", ...}, with an id of its own;
+     the manifest counts those beyond the first as rows_made
 Dropped: no_reply (no text in `column`), truncated (the reply was cut at max_tokens, and its last item or line may be half of
      one), no_<parser> (the parser does not find one clearly)
 """
@@ -78,6 +78,11 @@ def outcomes(cfg: Config, parse: Callable[[str], Any], row: Row, counts: Counter
         counts["lists"] += 1
         for place, item in enumerate(value):
             own = content_id(str(row.get("id")), str(row.get("sample_index", 0)), str(place))
-            yield row | {"id": own, "made_of": row.get("id"), cfg.to: item}, None
+            yield _item(row) | {"id": own, "made_of": row.get("id"), cfg.to: item}, None
     else:
         yield row | {cfg.to: value}, None
+
+
+def _item(row: Row) -> Row:
+    """A row of its own: which sample its origin was is no longer which sample it is."""
+    return {"made_of_sample" if key == "sample_index" else key: value for key, value in row.items()}

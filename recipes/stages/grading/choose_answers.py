@@ -122,10 +122,11 @@ def make_chooser(choosing: Choosing, rule: AnswerRule) -> "Callable[[Batch], tup
 
 def _answer(row: "Row", rule: AnswerRule) -> str | None:
     from nemo_ext.aggregation.answers import allowed, read_answer
+    from nemo_ext.rows.row import written_solution
 
-    return (
-        allowed(row["predicted_answer"], rule) if rule.window_chars is None else read_answer(row["generation"], rule)
-    )
+    if rule.window_chars is None:
+        return allowed(row["predicted_answer"], rule)
+    return read_answer(written_solution(row) or "", rule)
 
 
 def _reward(row: "Row") -> float | None:

@@ -18,7 +18,7 @@ from nemo_ext.records.manifest import Facts
 from nemo_ext.rows.row import Row, RowOutcome, written_solution
 from nemo_ext.serving.client.requests import Completion
 from recipes.asking.ask import ask_rows
-from recipes.asking.likelihood import Likelihood
+from recipes.asking.judges.likelihood import Likelihood
 from recipes.asking.question import NOTHING_SAMPLED, Question
 from recipes.asking.served import ServedStage, server_processes
 from recipes.asking.trial import Trial

@@ -1,6 +1,7 @@
 """Make problems of what a teacher wrote when it was asked for new ones.
 
-In:  rows of `generate` whose `generation` is a problem; and the seed problems, which must not come back
+In:  rows of `generate` whose `generation` (or generated_solution) is a problem; and the seed problems, which must not
+     come back
 Out: {"id": "77ab...", "problem": "There are 3 bags ...", "problem_source": "augmented_gsm8k", "seed_id": "9c1e..."}
 """
 
@@ -10,7 +11,16 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from nemo_ext.records.manifest import Facts
-from nemo_ext.rows.row import Row, RowWriter, content_id, input_files, input_patterns, read_rows, require_rows
+from nemo_ext.rows.row import (
+    Row,
+    RowWriter,
+    content_id,
+    input_files,
+    input_patterns,
+    read_rows,
+    require_rows,
+    written_solution,
+)
 from recipes.stage import Stage
 
 
@@ -29,7 +39,7 @@ def run(cfg: Config) -> Facts:
     with RowWriter(folder) as out:
         for file in files:
             for row in read_rows(file):
-                problem = row["generation"].strip()
+                problem = (written_solution(row) or "").strip()
                 reason = _why_not(row, problem, seen)
                 if reason:
                     out.drop(row, reason)
@@ -53,7 +63,7 @@ def run(cfg: Config) -> Facts:
 def _why_not(row: Row, problem: str, seen: set[str]) -> str | None:
     if not problem:
         return "empty"
-    if row["finish_reason"] == "length":
+    if row.get("finish_reason") == "length":
         return "truncated"
     return "duplicate_problem" if _squeezed(problem) in seen else None
 

@@ -5,6 +5,7 @@ import pytest
 
 from nemo_ext.explorer.problem_rows import constant_fields, disagree, listed, problems, samples, summary, votes
 from tests.nemo_ext.explorer.explored_runs import sample, write_lines
+from tests.nemo_ext.rows.solution_forms import in_every_form
 
 
 def grouped(tmp_path: Path, rows: list[dict]) -> list[list[int]]:
@@ -68,3 +69,16 @@ def test_what_samples_share_is_written_once() -> None:
 def test_a_long_problem_is_whole_in_its_part_alone() -> None:
     rows = [sample(1, 0, True, problem="x" * 5000)]
     assert len(listed(rows)[2]) == 2000 and constant_fields(rows)["problem"] == "x" * 5000
+
+
+@in_every_form
+def test_a_solution_in_another_column(tmp_path: Path, form) -> None:
+    rows = [form(sample(1, s, True)) for s in range(3)]
+    write_lines(tmp_path / "output.jsonl", rows)
+    (group,) = problems([tmp_path / "output.jsonl"])
+    fields = constant_fields(group)
+    shown = list(samples(group, votes(group), fields))
+    assert [values[9] for values in shown] == [sample(1, s, True)["generation"] for s in range(3)]
+    assert "generated_solution" not in fields and not any("generated_solution" in values[-1] for values in shown)
+    before = {row.get("generation") for row in rows} & {"as it was"}
+    assert [values[-1].get("generation") for values in shown] == [*before, *before, *before] or not before

@@ -10,6 +10,7 @@ import pytest
 
 from nemo_ext.interop.lm_eval import sanitised, write_lm_eval
 from tests.nemo_ext.interop.evaluation_folder import rows, scores
+from tests.nemo_ext.rows.solution_forms import in_every_form
 
 TIME = datetime(2026, 11, 21, 9, 5, 3, 250)
 RESULTS = {
@@ -72,3 +73,12 @@ def test_rows_out_of_order_are_refused_before_results_exist(tmp_path: Path) -> N
 )
 def test_a_model_is_a_folder(name: str, folder: str) -> None:
     assert sanitised(name) == folder
+
+
+@in_every_form
+def test_a_solution_in_another_column(tmp_path: Path, form) -> None:
+    def written(folder: Path, made: list[dict]) -> list[dict]:
+        paths = write_lm_eval(folder, made, scores(), TIME, "abc")
+        return [json.loads(line) for path in paths[:-1] for line in path.read_text().splitlines()]
+
+    assert written(tmp_path / "a", [form(row) for row in rows()]) == written(tmp_path / "b", rows())

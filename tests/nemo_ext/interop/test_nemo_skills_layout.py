@@ -7,6 +7,7 @@ import pytest
 
 from nemo_ext.interop.nemo_skills import write_nemo_skills
 from tests.nemo_ext.interop.evaluation_folder import rows, scores
+from tests.nemo_ext.rows.solution_forms import in_every_form
 
 
 def test_a_file_for_each_sample(tmp_path: Path) -> None:
@@ -46,3 +47,12 @@ def test_problems_with_fewer_samples_are_refused_and_nothing_is_left(tmp_path: P
     with pytest.raises(ValueError, match="gsm8k: problem 2 has 1 samples, the others 2"):
         write_nemo_skills(tmp_path, [*rows()[:5], *rows()[6:]], scores())
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@in_every_form
+def test_a_solution_in_another_column(tmp_path: Path, form) -> None:
+    def written(folder: Path, made: list[dict]) -> list[dict]:
+        paths = write_nemo_skills(folder, made, scores())
+        return [json.loads(line) for path in paths[:-1] for line in path.read_text().splitlines()]
+
+    assert written(tmp_path / "a", [form(row) for row in rows()]) == written(tmp_path / "b", rows())

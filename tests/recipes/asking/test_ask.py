@@ -18,7 +18,9 @@ from nemo_ext.serving.client.requests import Completion, Sampling
 from nemo_ext.serving.completions.completion_store import CompletionStore
 from recipes.asking import complete
 from recipes.asking.ask import ask_rows
+from recipes.asking.asked_model import AskedModel
 from recipes.asking.question import Question
+from recipes.asking.replies import Replies
 from recipes.asking.served import ServedStage
 from recipes.stage import ReadsRows, row_files
 from tests.nemo_ext.serving.fake_server import FakeServer, reply_to
@@ -57,10 +59,10 @@ async def _words(request: web.Request, _: int) -> web.StreamResponse:
     return reply_to(body, " " if "empty" in body["prompt"] else f"one {body['prompt'].split()[-1]}")
 
 
-def _ask(folder: Path, server: FakeServer, model: dict[str, Any], source: str) -> Facts:
+def _ask(folder: Path, server: FakeServer, model: dict[str, Any], source: str, **keys: Any) -> Facts:
+    settings = {"client": ClientConfig(backoff_s=0.01)} | keys
     cfg = Config(
-        uses="x", name="topics", output_dir=str(folder), model=Model(**model), server=external(server),
-        client=ClientConfig(backoff_s=0.01),
+        uses="x", name="topics", output_dir=str(folder), model=Model(**model), server=external(server), **settings
     )  # fmt: skip
     return ask_rows(cfg, row_files(cfg, source), Topics(), "questions", seeds={"s": 1})
 
@@ -119,3 +121,42 @@ def test_a_row_of_which_nothing_is_said_is_an_error(tmp_path: Path, model: Any, 
     )
     with pytest.raises(AssertionError, match="nothing says what became of row"):
         ask_rows(cfg, row_files(cfg, _given(tmp_path, "rings")), Forgets(), "questions")
+
+
+def test_what_was_given_up_is_asked_again_and_its_rows_written_anew(tmp_path: Path, model: Any, fake: Any) -> None:
+    """Also where the part that they are in was finished without it."""
+    down = True
+
+    async def behave(request: web.Request, index: int) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        if down and body["prompt"] in ("About rings", "More on rings"):
+            return web.json_response({"error": {"message": "later"}}, status=503)
+        return await _words(request, index)
+
+    source = _given(tmp_path, "rings", *(f"t{number}" for number in range(9)))
+    client = ClientConfig(backoff_s=0.01, max_attempts=2, max_given_up=0.5)
+    server = fake(behave)
+    _ask(tmp_path / "out", server, model, source, client=client)
+    assert lines(tmp_path / "out" / "dropped.jsonl")[0]["why"] == [True, True]
+    down, asked = False, len(server.bodies)
+    facts = _ask(tmp_path / "out", server, model, source, client=client)
+    assert len(server.bodies) == asked + 2, "those alone"
+    assert facts.dropped == {} and lines(tmp_path / "out" / "output.jsonl")[0]["topic"] == "rings"
+
+
+def test_a_text_is_found_by_one_key(tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Question] = []
+    key = Replies.key
+
+    def counted(self: Replies, question: Question) -> str:
+        made.append(question)
+        return key(self, question)
+
+    question = Question("About rings", GREEDY)
+    cfg = Config(uses="x", name="topics", output_dir=str(tmp_path), model=Model(**model), server={"kind": "external"})
+    with CompletionStore(tmp_path / "completions.jsonl") as store:
+        replies = Replies(cfg, AskedModel("m", "f", "k", [], "c"), store)
+        assert replies.text(question) is None
+        replies.keep([Completion(replies.key(question), "one", "stop", 1, 1, 0.0, None, 1)])
+        monkeypatch.setattr(Replies, "key", counted)
+        assert replies.text(question) == "one" and made == [question]

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from nemo_ext.rows.row import written_solution
+from tests.nemo_ext.rows.solution_forms import in_every_form
+
 Rows = list[dict[str, Any]]
 
 
@@ -122,3 +125,20 @@ def test_rows_that_nobody_graded(run, rows) -> None:
         run("inject_noise", input=source, rate=0.5)
     with pytest.raises(ValueError, match=r"second=.*of 1 rows none has .*only_correct=false"):
         run("match_coverage", first=graded, second=source)
+
+
+@in_every_form
+def test_noise_brings_all_of_the_solution(run, rows, form) -> None:
+    """Wherever it is, and with what the row says of it: the length, or a reward."""
+    made = [
+        form(row | {"reward": float(row["expected_answer"]), "num_generated_tokens": n})
+        for n, row in enumerate(pool(9, 1))
+    ]
+    by_id = {row["id"]: row for row in made}
+    ran = run("inject_noise", input=rows([*made[:4], *pool(1, 1, source="plain"), *made[4:]]), rate=1.0)
+    for row in ran.output:
+        donor = by_id.get(row["solution_of"])
+        if donor is None or row["id"] not in by_id:
+            continue
+        assert written_solution(row) == written_solution(donor) != written_solution(by_id[row["id"]])
+        assert (row["reward"], row["num_generated_tokens"]) == (donor["reward"], donor["num_generated_tokens"])

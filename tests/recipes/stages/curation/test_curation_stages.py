@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.nemo_ext.rows.solution_forms import in_every_form
 from tests.recipes.conftest import external
 
 JUDGE = {"name": "judge", "template": "chat", "user": "{problem} ## {other_problem}"}
@@ -137,3 +138,18 @@ def test_downsample(run, rows, method: str) -> None:
     assert run("downsample", input=source, num_rows=99, method=method, folder="all").output == data
     with pytest.raises(ValueError, match="method='best'"):
         run("downsample", input=source, method="best", folder="best")
+
+
+@in_every_form
+def test_problems_from_another_column(run, rows, form) -> None:
+    seeds = rows([{"id": "s", "problem": "How many?", "problem_source": "gsm8k"}])
+    made = [form(solved("s", text, problem="How many?", problem_source="gsm8k")) for text in ("New one?", "how MANY?")]
+    del made[0]["finish_reason"]
+    ran = run("collect_problems", input=rows(made), seeds=seeds)
+    assert [row["problem"] for row in ran.output] == ["New one?"] and ran.reasons == ["duplicate_problem"]
+
+
+def test_problems_without_a_text(run, rows) -> None:
+    seeds = rows([{"id": "s", "problem": "How many?", "problem_source": "gsm8k"}])
+    made = [solved("s", text, problem="How many?", problem_source="gsm8k") for text in ("New one?", None)]
+    assert run("collect_problems", input=rows(made), seeds=seeds).reasons == ["empty"]

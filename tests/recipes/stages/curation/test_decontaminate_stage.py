@@ -349,3 +349,40 @@ def test_the_most_similar_of_all_benchmarks_or_of_each(run, rows, model, fake) -
 def test_benchmarks_that_were_not_prepared(run, rows, keys) -> None:
     with pytest.raises(ValueError, match="not what prepare_benchmarks writes"):
         run("decontaminate", inputs=[rows(rows_of(PENS))], benchmarks=rows(rows_of(PENS)), **keys)
+
+
+def test_recall_and_precision_where_the_truth_is_known(run, rows, keys) -> None:
+    """Whatever the rows' source: those that were planted, and those that say which task they state."""
+    source = [
+        *rows_of(REWORDED, contaminates="0", states_task="mine://pens"),
+        *rows_of("An unlike text, planted.", contaminates="0", states_task="mine://pens"),
+        *rows_of(PENS.replace("Ava", "Cal"), states_task="mine://other"),
+        *rows_of(CLEAN),
+    ]
+    ran = run("decontaminate", inputs=[rows(source)], benchmarks=rows(benchmark_of(PENS)), **keys)
+    planted = {"injected": 2, "injected_found": 1, "recall": 0.5}
+    assert planted.items() <= ran.manifest["figures"].items() and ran.manifest["figures"]["precision"] is None
+    tests = rows([row | {"states_task": "file://pens"} for row in benchmark_of(PENS)])
+    source = [
+        {**row, "states_task": row["states_task"].replace("mine", "file")} if "states_task" in row else row
+        for row in source
+    ]
+    ran = run("decontaminate", "known", inputs=[rows(source)], benchmarks=tests, **keys)
+    assert (planted | {"precision": 0.5}).items() <= ran.manifest["figures"].items()
+    none = run(
+        "decontaminate", "none", inputs=[rows(rows_of(REWORDED, CLEAN))], benchmarks=rows(benchmark_of(PENS)), **keys
+    )
+    assert not {"recall", "precision"} & none.manifest["figures"].keys()
+
+
+def test_the_scheme_of_a_task_tells_it_from_the_text(run, rows, keys) -> None:
+    """Of problems that a teacher wrote, which say nothing of their task."""
+    from nemo_ext.toy.problems import identify
+    from nemo_ext.toy.sources import benchmark, seeds
+
+    tests = [row | {"benchmark": "gsm8k"} for row in benchmark("gsm8k", 6)]
+    texts = [row["problem"] for row in (*seeds("gsm8k", 20, 6, seed=0), *tests)]
+    ran = run("decontaminate", inputs=[rows(rows_of(*texts))], benchmarks=rows(tests), **keys | {"ngrams": [4]})
+    tasks = {identify(row["problem"]) for row in tests}
+    right = [identify(row["problem"]) in tasks for row in ran.dropped]
+    assert ran.manifest["figures"]["precision"] == round(sum(right) / len(right), 4) and 0 < sum(right) < len(right)

@@ -99,3 +99,23 @@ def test_a_person_s_file_with_broken_lines(run, tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     ran = run("deduplicate", input=str(path), near=True)
     assert len(ran.output) == 2 and Counter(ran.reasons) == {"malformed_json": 2, "duplicate": 1, "no_problem": 1}
+
+
+def test_under_another_system_turn_or_with_other_tools_it_is_another_row(run, rows) -> None:
+    """It is trained with them."""
+    others = [
+        {},
+        {"system": "Be brief."},
+        {"system": "Be long."},
+        {"system_prompt": "Be brief."},
+        {"tools": [{"name": "a"}]},
+    ]
+    others += [{"tools": [{"name": "b"}]}, {"system": None, "tools": []}, {"system": " Be  brief."}]
+    data = [row(str(number), "p", "s", **keys) for number, keys in enumerate(others)]
+    ran = run("deduplicate", input=rows(data))
+    assert [each["id"] for each in ran.output] == ["0", "1", "2", "3", "4", "5"]
+    assert [(each["id"], each["duplicate_of"]) for each in ran.dropped] == [("6", "0"), ("7", "1")]
+    asked = run("deduplicate", "problems", input=rows(data), by=["problem"])
+    assert [each["id"] for each in asked.output] == ["0", "1", "2", "3", "4", "5"]
+    said = run("deduplicate", "solutions", input=rows(data), by=["generated_solution"])
+    assert [each["id"] for each in said.output] == ["0"]

@@ -9,6 +9,7 @@ import pytest
 
 from nemo_ext.grading.equal import equal
 from tests.nemo_ext.interop.evaluation_folder import CONTRACT
+from tests.nemo_ext.rows.solution_forms import in_every_form
 from tests.recipes.conftest import Ran
 
 Run = Callable[..., Ran]
@@ -129,3 +130,15 @@ def test_what_no_vote_can_be_taken_of(run: Run, tmp_path: Path, old: str, new: s
     file.write_text("".join(lines).replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         run("choose_answers", input=str(file.parent), choosing={"method": "best_of_n"})
+
+
+@in_every_form
+def test_a_solution_in_another_column(run: Run, tmp_path: Path, form: Callable[..., Any]) -> None:
+    """A rule with a window reads the texts, not the answers that were read of them."""
+    file, lines = _lines(_evaluation(tmp_path, SAMPLES))
+    rule = {"window_chars": 5}
+    plain = run("choose_answers", "plain", input=str(file.parent), rule=rule)
+    file.write_text("".join(json.dumps(form(json.loads(line))) + "\n" for line in lines))
+    ran = run("choose_answers", "other", input=str(file.parent), rule=rule)
+    keys = ("predicted_answer", "votes", "is_correct", "seed")
+    assert [[row[key] for key in keys] for row in ran.output] == [[row[key] for key in keys] for row in plain.output]

@@ -183,3 +183,17 @@ def test_settings_are_checked(tmp_path: Path, fields: dict[str, Any], message: s
     common = {"name": "score_rewards", "uses": "score_rewards", "output_dir": str(tmp_path), "input": "x"}
     with pytest.raises(ValueError, match=message):
         check(Config(**common | {"server": {"kind": "external"}} | fields))  # type: ignore[arg-type]
+
+
+def test_the_first_few_are_not_paid_for_again_after_redo(
+    run: Run, rows: Write, model: Any, fake: Any, tmp_path: Path
+) -> None:
+    server, source = fake(_nim), rows(_rows(TRIED + 3))
+    before = _score(run, server, model, source)
+    assert len(server.bodies) == TRIED + 3
+    (tmp_path / "out").rename(tmp_path / "out.old1")
+    after = _score(run, server, model, source)
+    assert len(server.bodies) == TRIED + 3 and after.output == before.output
+    (tmp_path / "out").rename(tmp_path / "out.old2")
+    _score(run, server, model, source, reuse_completions=False)
+    assert len(server.bodies) == 2 * (TRIED + 3)

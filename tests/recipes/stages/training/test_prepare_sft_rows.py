@@ -199,3 +199,73 @@ def test_columns_and_layouts_are_counted(prepare, caplog) -> None:
     ]
     with pytest.raises(ValueError, match=r"stages\.bad\.columns: problem: 3; it may be a column's name"):
         prepare([GOOD], columns={"problem": 3}, folder="bad")
+
+
+ADDS = {"type": "function", "function": {"name": "add"}}
+ALONE = "You are terse."
+
+
+def _shown(ran: Ran) -> list[str]:
+    """All of every sample."""
+    from transformers import AutoTokenizer
+
+    tokenizer, data = AutoTokenizer.from_pretrained(TINY), PackedData.open(ran.folder / "train")
+    return [tokenizer.decode(data.sample(i)[0]) for i in range(len(data))]
+
+
+@pytest.mark.parametrize("key", ["system", "system_prompt"])
+def test_a_problem_is_asked_under_the_rows_own_system_turn(prepare, key: str) -> None:
+    ran = prepare([GOOD, GOOD | {key: ALONE}])
+    plain, own = _shown(ran)
+    assert own == plain.replace(
+        "<|start_header_id|>system<|end_header_id|>\n\n", f"<|start_header_id|>system<|end_header_id|>\n\n{ALONE}"
+    )
+    assert answers(ran)[0] == answers(ran)[1]
+    assert ran.manifest["figures"]["layouts"] == {"problem + solution": 1, f"problem + solution + {key}": 1}
+
+
+def test_what_a_curation_stage_took_up_is_trained_as_the_messages_were(run, prepare, tmp_path: Path, changed) -> None:
+    """A conversation of one turn keeps its system turn and its tools through a stage that knows problems alone."""
+    rows = [
+        {
+            "messages": [{"role": "system", "content": ALONE}, USER, {"role": "assistant", "content": "2"}],
+            "tools": [ADDS],
+        }
+    ]
+    (tmp_path / "mine.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    filtered = run("deduplicate", "deduplicate", input=str(tmp_path / "mine.jsonl"))
+    prompt = {"name": "p", "template": "chat", "system": "", "user": "{problem}"}
+    template = SHOWING + "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>{% endif %}"
+    template = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}" + template.replace(
+        SHOWING[SHOWING.index("{% for tool") :], ""
+    )
+    folder = changed(template)
+    taken, direct = (
+        prepare(each, name, hf_path=folder, prompt=prompt) for each, name in ((filtered.output, "a"), (rows, "b"))
+    )
+    assert _shown(taken) == _shown(direct) and "add" in _shown(taken)[0] and ALONE in _shown(taken)[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "keys", "reason"),
+    [
+        ({"tools": [ADDS]}, {}, "template_error"),
+        ({"system": ALONE}, {"prompt": PROMPT | {"system": "Another."}}, "unshown_column"),
+        ({"system": ALONE}, {"prompt": PROMPT | {"template": "base", "system": None}}, "unshown_column"),
+        ({"tools": [ADDS]}, {"prompt": PROMPT | {"template": "base", "system": None}}, "unshown_column"),
+        ({"system": ALONE, "system_prompt": "Another."}, {}, "unshown_column"),
+        ({"tools": "{"}, {}, "bad_tools"),
+    ],
+)
+def test_a_system_turn_or_tools_that_nothing_shows(prepare, row: dict, keys: dict, reason: str) -> None:
+    ran = prepare([GOOD, GOOD | row], **keys)
+    assert ran.reasons == [reason] and len(ran.output) == 1
+
+
+def test_a_template_that_passes_over_system_turns(prepare, changed) -> None:
+    body = "<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content }}<|eot_id|>"
+    template = "{% for m in messages if m.role != 'system' %}" + body + "{% endfor %}"
+    template += "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>{% endif %}"
+    asked = [{"role": "system", "content": ALONE}, USER, {"role": "assistant", "content": "A"}]
+    ran = prepare([GOOD, GOOD | {"system": ALONE}, {"messages": asked}], hf_path=changed(template))
+    assert ran.reasons == ["template_error"] * 2 and "does not show the system turn" in ran.dropped[0]["detail"]
