@@ -34,6 +34,8 @@ class Asking:
     """Value in the column `by` -> completions of each row; `*`: of any other."""
     max_tokens: int = 0
     """Length of a completion; 0: not known."""
+    others: "tuple[Asking, ...]" = ()
+    """The same rows asked in further ways."""
     rows_are: str = "rows"
     """What the rows are called: problems, say."""
 

@@ -7,7 +7,7 @@ from launchers.planning.plan import PlannedStage
 from nemo_ext.records.manifest import DONE
 from nemo_ext.rows.outside.read import read_any
 from nemo_ext.rows.row import input_files
-from recipes.asking.sampling import OTHERS
+from recipes.asking.strategies import OTHERS
 from recipes.work import Asking, Writing
 
 COMPLETION_TOKENS = 500
@@ -25,9 +25,13 @@ RATES: dict[tuple[str, str, int], int] = {
 """(model, GPU kind, GPUs of a server) -> output tokens/s of all requests together. TensorRT-LLM 1.0's performance overview:
 FP8, offline, at full load; 1000 tokens in and 1000 out (405B) or 2000 out (8B; 70B, measured on Llama-3.3-70B)."""
 
-ROWS = {"math": 7500, "gsm8k": 7473, "augmented_math": 569_000, "augmented_gsm8k": 73_600}
-"""problem_source -> problems, where the input is not there yet: the published training splits, and the new problems that
-OpenMathInstruct-2 reports (MATH-like ones before decontamination)."""
+ROWS = {
+    "math": 7500, "gsm8k": 7473, "augmented_math": 569_000, "augmented_gsm8k": 73_600,
+    "Algebra": 1744, "Counting & Probability": 771, "Geometry": 870, "Intermediate Algebra": 1295, "Number Theory": 869,
+    "Prealgebra": 1205, "Precalculus": 746,
+}  # fmt: skip
+"""problem_source or subject -> problems, where the input is not there yet: the published training splits, and the new
+problems that OpenMathInstruct-2 reports (MATH-like ones before decontamination)."""
 
 
 def rate(hf_path: str, gpu: str | None, gpus: int) -> int | None:
@@ -46,10 +50,11 @@ def completions(stage: PlannedStage, stages: list[PlannedStage]) -> tuple[int | 
         assert isinstance(task.work, Asking), "its stage asks"
         if task.work.input is None:
             return None, "how much it asks depends on its rows"
-        count, why = _of_task(task.work, _written(task.work.input, stages), len(stage.tasks))
-        if count is None:
-            return None, why
-        total += count
+        for way in (task.work, *task.work.others):
+            count, why = _of_task(way, _written(task.work.input, stages), len(stage.tasks))
+            if count is None:
+                return None, why
+            total += count
     return total, why
 
 
@@ -61,6 +66,8 @@ def _of_task(asking: Asking, written: Writing | None, num_tasks: int) -> tuple[i
     total = 0
     for source, samples in asking.samples.items():
         rows: int | None
+        if samples == 0:
+            continue
         if found is not None and source == OTHERS:
             rows = sum(count for name, count in found.items() if name not in asking.samples)
         else:

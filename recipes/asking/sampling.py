@@ -1,41 +1,31 @@
 """From rows to questions: which prompt a row gets, how often it is asked, and with which seeds."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
-from nemo_ext.prompts.prompt import Prompt, check_prompt, required_keys
+from nemo_ext.prompts.prompt import Prompt
 from nemo_ext.rows.outside.columns import BadRow, check_columns, renamed
 from nemo_ext.rows.row import OF_A_SOLUTION
 from nemo_ext.samples import special_tokens
 from recipes.asking.chain import Chain, Step, check_chain
 from recipes.asking.connect import takes_any_model
 from recipes.asking.question import Question
-from recipes.asking.samples import SampledStage, Sampler, check_samples, earlier_index, sample_name, seed_of
+from recipes.asking.samples import SampledStage, earlier_index, sample_name, seed_of
+from recipes.asking.strategies import PROBLEM_SOURCE, PerSource, Strategy, Way, Ways, check_strategies
 from recipes.work import Asking
 
 if TYPE_CHECKING:
-    import re
-
     from nemo_ext.rows.row import Row, RowWriter
     from nemo_ext.serving.client.requests import Completion
 
 log = logging.getLogger(__name__)
-
-PROBLEM_SOURCE = "problem_source"
-OTHERS = "*"  # in by_source: rows of any other value
-
-
-@dataclass(kw_only=True)
-class PerSource:
-    prompt: Prompt = MISSING
-    num_samples: int = 1
-    """Completions of each row, each with a seed of its own."""
 
 
 @dataclass(kw_only=True)
@@ -55,48 +45,43 @@ class SamplingStage(SampledStage):
     """What a row has in the column `by` -> how it is asked; `*`: rows with any other value there, and those without one."""
     chain: dict[str, Step] = field(default_factory=dict)
     """What is asked before, step by step, and each step's reply a key of the prompts after it (recipes/asking/chain.py)."""
+    strategies: dict[str, Strategy] = field(default_factory=dict)
+    """In the place of by and by_source: several ways to ask each row, by name (recipes/asking/strategies.py)."""
 
+    @property
+    def all_strategies(self) -> dict[str, Strategy]:
+        """`strategies`; or the one way of by_source, which has no name."""
+        return self.strategies or {"": Strategy(by=self.by, by_source=dict(self.by_source))}
 
-@dataclass(frozen=True)
-class _Way:
-    """How rows with one value in the column `by` are asked."""
-
-    sampler: Sampler
-    num_samples: int
-    keys: tuple[str, ...]
-    """That the prompt needs."""
-    needs: tuple[str, ...]
-    """Those that a row must have before anything is asked."""
-
-    def lacking(self, row: "Row") -> str | None:
-        return next((key for key in self.needs if row.get(key) is None), None)
-
-    def why_not(self, row: "Row", special: "re.Pattern[str] | None") -> str | None:
-        """The reason to drop the row, where it cannot be asked as it is written."""
-        if (lacking := self.lacking(row)) is not None:
-            return f"missing_{lacking}"
-        injects = special is not None and any(special.search(str(row.get(key, ""))) for key in self.keys)
-        return special_tokens.REASON if injects else None
+    @property
+    def prompts(self) -> list[Prompt]:
+        """All that rows are asked with."""
+        ways = (each for strategy in self.all_strategies.values() for each in strategy.asked.values())
+        return [*(step.prompt for step in self.chain.values()), *(each.prompt for each in ways)]
 
 
 def check_prompts(cfg: SamplingStage) -> None:
     """Raises ValueError for a prompt that cannot work, before anything is submitted."""
     check_columns(f"stages.{cfg.name}.columns", cfg.columns)
-    if not cfg.by_source:
-        raise ValueError(f"stages.{cfg.name}.by_source is empty, so no row can be asked")
-    if not cfg.by:
+    if cfg.strategies and (cfg.by_source or cfg.chain):
         raise ValueError(
-            f"stages.{cfg.name}.by is empty: name the column whose values by_source has, such as problem_source"
+            f"stages.{cfg.name} has strategies and {'by_source' if cfg.by_source else 'chain'}: strategies have by_source "
+            "each of their own, and a chain goes before one way of asking. Leave one of them out"
         )
-    for value, each in cfg.by_source.items():
-        check_prompt(each.prompt)
-        check_samples(cfg, each.num_samples, f"stages.{cfg.name}.by_source.{value}")
+    check_strategies(cfg, cfg.all_strategies)
     check_chain(f"stages.{cfg.name}", cfg.chain)
 
 
 def work_of_samples(cfg: SamplingStage) -> Asking:
-    samples = {value: each.num_samples + len(cfg.chain) for value, each in cfg.by_source.items()}
-    return Asking(input=cfg.input, by=cfg.by, samples=samples, max_tokens=cfg.sampling.max_tokens)
+    ways = {
+        name: {value: each.num_samples + len(cfg.chain) if each else 0 for value, each in strategy.by_source.items()}
+        for name, strategy in cfg.all_strategies.items()
+    }
+    first, *others = [
+        Asking(input=cfg.input, by=cfg.all_strategies[name].by, samples=samples, max_tokens=cfg.sampling.max_tokens)
+        for name, samples in ways.items()
+    ]
+    return replace(first, others=tuple(others))
 
 
 class Samples:
@@ -114,8 +99,7 @@ class Samples:
         self.special = None if any_model else special_tokens.finder(special_tokens.of_checkpoint(cfg.model.hf_path))
         self._said: set[str] = set()  # the columns that were taken as the problem
         self.chain = Chain(cfg, cfg.chain, self.special)
-        self._ways = {name: _way(cfg, each, self.chain) for name, each in cfg.by_source.items()}
-        self._width = max(each.num_samples for each in cfg.by_source.values())
+        self._ways = Ways(cfg, cfg.all_strategies, needs=self.chain.needs, given=self.chain.names)
 
     def count(self) -> int:
         """How many there are, with the questions of the chain.
@@ -124,28 +108,28 @@ class Samples:
             ValueError: a row with a value that by_source lacks, or with the column of a step; no row has the column `by`,
                 or what its prompt needs.
         """
-        total, example = 0, None
-        columns = {PROBLEM_SOURCE} if self.cfg.by == PROBLEM_SOURCE else set()  # which a file of one's own may lack
+        totals: Counter[str] = Counter()
+        examples: dict[str, tuple[Way, str, Row]] = {}
+        columns: set[str] = set()
         for row in self._rows():
-            if not isinstance(row, str):
-                way = self._way(row)
-                lacking = way.lacking(row)
-                self._refuse_taken(row)
-                total += 0 if way.why_not(row, self.special) else way.num_samples + len(self.chain)
-                example = (way, lacking, row) if lacking else example
-                if self.cfg.by not in columns:
-                    columns |= row.keys()
-        if columns and self.cfg.by not in columns:
-            raise ValueError(
-                f"stages.{self.cfg.name}.by={self.cfg.by}: no row has that column; rows have {', '.join(sorted(columns))}"
-            )
-        if total == 0 and example is not None:
-            way, lacking, row = example
-            needed_by = f"prompt {way.sampler.prompt.name}" if lacking in way.keys else "a step of the chain"
-            raise ValueError(
-                f"{self.cfg.input}: no row has {lacking!r}, which {needed_by} needs; rows have {sorted(row)}"
-            )
-        return total
+            if isinstance(row, str):
+                continue
+            self._refuse_taken(row)
+            columns |= row.keys()
+            for way in self._ways.of(row):
+                if lacking := way.lacking(row):
+                    examples[way.strategy] = (way, lacking, row)
+                totals[way.strategy] += 0 if way.why_not(row, self.special) else way.num_samples + len(self.chain)
+        for column, where in self._ways.columns().items():
+            if columns and column not in columns:
+                raise ValueError(f"{where}: no row has that column; rows have {', '.join(sorted(columns))}")
+        for strategy, (way, lacking, row) in examples.items():
+            if totals[strategy] == 0:
+                needed_by = f"prompt {way.sampler.prompt.name}" if lacking in way.keys else "a step of the chain"
+                raise ValueError(
+                    f"{self.cfg.input}: no row has {lacking!r}, which {needed_by} needs; rows have {sorted(row)}"
+                )
+        return totals.total()
 
     def _refuse_taken(self, row: "Row") -> None:
         taken = sorted(self.chain.names & row.keys())
@@ -158,7 +142,7 @@ class Samples:
     def rows(
         self,
         dropped: "RowWriter | None" = None,
-        only: _Way | None = None,
+        only: Way | None = None,
         arrived: "Callable[[Completion], None] | None" = None,
     ) -> Iterator[tuple["Row", Question]]:
         """In input order, the row with its sample_index, and the question. What the row says of a solution that it has
@@ -172,15 +156,16 @@ class Samples:
         for row, way in self._asked(dropped, len(self.chain), arrived):
             if only is not None and way is not only:
                 continue
-            name, first = sample_name(row), earlier_index(row) * self._width
+            first = earlier_index(row) * self._ways.width + way.first
+            name = f"{sample_name(row)}\x1f{way.strategy}" if way.strategy else sample_name(row)
             seeds = {number: seed_of(self.cfg.seed, name, number) for number in range(way.num_samples)}
-            kept = with_earlier(row)
+            kept = way.marked(with_earlier(row))
             for question in way.sampler.questions(row, seeds):
                 yield kept | {"sample_index": first + question.index}, question
 
     def questions(self) -> Iterator[Question]:
         """One prompt after the other: servers keep the worked examples that prompts begin with."""
-        for way in self._ways.values():
+        for way in self._ways:
             for _, question in self.rows(only=way):
                 yield question
 
@@ -196,22 +181,22 @@ class Samples:
 
     def _asked(
         self, dropped: "RowWriter | None", steps: int, arrived: "Callable[[Completion], None] | None" = None
-    ) -> Iterator[tuple["Row", _Way]]:
-        """The rows that can be asked, with the replies to so many steps of the chain."""
+    ) -> Iterator[tuple["Row", Way]]:
+        """The rows that can be asked, each once for each of its ways, with the replies to so many steps of the chain."""
         for row in self._rows():
             if isinstance(row, str):
                 if dropped is not None:
                     dropped.drop({"raw": row}, "malformed_json")
                 continue
-            way = self._way(row)
-            reason = way.why_not(row, self.special)
-            if reason is None and steps:
-                row, reason = self.chain.follow(row, steps, arrived)
-                reason = reason or way.why_not(row, self.special)
-            if reason is None:
-                yield row, way
-            elif dropped is not None:
-                dropped.drop(row, reason)
+            for way in self._ways.of(row):
+                asked, reason = row, way.why_not(row, self.special)
+                if reason is None and steps:
+                    asked, reason = self.chain.follow(row, steps, arrived)
+                    reason = reason or way.why_not(asked, self.special)
+                if reason is None:
+                    yield asked, way
+                elif dropped is not None:
+                    dropped.drop(way.marked(asked), reason)
 
     def _rows(self) -> Iterator["Row | str"]:
         """This shard's, each with an id; a `str` is a line that could not be read."""
@@ -248,21 +233,6 @@ class Samples:
             self._said.add(column)
             log.info("%s: of rows without a problem, %r is taken as it", self.cfg.name, column)
         return row | {"problem": row[column]}
-
-    def _way(self, row: "Row") -> _Way:
-        value = row.get(self.cfg.by)
-        way = self._ways.get(str(value)) or self._ways.get(OTHERS)
-        if way is None:
-            raise ValueError(
-                f"stages.{self.cfg.name}.by_source has no {value!r}, the {self.cfg.by} of a row; it has {sorted(self._ways)}"
-            )
-        return way
-
-
-def _way(cfg: SamplingStage, each: PerSource, chain: Chain) -> _Way:
-    keys = required_keys(each.prompt)
-    needs = (keys | chain.needs) - chain.names
-    return _Way(Sampler(cfg, each.prompt), each.num_samples, tuple(sorted(keys)), tuple(sorted(needs)))
 
 
 def with_earlier(row: "Row") -> "Row":

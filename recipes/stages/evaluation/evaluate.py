@@ -27,9 +27,9 @@ from recipes.asking.ask import asked
 from recipes.asking.question import Question
 from recipes.asking.replies import Replies
 from recipes.asking.samples import SampledStage, Sampler, check_samples, seed_of
-from recipes.asking.sampling import OTHERS
 from recipes.asking.score_contract import contract_of
 from recipes.asking.served import describe_server
+from recipes.asking.strategies import OTHERS
 from recipes.asking.tool_use import tool_loop, tool_stage_processes
 from recipes.work import Asking
 

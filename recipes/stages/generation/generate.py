@@ -8,7 +8,8 @@ Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "s
      a request also have "choice", their place in its reply, and tool-integrated ones "tools"
      of a row that has a solution already, a sample itself perhaps, what it says of that is under "earlier", as
      {"sample_index": 1, "seed": 77, "generation": "..."}; each (id, sample_index) is there once
-     with `chain` also its steps' replies, each under the step's name
+     with `chain` also its steps' replies, each under the step's name; with `strategies` the one it was asked under,
+     {"strategy": "masked"}
      completions.jsonl, what has been paid for, by the hash of model, prompt and sampling: a killed stage goes on from it
 Dropped: missing_<key>, special_token (the row's text has one of the model's, which would make another prompt of it; not
      known of server=external with any_model), prompt_too_long, refused_by_server, given_up (after client.max_attempts),
@@ -52,13 +53,12 @@ def run(cfg: Config) -> Facts:
                 error = reply.error
                 out.drop(row | {"error": error}, drop_reason(reply))
         require_rows(out.kept, cfg.name, out.dropped, error)
-    prompts = [*(step.prompt for step in cfg.chain.values()), *(each.prompt for each in cfg.by_source.values())]
     return Facts(
         inputs=files,
         listed=data_patterns(cfg.input, cfg.split),
         inputs_came_meanwhile=comes_meanwhile(cfg.input),
         outputs=[folder / "output.jsonl"],
-        prompts={prompt.name: prompt_hash(prompt) for prompt in prompts},
+        prompts={prompt.name: prompt_hash(prompt) for prompt in cfg.prompts},
         seeds={"sampling": cfg.seed},
         tokens=spending.tokens,
         figures=spending.figures(cfg.client) | replies.outcome.figures,
