@@ -71,9 +71,10 @@ def test_a_table_with_a_title_a_unit_and_options(tmp_path: Path, indent: int | N
         ("$1107.50", "1,107.50", True), ("1107.5", "1,107.50", True), ("1107.05", "1,107.50", False),
         (r"\text{Shortage}", "shortage", True), ("surplus", "shortage", False), ("Yes", "yes", True), ("no", "yes", False),
         ("(A) shortage", "shortage", True), ("3:30 P.M.", "3:30 p.m.", True),
+        ("(A)", "shortage", False), ("A", "(A) shortage", True), ("shortage", "(A) shortage", True), ("B", "(A) shortage", False),
     ],
 )  # fmt: skip
-def test_answers_are_graded_as_what_the_option_says(given: str, expected: str, is_equal: bool) -> None:
+def test_a_letter_is_an_answer_only_where_the_expected_one_has_it(given: str, expected: str, is_equal: bool) -> None:
     assert equal(given, expected) is is_equal
 
 
