@@ -92,7 +92,7 @@ def problem_of(raw: Row, name: str, settings: Benchmark, require_answers: bool =
     Raises:
         BadRow: no_problem, no_answer, or what else is wrong with it.
     """
-    row = normalise(_renamed(filled(raw, settings.template), settings.columns), name, require_answers)
+    row = normalise(_renamed(_filled(raw, settings.template), settings.columns), name, require_answers)
     row |= {"id": str(row["id"]), "benchmark": name}
     if settings.answer_units and row["expected_answer"] is not None:
         row["expected_answer"] = _IN_PARENTHESES.sub("", row["expected_answer"]).strip() or row["expected_answer"]
@@ -104,7 +104,7 @@ def problem_of(raw: Row, name: str, settings: Benchmark, require_answers: bool =
     return row
 
 
-def filled(raw: Row, template: list[str]) -> Row:
+def _filled(raw: Row, template: list[str]) -> Row:
     """The row with the template's text as its problem, in the place of the columns that the text is made of.
 
     Raises:
