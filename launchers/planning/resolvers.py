@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from launchers.planning import recipe_files
-from nemo_ext.rows.row import ROW_FILES
+from nemo_ext.problems.benchmark_files import BENCHMARK_FILES
 from nemo_ext.serving import server as servers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,10 +69,10 @@ def benchmarks(names: Iterable[str]) -> DictConfig:
     found: dict[str, DictConfig] = {}
     for given in names:
         path = Path(given)
-        of_ones_own = path.name.endswith(ROW_FILES)
+        of_ones_own = path.name.endswith(BENCHMARK_FILES)
         if not of_ones_own and "/" in given:
             raise ValueError(
-                f"benchmarks: {given}: a benchmark of your own is a file that ends in {', '.join(ROW_FILES)}"
+                f"benchmarks: {given}: a benchmark of your own is a file that ends in {', '.join(BENCHMARK_FILES)}"
             )
         name = path.name.split(".")[0] if of_ones_own else given
         if name in found:
@@ -80,8 +80,18 @@ def benchmarks(names: Iterable[str]) -> DictConfig:
                 f"benchmarks: {given} would be called {name!r}, as another one before it is: a file is called by its name "
                 "up to the first dot. Rename the file, or leave one of them out"
             )
-        found[name] = OmegaConf.create({"path": str(path.absolute())}) if of_ones_own else _load("benchmark", name)
+        found[name] = OmegaConf.create({"path": str(path.absolute())}) if of_ones_own else _benchmark(name)
     return OmegaConf.create(found)
+
+
+def _benchmark(name: str) -> DictConfig:
+    """With what tells its other versions from it, which their own files say."""
+    loaded = _load("benchmark", name)
+    others = {other: _load("benchmark", other) for other in loaded.get("versions", [])}
+    loaded.versions = {
+        other: {"num_rows": each.num_rows, "content_hash": each.content_hash} for other, each in others.items()
+    }
+    return loaded
 
 
 def size(published: Any, tiny: Any, *, _root_: DictConfig) -> Any:

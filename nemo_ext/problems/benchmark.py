@@ -30,6 +30,7 @@ UNDERSTOOD = (
     "`solution`, `reference_solution` or `generated_solution`; or what `columns` says"
 )
 _LEVEL = re.compile(r"(?:level\s*)?(\d+)(?:\.0+)?", re.IGNORECASE)
+_COLUMN = re.compile(r"\{(\w+)\}")
 _IN_PARENTHESES = re.compile(r"\s*\([^()]*\)")
 
 
@@ -45,6 +46,9 @@ class Benchmark:
     columns: dict[str, Any] = field(default_factory=dict)
     """id, problem, answer, solution, level, subject or source -> the file's column, where that has another name. Of a list
     the texts are joined by a space. null: the column is not taken; without an answer, the last box of the solution is it."""
+    template: list[str] = field(default_factory=list)
+    """The problem's text, where several columns make it up: these parts, one after the other. {table} is what the file's
+    column `table` holds, and of a list its items, one a line. A part that names an empty column is left out."""
     answer_type: str = "expression"
     """expression, number or integer; checked for every row."""
     answer_units: bool = False
@@ -56,6 +60,9 @@ class Benchmark:
     """How many problems it must have."""
     content_hash: str | None = None
     """Hash of its problems and answers (content_hash()). null: not checked; the manifest has what was found."""
+    versions: dict[str, Any] = field(default_factory=dict, metadata={"decides": False})
+    """Other distributions of it that have another content: name -> {num_rows, content_hash}. A file of conf/benchmark has a
+    list of their names. They are named where the problems turn out to be theirs."""
     few_shot: str | None = None
     """The file of conf/few_shot whose worked examples are customary for it."""
     source: str = ""
@@ -71,6 +78,10 @@ def check_settings(name: str, settings: Benchmark) -> None:
     ):
         if unknown := [key for key in given if key not in allowed]:
             raise ValueError(f"benchmark {name}: {what} has {unknown}; it may have {', '.join(allowed)}")
+    if settings.template and "problem" in settings.columns:
+        raise ValueError(
+            f"benchmark {name}: the problem is made by `template` or is `columns.problem`: take one of them away"
+        )
     if settings.keep.get("answer", "integer") != "integer":
         raise ValueError(f"benchmark {name}: keep.answer={settings.keep['answer']!r}; it may be `integer`")
 
@@ -81,7 +92,7 @@ def problem_of(raw: Row, name: str, settings: Benchmark, require_answers: bool =
     Raises:
         BadRow: no_problem, no_answer, or what else is wrong with it.
     """
-    row = normalise(_renamed(raw, settings.columns), name, require_answers)
+    row = normalise(_renamed(_filled(raw, settings.template), settings.columns), name, require_answers)
     row |= {"id": str(row["id"]), "benchmark": name}
     if settings.answer_units and row["expected_answer"] is not None:
         row["expected_answer"] = _IN_PARENTHESES.sub("", row["expected_answer"]).strip() or row["expected_answer"]
@@ -91,6 +102,33 @@ def problem_of(raw: Row, name: str, settings: Benchmark, require_answers: bool =
         return None
     _check_answer(row["expected_answer"], settings.answer_type)
     return row
+
+
+def _filled(raw: Row, template: list[str]) -> Row:
+    """The row with the template's text as its problem, in the place of the columns that the text is made of.
+
+    Raises:
+        BadRow: it lacks a column that the template names.
+    """
+    if not template:
+        return raw
+    named = [_COLUMN.findall(part) for part in template]
+    if lacking := [column for part in named for column in part if column not in raw]:
+        raise BadRow(f"no column {', '.join(map(repr, lacking))}, which template names")
+    texts = {column: _text(raw[column]) for part in named for column in part}
+    parts = (
+        _COLUMN.sub(lambda column: texts[column[1]], part)
+        for part, columns in zip(template, named, strict=True)
+        if all(texts[column] for column in columns)
+    )
+    return {key: value for key, value in raw.items() if key not in texts} | {"problem": "".join(parts)}
+
+
+def _text(value: Any) -> str:
+    """A list's items are one a line; null, and the NaN that parquet has for it, are empty."""
+    if isinstance(value, list):
+        return "\n".join(map(_text, value))
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _renamed(raw: Row, columns: dict[str, Any]) -> Row:

@@ -45,7 +45,7 @@ def run(cfg: Config) -> Facts:
     folder, files, figures = Path(cfg.output_dir), list[Path](), dict[str, Any]()
     with RowWriter(folder) as out:
         for name, settings in cfg.benchmarks.items():
-            own = benchmark_files(name, settings.path, settings.split, folder, settings.hub)
+            own = benchmark_files(name, settings.path, settings.split, folder, settings.hub, settings.source)
             problems = list(_problems(name, settings, own, cfg.require_answers))
             figures |= _checked(name, settings, problems)
             for row in problems:
@@ -70,18 +70,27 @@ def _checked(name: str, settings: Benchmark, problems: list[Row]) -> dict[str, s
     if settings.num_rows is not None and len(problems) != settings.num_rows:
         raise ValueError(
             f"benchmark {name}: {settings.path} has {len(problems)} problems, but conf/benchmark says "
-            f"{settings.num_rows}. Scores on another set could not be compared."
+            f"{settings.num_rows}{_named('num_rows', len(problems), settings)}. Scores on another set could not be compared."
         )
     found = content_hash(problems)
+    whose = _named("content_hash", found, settings)
     if settings.content_hash is None:
-        log.warning("benchmark %s: not checked against a known hash; this one has content_hash: %s", name, found)
+        log.warning(
+            "benchmark %s: not checked against a known hash; this one has content_hash: %s%s", name, found, whose
+        )
     elif found != settings.content_hash:
         raise ValueError(
             f"benchmark {name}: the problems and answers of {settings.path} hash to {found}, but conf/benchmark says "
-            f"{settings.content_hash}: it is another version or split. Scores on it could not be compared; to use it all "
-            "the same, give it a name and a file of its own in conf/benchmark"
+            f"{settings.content_hash}: it is another version or split{whose}. Scores on it could not be compared; to "
+            "use it all the same, give it a name and a file of its own in conf/benchmark"
         )
     return {f"{name}.content_hash": found}
+
+
+def _named(key: str, found: Any, settings: Benchmark) -> str:
+    """Which version of the benchmark has what was found."""
+    names = [other for other, version in settings.versions.items() if version[key] == found]
+    return f", and it is what {' or '.join(names)} has: benchmarks=[{names[0]}]" if names else ""
 
 
 def _problems(name: str, settings: Benchmark, files: list[Path], require_answers: bool) -> Iterator[Row]:
