@@ -3,6 +3,7 @@
 toy://solved                                            training problems of all sources, with solutions
 toy://seeds/gsm8k?num_rows=130&contaminated=12&seed=0   training problems, and so many test problems in other words
 toy://test/math?num_rows=150                            the test problems of one source
+Both with large=1: numbers of 3 to 5 digits, and a `subject`. What an address leaves out is 0.
 """
 
 from pathlib import Path
@@ -12,7 +13,11 @@ from nemo_ext.records.files import atomic_open
 from nemo_ext.rows.row import Row, dumps
 
 FETCHED, IS_PATH = True, False
-PARAMETERS = {"solved": set[str](), "seeds": {"num_rows", "contaminated", "seed"}, "test": {"num_rows"}}
+PARAMETERS = {
+    "solved": set[str](),
+    "seeds": {"num_rows", "contaminated", "seed", "large"},
+    "test": {"num_rows", "large"},
+}
 
 
 def files(address: str, split: str | None, made_in: Path) -> list[Path]:
@@ -24,7 +29,8 @@ def files(address: str, split: str | None, made_in: Path) -> list[Path]:
     kind, source, numbers = _parsed(address)
     if split:
         raise ValueError(f"split={split}: {address} has no splits; leave split out")
-    path = made_in / "toy" / f"{'_'.join(filter(None, [kind, source]))}.jsonl"
+    given = [f"{name}{number}" for name, number in sorted(numbers.items())]  # two addresses are two files
+    path = made_in / "toy" / f"{'_'.join(filter(None, [kind, source, *given]))}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path) as out:
         out.write(b"".join(dumps(row) + b"\n" for row in _rows(kind, source, numbers)))
@@ -48,9 +54,10 @@ def _rows(kind: str, source: str, numbers: dict[str, int]) -> list[Row]:
 
     if kind == "solved":
         return solved()
+    num_rows, large = numbers.get("num_rows", 0), bool(numbers.get("large", 0))
     if kind == "test":
-        return benchmark(source, numbers.get("num_rows", 0))
-    return seeds(source, numbers.get("num_rows", 0), numbers.get("contaminated", 0), numbers.get("seed", 0))
+        return benchmark(source, num_rows, large)
+    return seeds(source, num_rows, numbers.get("contaminated", 0), numbers.get("seed", 0), large)
 
 
 def _parsed(address: str) -> tuple[str, str, dict[str, int]]:
@@ -58,7 +65,7 @@ def _parsed(address: str) -> tuple[str, str, dict[str, int]]:
 
     parts = urlsplit(address)
     kind, source, given = parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query, keep_blank_values=True))
-    forms = "toy://solved, toy://seeds/<source>?num_rows=&contaminated=&seed= or toy://test/<source>?num_rows="
+    forms = "toy://solved, toy://seeds/<source>?num_rows=&contaminated=&seed=&large= or toy://test/<source>?num_rows=&large="
     known = not source if kind == "solved" else source in SOURCES
     if kind not in PARAMETERS or not known:
         raise ValueError(f"{address}: it may be {forms}, with a source of {', '.join(SOURCES)}")

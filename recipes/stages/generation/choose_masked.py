@@ -1,9 +1,9 @@
 r"""Choose a masked reference solution for every problem, to be shown to the model that solves it.
 
 In:  problems with `solution`, the reference; and rows of `generate` whose `generation` is an attempt to mask it
-Out: every problem that has a reference, in order, and {"masked_solution": "347 * 128 = M. 512 + M = N. The answer is
-     \\boxed{N}.", "masked_by": "hidden"}; masked_by is answer_found or reference where no attempt hid the answer
-Dropped: no_reference; not_masked, where `fallbacks` has nothing for it
+Out: every problem, in order, and {"masked_solution": "347 * 128 = M. 512 + M = N. The answer is \\boxed{N}.",
+     "masked_by": "hidden"}; masked_by is answer_found or reference where no attempt hid the answer, and not_masked or
+     no_reference, without a masked_solution, where there is none: other strategies may still ask about that problem
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ class Config(Stage):
     """The stage with the problems."""
     fallbacks: list[str] = field(default_factory=lambda: ["answer_found", "reference"])
     """What may be shown where no attempt hides the answer, as published: answer_found, the attempt with the fewest digits of
-    those that have the answer; reference, the solution as it is. Empty: such problems are dropped."""
+    those that have the answer; reference, the solution as it is. Empty: such problems get no masked solution."""
 
 
 def check(cfg: Config) -> None:
@@ -46,15 +46,14 @@ def run(cfg: Config) -> Facts:
     chosen: Counter[str] = Counter()
     with RowWriter(folder) as out:
         for row in (row for file in problems for row in read_rows(file)):
-            if row["id"] not in tried:
-                out.drop(row, "no_reference")
-                continue
-            masked = tried[row["id"]].chosen(cfg.fallbacks)
+            masked = tried[row["id"]].chosen(cfg.fallbacks) if row["id"] in tried else None
             if masked is None:
-                out.drop(row, "not_masked")
-                continue
-            chosen[masked[1]] += 1
-            out.keep(row | {"masked_solution": masked[0], "masked_by": masked[1]})
+                how = "not_masked" if row["id"] in tried else "no_reference"
+                out.keep(row | {"masked_by": how})
+            else:
+                how = masked[1]
+                out.keep(row | {"masked_solution": masked[0], "masked_by": how})
+            chosen[how] += 1
         require_rows(out.kept, cfg.name, out.dropped)
     return Facts(
         inputs=[*files, *problems],

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 MODELS = ROOT / "nemo_ext/serving/embedded/models"
 
 
-@pytest.mark.parametrize("name", ["tiny_base", "tiny_teacher"])
+@pytest.mark.parametrize("name", ["tiny_base", "tiny_teacher", "tiny_coder"])
 @pytest.mark.parametrize("template", [None, "llama3.jinja"])
 def test_they_are_those_of_the_trainer(name: str, template: str | None) -> None:
     model = Model(name=name, hf_path=str(MODELS / name), chat_template=template, context_length=64)

@@ -90,6 +90,15 @@ def test_toy_rows_are_a_file_that_is_made(tmp_path: Path) -> None:
     assert len(tests.read_text().splitlines()) == 3
 
 
+def test_two_toy_addresses_are_two_files(tmp_path: Path) -> None:
+    """Stages read several at once, and one must not be written over another."""
+    addresses = [f"toy://seeds/math?num_rows=4{more}" for more in ("", "&seed=1", "&large=1", "&large=1&seed=1")]
+    made = [data_files(address, None, tmp_path)[0] for address in addresses]
+    assert len({path.read_bytes() for path in made}) == len(addresses)
+    subjects = [[json.loads(line).get("subject") for line in path.read_text().splitlines()] for path in made]
+    assert subjects[:2] == [[None] * 4] * 2 and all(subjects[2] + subjects[3])
+
+
 @pytest.mark.parametrize(
     ("address", "split", "said"),
     [
