@@ -1,4 +1,4 @@
-"""How a row is asked: by what it has in a column, and where wanted in several ways at once.
+"""Ways to ask a row: by what it has in a column, and where wanted several at once.
 
 by: problem_source                                 # one way for each row
 by_source: {math: {prompt: ..., num_samples: 4}, gsm8k: {prompt: ...}}
