@@ -6,6 +6,10 @@ ${resources_of:${server}}                the nodes, GPUs and image that a server
 ${benchmarks:[gsm8k,math]}               conf/benchmark/*.yaml by name; a path stands for a benchmark of your own
 ${every:20000,6,10}                      3330: steps between 6 checkpoints of 20,000 steps, rounded down to tens
 ${spaced:20000,6,10}                     [3330, 6660, ..., 16650, 20000]: their steps
+${epoch_steps:4,1023677,128,2}           31984: steps of 4 epochs of so many rows in batches of 128, with 2 equally spaced
+                                         checkpoints in each: whole batches between two of them
+${times:2,8}                             16
+${of_student:lr}                         the lr that sizes.students has for the student of this run
 ${per_variant:train,checkpoints}         for every variant of the stage `subset`: {checkpoints: <run>/train/<variant>}
 ${students_of:average}                   the same: {model: {name: <variant>, hf_path: <run>/average/<variant>/average}}
 ${size:60000,240}                        the published size, or with tiny=true, as +scale=tiny sets it, the second
@@ -13,6 +17,7 @@ ${recipe_name:one_stage/grade}           grade: what its runs are called
 ${repo:}                                 the repository's folder
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -113,6 +118,29 @@ def spaced(total: int, parts: int, multiple: int = 1) -> ListConfig:
     return OmegaConf.create([*(spacing * part for part in range(1, parts)), total])
 
 
+def epoch_steps(epochs: int, rows: int, batch: int, checkpoints_per_epoch: int) -> int:
+    """Steps of `epochs` passes over `rows`, rounded down to whole batches between two checkpoints."""
+    between = rows // (batch * checkpoints_per_epoch)
+    if not between:
+        raise ValueError(f"{rows} rows are less than {checkpoints_per_epoch} batches of {batch}, one a checkpoint")
+    return between * checkpoints_per_epoch * epochs
+
+
+def of_student(key: str, *, _root_: DictConfig) -> Any:
+    """What the recipe's table of students has for the one of this run.
+
+    Raises:
+        ValueError: the student is not in it, or without this key.
+    """
+    name, table = _root_.student.name, _root_.sizes.students
+    if name not in table or key not in table[name]:
+        raise ValueError(
+            f"sizes.students has no {key} for {name}, only for {', '.join(table)}. Give sizes.{key}=<yours>, or "
+            f"+sizes.students.{name}='{{epochs: 4, lr: 1e-5, ...}}' with all keys of the others"
+        )
+    return table[name][key]
+
+
 SUBSETS = "subset"
 """The stage whose variants are the data sets that a recipe compares."""
 
@@ -137,6 +165,9 @@ def register() -> None:
     OmegaConf.register_new_resolver("size", size, replace=True)
     OmegaConf.register_new_resolver("every", every, replace=True)
     OmegaConf.register_new_resolver("spaced", spaced, replace=True)
+    OmegaConf.register_new_resolver("epoch_steps", epoch_steps, replace=True)
+    OmegaConf.register_new_resolver("times", lambda *factors: math.prod(factors), replace=True)
+    OmegaConf.register_new_resolver("of_student", of_student, replace=True)
     OmegaConf.register_new_resolver("per_variant", per_variant, replace=True)
     OmegaConf.register_new_resolver("students_of", students_of, replace=True)
     OmegaConf.register_new_resolver("recipe_name", recipe_files.short_name, replace=True)

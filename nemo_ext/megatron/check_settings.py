@@ -1,6 +1,7 @@
 """Refuse settings that do not fit each other or the model, before a process starts. Light imports only."""
 
-from nemo_ext.megatron import objective
+from nemo_ext import plug_ins
+from nemo_ext.megatron import families, objective
 from nemo_ext.megatron.settings import ForwardSettings, TrainSettings, pack_length
 from nemo_ext.models.shape import ModelShape
 
@@ -151,7 +152,17 @@ def _check_optimizer(settings: TrainSettings) -> None:
             raise ValueError(f"{name}={getattr(settings, name)} needs use_precision_aware_optimizer=true")
 
 
+def _check_architecture(shape: ModelShape) -> None:
+    architecture, built = shape.family.architecture, plug_ins.names(families)
+    if architecture not in built:
+        raise ValueError(
+            f"model_type={shape.model_type}: the trainer has no layers for its architecture {architecture!r}, it has "
+            f"{built}. Such a model can be a teacher on a server; take another one as student"
+        )
+
+
 def _check_shape(settings: ForwardSettings, shape: ModelShape) -> None:
+    _check_architecture(shape)
     tensor, context = settings.tensor_model_parallel_size, settings.context_parallel_size
     stages = settings.pipeline_model_parallel_size * (settings.virtual_pipeline_model_parallel_size or 1)
     divisions = [

@@ -4,12 +4,13 @@ The prompt and the answer are tokenised apart, at the border where generation st
 that straddled it in training could never be produced in use.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import jinja2
+from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from nemo_ext.models.chat_template import template_hash
@@ -75,6 +76,29 @@ class ChatTokenizer:
         backend.no_truncation()
         backend.no_padding()
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def ids_and_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """`ids`, and of each the characters of the text that it holds: (first, the one after the last). Tokens that share a
+        character, as parts of its bytes, each have it.
+
+        Raises:
+            ValueError: the tokenizer is not of the kind that knows.
+        """
+        encoding = self._exact.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    @cached_property
+    def _exact(self) -> Tokenizer:
+        """The tokenizer without its post-processor, which may leave spaces out of the characters of a token."""
+        if not self.tokenizer.is_fast:
+            raise ValueError(
+                f"model {self.name}: its tokenizer does not say which characters a token holds; put a tokenizer.json there"
+            )
+        exact = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        exact.no_truncation()
+        exact.no_padding()
+        exact.post_processor = processors.ByteLevel(trim_offsets=False)  # for other kinds it does nothing
+        return exact
 
     @property
     def eos(self) -> str:
@@ -229,6 +253,9 @@ def _pieces(texts: Sequence[str]) -> Iterator[list[str]]:
         yield piece
 
 
-def sample(prompt_ids: list[int], answer_ids: list[int]) -> Sample:
-    """Train on the answer alone."""
-    return Sample(prompt_ids + answer_ids, [0] * len(prompt_ids) + [1] * len(answer_ids))
+def sample(prompt_ids: list[int], answer_ids: list[int], masked: Collection[int] = ()) -> Sample:
+    """Train on the answer alone, but for its tokens at the indices `masked`."""
+    trained = [1] * len(answer_ids)
+    for index in masked:
+        trained[index] = 0
+    return Sample(prompt_ids + answer_ids, [0] * len(prompt_ids) + trained)

@@ -21,9 +21,11 @@ class LayerCost:
     split_parameters: int = 0
     """Of matrices, and biases of those whose output is split."""
     whole_parameters: int = 0
-    """Of norms."""
+    """Of norms, and of the router of experts."""
     matmul_parameters: int = 0
-    """Of the split ones, those that every token is multiplied with; fp8 is for them alone."""
+    """Of the split ones, as many as every token is multiplied with; fp8 is for these and idle_parameters alone."""
+    idle_parameters: int = 0
+    """Of the split ones, as many as a token is not multiplied with: experts that it is not sent to."""
     kv_parameters: int = 0
     """Of matmul_parameters, those that make keys and values. A server on more GPUs than there are key-value heads holds
     them several times."""

@@ -1,9 +1,10 @@
-"""Audit the loss mask: the answer is trained, all of it, and nothing else. Checked for every sample before it is written,
-and shown for some as they were written.
+"""Audit the loss mask: the answer is trained and nothing else, all of it but tool outputs that are masked. Checked for
+every sample before it is written, and shown for some as they were written.
 
 A mask that is off by one token trains without complaint and yields a model that never stops, or repeats its prompt.
 """
 
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,8 +17,15 @@ OPEN, CLOSE = "\u27e6", "\u27e7"  # white square brackets: not in the data, unli
 SHOWN = 12  # tokens either side of a border in an error
 
 
-def check_sample(sample: Sample, num_prompt_tokens: int, tokenizer: ChatTokenizer, truncated: bool = False) -> None:
-    """Only the answer is trained, and that includes an end token as its last, unless it was `truncated`.
+def check_sample(
+    sample: Sample,
+    num_prompt_tokens: int,
+    tokenizer: ChatTokenizer,
+    truncated: bool = False,
+    masked: Collection[int] = (),
+) -> None:
+    """Only the answer is trained, all of it but the tokens `masked` (indices in it), and that includes an end token as its
+    last, unless it was `truncated`.
 
     Raises:
         ValueError: saying which of these does not hold, with the tokens there and how to go on.
@@ -32,9 +40,14 @@ def check_sample(sample: Sample, num_prompt_tokens: int, tokenizer: ChatTokenize
         )
     if 1 in mask[:border]:
         raise ValueError(f"the prompt is trained{_around(tokenizer, sample, border)}. This is a bug: please report it")
-    if 0 in mask[border:]:
+    untrained = {index for index, trained in enumerate(mask[border:]) if not trained}
+    if untrained - set(masked):
         raise ValueError(
             f"part of the answer is not trained{_around(tokenizer, sample, border)}. This is a bug: please report it"
+        )
+    if set(masked) - untrained:
+        raise ValueError(
+            f"a tool output is trained{_around(tokenizer, sample, border)}. This is a bug: please report it"
         )
 
 

@@ -12,7 +12,7 @@ from nemo_ext.models.model import Model
 from nemo_ext.prompts.prompt import Prompt
 from nemo_ext.rows.outside.columns import BadRow, Columns, renamed
 from nemo_ext.rows.row import Row, content_id
-from nemo_ext.samples import special_tokens
+from nemo_ext.samples import special_tokens, tool_outputs
 from nemo_ext.samples.mask_audit import check_sample
 from nemo_ext.samples.sft_rows import Training, training_of
 
@@ -28,6 +28,7 @@ class SampleSettings:
     columns: Columns = field(default_factory=dict)
     keep_incorrect: bool = False
     allowed_special_tokens: tuple[str, ...] = ()
+    mask_tool_outputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Made:
     """A chat template wrote it."""
     end_stripped: bool
     """The row's answer had an end token after it."""
+    num_masked: int
+    """Tokens of tool outputs in the answer that are not trained."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class _Texts:
     answer: str
     training: Training
     end_stripped: bool
+    masked: tuple[tool_outputs.Span, ...]
+    """Characters of the answer that are not trained."""
 
 
 TEMPLATE_REASONS = ("template_error", "refused_by_chat_template")
@@ -142,15 +147,29 @@ class SampleMaker:
             if len(prompt) >= limit:
                 return Dropped("prompt_too_long")
             answer = answer[: limit - len(prompt)]  # without an EOS, which would teach to stop halfway
-        made = sample(prompt, answer)
         try:
-            check_sample(made, len(prompt), self.tokenizer, truncated)
+            masked = self._masked(texts, answer)
+            made = sample(prompt, answer, masked)
+            check_sample(made, len(prompt), self.tokenizer, truncated, masked)
         except ValueError as error:
             raise ValueError(f"{batch.name(index)}: {error}") from error
         identity = str(row.get("id") or content_id(str(made.tokens)))
         training, tokens = texts.training, array("I", made.tokens).tobytes()
         is_chat = training.messages is not None
-        return Made(identity, tokens, bytes(made.loss_mask), truncated, training.layout, is_chat, texts.end_stripped)
+        mask = bytes(made.loss_mask)
+        return Made(
+            identity, tokens, mask, truncated, training.layout, is_chat, texts.end_stripped, num_masked=len(masked)
+        )
+
+    def _masked(self, texts: _Texts, answer: list[int]) -> frozenset[int]:
+        """Indices in `answer`, which may have been cut, of its tokens that are not trained."""
+        if not texts.masked:
+            return frozenset()
+        ids, offsets = self.tokenizer.ids_and_offsets(texts.answer)
+        if ids[: len(answer)] != answer:
+            raise ValueError("its tokens differ when their characters are asked for. This is a bug: please report it")
+        within = tool_outputs.tokens_within(texts.masked, offsets)
+        return frozenset(index for index in within if index < len(answer))
 
     def _require_embeddings(self, batch: RowBatch, index: int, tokens: list[int]) -> None:
         size = self._num_embeddings
@@ -176,7 +195,9 @@ class SampleMaker:
             raise ValueError(f"stages.{settings.stage}.{error}") from error
         training, end_stripped = self._without_end(training)
         self._refuse_special_tokens(training)
-        return _Texts(*self._shown(training), training, end_stripped)
+        prompt, answer = self._shown(training)
+        masked = tool_outputs.tool_outputs(answer) if settings.mask_tool_outputs else ()
+        return _Texts(prompt, answer, training, end_stripped, tuple(masked))
 
     def _without_end(self, training: Training) -> tuple[Training, bool]:
         """Without the end token that a server left after the answer: another one follows it."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nemo_ext.models.layer_cost import LayerCost
 from nemo_ext.models.model import WEIGHTS_DTYPES, Model
-from nemo_ext.models.published_shapes import SHAPES, shape_of
+from nemo_ext.models.published_shapes import shape_named, shape_of
 from nemo_ext.models.shape import ModelShape
 from nemo_ext.serving.server import GpuServer
 
@@ -59,8 +59,7 @@ def shape_for(model: Model) -> ModelShape | None:
     try:
         return shape_of(model.hf_path)
     except ValueError:
-        name = Path(model.hf_path).name.removeprefix("Meta-").lower()
-        return next((shape for known, shape in SHAPES.items() if f"{name}-".startswith(f"{known.lower()}-")), None)
+        return shape_named(model.hf_path)
 
 
 def serving_memory(shape: ModelShape, model: Model, server: GpuServer, gpu_gib: float | None) -> ServingMemory:
@@ -121,7 +120,7 @@ def _weights(shape: ModelShape, model: Model, server: GpuServer) -> float:
 
 def _stage_weights(stage: LayerCost, shape: ModelShape, model: Model, server: GpuServer) -> float:
     """Bytes of a stage's layers on one GPU."""
-    others = stage.matmul_parameters - stage.kv_parameters
+    others = stage.matmul_parameters + stage.idle_parameters - stage.kv_parameters
     linear = _held(stage.kv_parameters, shape, server) + others / server.tp_size
     return linear * (1 if model.weights_dtype == "fp8" else 2) + 2 * stage.whole_parameters
 

@@ -29,9 +29,12 @@ SEPARATE = {
     "ablation_format", "ablation_teacher", "ablation_noise", "ablation_diversity", "ablation_scale",
 }  # fmt: skip
 # those with another learning rate or data set than sft_full, and what makes the models of tiny scale
-SOAK = {"sft_full_release", "sft_1m", "toy_models", "toy_coder"}
+SOAK = {"sft_full_release", "sft_1m", "toy_models", "toy_coder", "openmathinstruct1_sft"}
 FEW["sc_tir"] = ["benchmarks=[toy_math]", "sizes.width=2", "sizes.answer_tokens=24"]
 FEW["sft_full_release"] = FEW["sft_70b"] = FEW["sft_full"]
+FEW["openmathinstruct1_sft"] = [
+    "sizes.rows=64", "sizes.epochs=1", "sizes.global_batch_size=8", "sizes.answer_tokens=24", "benchmarks=[toy_math]",
+]  # fmt: skip
 FEW["sft_1m"] = [*FEW["sft_full"], "sizes.num_checkpoints=1"]
 
 

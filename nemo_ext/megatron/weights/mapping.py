@@ -19,6 +19,8 @@ from typing import Protocol
 
 import torch
 
+from nemo_ext import plug_ins
+from nemo_ext.megatron.weights import families
 from nemo_ext.models.shape import ModelShape
 
 EMBEDDING = "embedding.word_embeddings.weight"
@@ -54,5 +56,14 @@ class Piece:
 
 
 def mapping_of(shape: ModelShape) -> ModuleType:
-    """The file of the model's architecture."""
-    return importlib.import_module(f"nemo_ext.megatron.weights.families.{shape.family.architecture}")
+    """The file of the model's architecture.
+
+    Raises:
+        ValueError: there is none, as of a model that is for servers alone.
+    """
+    name, known = shape.family.architecture, plug_ins.names(families)
+    if name not in known:
+        raise ValueError(
+            f"model_type={shape.model_type}: tensors of its architecture {name!r} are not read here; those of {known} are"
+        )
+    return importlib.import_module(f"{families.__name__}.{name}")

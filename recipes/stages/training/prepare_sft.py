@@ -9,9 +9,10 @@ In:  rows in one of these layouts, or with other columns and `columns`
 Out: train/ and validation/  token folders (nemo_ext/megatron/data/token_folder.py); output.jsonl  what was rendered, one row
      per sample, {"id", "split", "num_tokens", "num_trained_tokens"} and, of a sample cut short, "truncated"; dropped.jsonl;
      audit.txt, samples as they lie on disk with the trained tokens marked, to be looked at before a long run.
-A row whose mask would not train its answer, the whole of it with its end, and nothing else, stops the stage; so does a
-token that the model has no embedding for. Special tokens that rows have in their text, columns that nothing would show and
-answers marked as wrong are dropped, each with its reason. The manifest counts the rows of each layout.
+A row whose mask would not train its answer, the whole of it with its end (but for tool outputs, where they are masked), and
+nothing else, stops the stage; so does a token that the model has no embedding for. Special tokens that rows have in their
+text, columns that nothing would show and answers marked as wrong are dropped, each with its reason. The manifest counts the
+rows of each layout.
 Nothing is packed here: packs are made when they are trained on, so no topology is baked in.
 """
 
@@ -62,6 +63,9 @@ class Config(Stage):
     """Train rows whose is_correct is false, which are dropped as `incorrect` otherwise."""
     allowed_special_tokens: list[str] = field(default_factory=list)
     """Special tokens that the text of rows may hold and that then are those tokens, as <|python_tag|>."""
+    mask_tool_outputs: bool = False
+    """Leave the results of executed code, between <llm-code-output> marks or in ```output blocks, out of the loss; a row
+    whose marks are unclear is dropped as `unclear_tool_output`. false: the whole answer is trained."""
     model: Model = MISSING
     """The model whose tokenizer and chat template are used."""
     prompt: Prompt | None = None
@@ -126,7 +130,8 @@ def run(cfg: Config) -> Facts:
             "truncated_samples": writer.num_truncated,
             "end_tokens_stripped": writer.num_stripped,
             "layouts": dict(writer.layouts),
-        },
+        }
+        | ({"tool_output_tokens": writer.num_masked} if cfg.mask_tool_outputs else {}),
     )
 
 
@@ -164,6 +169,7 @@ class SampleWriter:
         self.rows = RowWriter(folder)
         self.counts = {"train": 0, "validation": 0}
         self.num_tokens = self.num_trained_tokens = self.num_truncated = self.num_stripped = self.num_chat = 0
+        self.num_masked = 0
         self.layouts: Counter[str] = Counter()
         self.example = self.template_error = ""
         self._window, self._held_out = -1, -1
@@ -196,7 +202,7 @@ class SampleWriter:
         cfg = self.cfg
         settings = SampleSettings(
             cfg.name, cfg.model, cfg.prompt, cfg.seq_length, cfg.overlong, dict(cfg.columns or {}), cfg.keep_incorrect,
-            tuple(cfg.allowed_special_tokens),
+            tuple(cfg.allowed_special_tokens), cfg.mask_tool_outputs,
         )  # fmt: skip
         workers = cfg.workers or _workers(self.files)
         if workers > 1:
@@ -222,6 +228,7 @@ class SampleWriter:
         self.num_trained_tokens += trained
         self.num_truncated += outcome.truncated
         self.num_stripped += outcome.end_stripped
+        self.num_masked += outcome.num_masked
         self.num_chat += outcome.is_chat
         if outcome.layout not in self.layouts:
             log.info("%s: row %d is the first read as %s", self.cfg.name, self.rows.total, outcome.layout)

@@ -9,6 +9,7 @@ from nemo_ext.megatron.settings import TrainSettings
 from nemo_ext.models.published_shapes import SHAPES
 
 L8, L70, L405 = (SHAPES[f"Llama-3.1-{size}"] for size in ("8B", "70B", "405B"))
+DENSE = sorted(name for name, shape in SHAPES.items() if shape.model_type != "mixtral")
 
 
 def counted(shape, length: int) -> float:
@@ -20,7 +21,7 @@ def counted(shape, length: int) -> float:
     return 3 * (shape.num_layers * (projections + scores_and_values + mlp) + 2 * length * hidden * shape.vocab_size)
 
 
-@given(st.lists(st.integers(1, 4096), min_size=1, max_size=20), st.sampled_from(sorted(SHAPES)))
+@given(st.lists(st.integers(1, 4096), min_size=1, max_size=20), st.sampled_from(DENSE))
 def test_step_is_the_sum_of_its_samples(lengths: list[int], name: str) -> None:
     shape = SHAPES[name]
     expected = sum(counted(shape, length) for length in lengths)

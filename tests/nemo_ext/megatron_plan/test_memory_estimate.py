@@ -31,9 +31,17 @@ PUBLISHED_PARAMETERS = {
     "Llama-3.1-70B": 70_553_706_496,
     "Llama-3.1-405B": 405_853_388_800,
     "Llama-2-7b": 6_738_415_616,
+    "Llama-2-70b": 68_976_648_192,
+    "CodeLlama-7b": 6_738_546_688,
+    "CodeLlama-7b-Python": 6_738_415_616,
+    "CodeLlama-13b": 13_016_028_160,
+    "CodeLlama-13b-Python": 13_015_864_320,
+    "CodeLlama-34b": 33_743_970_304,
+    "CodeLlama-70b": 68_976_910_336,
     "deepseek-math-7b": 6_910_365_696,
     "Mistral-7B-v0.1": 7_241_732_096,
     "Mistral-7B-v0.3": 7_248_023_552,
+    "Mixtral-8x7B": 46_702_792_704,
     "Qwen2.5-1.5B": 1_543_714_304,
     "Qwen2.5-7B": 7_615_616_512,
     "Qwen2.5-Math-7B": 7_615_616_512,
@@ -52,6 +60,12 @@ def test_parameters_are_exact() -> None:
         ("/models/Llama-3.1-8B", "Llama-3.1-8B"),
         ("meta-llama/Meta-Llama-3.1-70B-Instruct", "Llama-3.1-70B"),
         ("/models/Llama-3.1-405B-Instruct-FP8", "Llama-3.1-405B"),
+        ("codellama/CodeLlama-7b-hf", "CodeLlama-7b"),
+        ("codellama/CodeLlama-7b-Instruct-hf", "CodeLlama-7b"),
+        ("codellama/CodeLlama-7b-Python-hf", "CodeLlama-7b-Python"),
+        ("codellama/CodeLlama-34b-Python-hf", "CodeLlama-34b"),
+        ("mistralai/Mixtral-8x7B-v0.1", "Mixtral-8x7B"),
+        ("meta-llama/Llama-2-70b-hf", "Llama-2-70b"),
         ("Llama-3.1-80B", None),
         ("/runs/x/export/average", None),
     ],
@@ -62,10 +76,31 @@ def test_shape_by_name(path: str, known: str | None) -> None:
 
 def test_every_model_of_conf_can_be_planned() -> None:
     """On a login node, without its weights."""
-    paths = [str(OmegaConf.load(path).hf_path) for path in (ROOT / "conf" / "model").glob("llama*.yaml")]
-    assert len(paths) >= 3
-    for path in [*paths, "Qwen2.5-Math-7B-Instruct", "deepseek-math-7b-base", "Mistral-7B-v0.3"]:
-        assert shape_of(path) is not None, path
+    paths = {
+        path.stem: OmegaConf.load(path) for path in (ROOT / "conf" / "model").glob("[!t]*.yaml")
+    }  # tiny_* are here
+    assert {"mistral_7b_v01", "codellama_7b", "codellama_13b", "codellama_34b", "codellama_70b", "llama2_70b"} < set(
+        paths
+    )
+    for name, model in paths.items():
+        shape = shape_of(str(model.hf_path))
+        assert shape is not None and shape.max_positions >= model.context_length, name
+    assert shape_of("Qwen2.5-Math-7B-Instruct") is not None
+
+
+def test_the_first_openmath_students_are_as_their_configs_say() -> None:
+    assert {shape.rope_theta for name, shape in SHAPES.items() if name.startswith("CodeLlama")} == {1e6}
+    assert {name: shape.sliding_window for name, shape in SHAPES.items() if shape.sliding_window} == {
+        "Mistral-7B-v0.1": 4096
+    }
+    validate(TrainSettings(seq_length=4096), SHAPES["Mistral-7B-v0.1"])
+    with pytest.raises(ValueError, match=r"seq_length=8192: the model attends to 4096 tokens back"):
+        validate(TrainSettings(seq_length=8192), SHAPES["Mistral-7B-v0.1"])
+
+
+def test_a_model_without_layers_here_is_not_trained() -> None:
+    with pytest.raises(ValueError, match=r"model_type=mixtral: the trainer has no layers for .*a teacher on a server"):
+        validate(TrainSettings(), SHAPES["Mixtral-8x7B"])
 
 
 @given(st.integers(1, 200).map(lambda n: 64 * n), st.sampled_from([1, 2, 4, 8]))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from launchers.estimates.fit_serving import _cache, _parts
+from nemo_ext.megatron import families as trained
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.plan.flops import flops_per_token, hardware_flops, model_flops
 from nemo_ext.megatron.plan.memory import stage_memory, stage_parameters
@@ -80,7 +81,7 @@ def plan(**changes: object) -> TrainSettings:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint's config.json, of an architecture that was added as a file."""
-    for package, text in ((families, FAMILY), (architectures, ARCHITECTURE)):
+    for package, text in ((families, FAMILY), (architectures, ARCHITECTURE), (trained, "")):
         added = tmp_path / package.__name__
         added.mkdir()
         (added / "pattern.py").write_text(text)
@@ -94,7 +95,7 @@ def shape(folder: Path) -> ModelShape:
     return ModelShape.from_hf(folder)
 
 
-@pytest.mark.parametrize("name", sorted(SHAPES))
+@pytest.mark.parametrize("name", sorted(name for name, shape in SHAPES.items() if shape.model_type != "mixtral"))
 def test_costs_count_the_tensors_that_are_mapped(name: str) -> None:
     shape = SHAPES[name]
     sizes = [mapping_of(shape).layer_sizes(shape, layer) for layer in range(shape.num_layers)]
@@ -225,3 +226,30 @@ def test_the_plan_says_what_a_sequence_holds(shape: ModelShape) -> None:
 def test_only_layers_with_attention_get_pages(shape: ModelShape) -> None:
     pages = Pages(shape, num_slots=1, context_length=32, dtype=torch.float32)
     assert len(pages.keys) == len(pages.values) == 2
+
+
+def test_experts_that_a_token_is_not_sent_to_are_held_and_not_multiplied(tmp_path: Path) -> None:
+    """Mixtral-8x7B: 46.7 G parameters, 12.9 G of them for each token (arXiv 2401.04088)."""
+    shape = SHAPES["Mixtral-8x7B"]
+    used = shape.num_parameters - sum(layer.idle_parameters for layer in shape.layers)
+    assert (round(shape.num_parameters / 1e9, 1), round(used / 1e9, 1)) == (46.7, 12.9)
+    one, two = served(shape), served(shape, tp_size=2)
+    assert one.weights_gib * GIB == 2 * (shape.num_parameters - shape.hidden_size)
+    routers_and_norms = 32 * (8 + 2) * 4096
+    assert two.weights_gib * GIB == one.weights_gib * GIB / 2 + routers_and_norms
+    fp8 = Model(name="m", hf_path="/absent", context_length=100, weights_dtype="fp8")
+    in_fp8 = serving_memory(shape, fp8, trtllm.Config(), None).weights_gib * GIB
+    assert in_fp8 == one.weights_gib * GIB - 32 * (2 * 4096 * (4096 + 1024) + 8 * 3 * 4096 * 14336)
+
+
+def test_a_mixtral_folder_is_planned_and_its_tensors_are_not_read(tmp_path: Path) -> None:
+    sizes = {"num_local_experts": 4, "model_type": "mixtral", "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | sizes))
+    shape = ModelShape.from_hf(tmp_path)
+    assert shape.extra == {"num_local_experts": 4, "num_experts_per_tok": 2}
+    with pytest.raises(
+        ValueError, match=r"model_type=mixtral: tensors of .* are not read here; those of \['decoder'\] are"
+    ):
+        mapping_of(shape)
+    with pytest.raises(ValueError, match=r"the trainer has no layers for its architecture 'moe_decoder'"):
+        validate(plan(), shape)
