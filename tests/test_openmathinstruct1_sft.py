@@ -1,5 +1,6 @@
 """The students of OpenMathInstruct-1: each one's published settings follow from its name alone."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +12,7 @@ from launchers.executors import slurm
 from launchers.planning import resolvers
 from launchers.planning.resolvers import CONF
 from nemo_ext.megatron.settings import world_size
+from recipes.stages.training import train_sft
 from tests.composing import compose_recipe, resolve_recipe
 
 RECIPE = "openmathinstruct1_sft"
@@ -50,6 +52,7 @@ def test_a_student_trains_as_published(student: str) -> None:
     assert (train.lr, train.tensor_model_parallel_size, train.pipeline_model_parallel_size) == (lr, tensor, pipeline)
     assert world_size(train) == train.resources.nodes * train.resources.gpus == gpus
     assert (train.global_batch_size, train.seq_length, train.weight_decay) == (128, 4096, 0.01)
+    assert (train.hidden_dropout, train.attention_dropout) == (0.1, 0.0)
     assert (train.adam_beta1, train.adam_beta2, train.lr_decay_style) == (0.9, 0.98, "constant")
     assert train.train_iters == epochs * 7996, "7,997 batches of 128 an epoch, and two checkpoints"
     assert 0.999 * epochs < Fraction(train.train_iters * 128, ROWS) <= epochs
@@ -106,8 +109,16 @@ def test_its_rows_are_not_those_of_openmathinstruct2() -> None:
     assert "openmathinstruct1" in OmegaConf.to_container(default)["data"]  # type: ignore[operator]
 
 
-def test_paper_values_are_met() -> None:
+def test_paper_values_are_met_but_for_attention_dropout() -> None:
     stages = resolve_recipe(RECIPE)
     train = stages["train"].tasks[0].content
-    for published in stages["report"].tasks[0].typed().paper:
-        assert train[published.key.removeprefix("train.")] == published.value, published.key
+    paper = {each.key.removeprefix("train."): each.value for each in stages["report"].tasks[0].typed().paper}
+    others = {key: value for key, value in paper.items() if train.get(key, 0.0) != value}
+    assert others == {"attention_dropout": 0.1} and len(paper) == 7
+
+
+def test_attention_dropout_is_refused_on_gpus() -> None:
+    train = config("train")
+    with pytest.raises(ValueError, match=r"stages\.train: attention_dropout=0\.1 keeps every attention weight"):
+        train_sft.check(replace(train, attention_dropout=0.1, layers="local"))
+    train_sft.check(replace(config("train", "+scale=tiny"), attention_dropout=0.1, layers="local"))

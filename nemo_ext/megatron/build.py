@@ -7,16 +7,34 @@ import torch
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.transformer.module import Float16Module
 
+from nemo_ext.megatron.layers.attention import PackedAttention
+from nemo_ext.megatron.layers.dropout_layer import DropoutLayer
 from nemo_ext.megatron.runtime.parallel import Parallel
-from nemo_ext.megatron.settings import ForwardSettings
+from nemo_ext.megatron.settings import ForwardSettings, Optimisation
 from nemo_ext.models.shape import ModelShape
 
 
 def build_model(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> list[torch.nn.Module]:
-    """This process's model chunks in order, weights not yet set, in the settings' precision on this rank's device."""
+    """This process's model chunks in order, weights not yet set, in the settings' precision on this rank's device.
+
+    Raises:
+        ValueError: dropout, of an architecture whose layers have none.
+    """
     architecture = importlib.import_module(f"nemo_ext.megatron.families.{shape.family.architecture}")
     chunks: list[torch.nn.Module] = architecture.build(settings, shape, parallel)
+    if isinstance(settings, Optimisation):
+        require_dropout(settings, shape, chunks)
     return chunks
+
+
+def require_dropout(settings: Optimisation, shape: ModelShape, chunks: list[torch.nn.Module]) -> None:
+    """Raises ValueError when a chunk has no layer that would drop what the settings say, and so would ignore them."""
+    for name, kind in (("hidden_dropout", DropoutLayer), ("attention_dropout", PackedAttention)):
+        drops = all(any(isinstance(module, kind) for module in chunk.modules()) for chunk in chunks)
+        if (probability := getattr(settings, name)) and not drops:
+            raise ValueError(
+                f"{name}={probability}: the layers of {shape.family.architecture!r} have none; leave it at 0"
+            )
 
 
 def unwrap(model: torch.nn.Module) -> Any:

@@ -62,6 +62,7 @@ def validate(settings: TrainSettings, shape: ModelShape | None = None) -> None:
         if getattr(settings, name) < 0:
             raise ValueError(f"{name}={getattr(settings, name)}: it must not be negative")
     _check_optimizer(settings)
+    _check_dropout(settings)
     chosen = objective.load(settings.objective)
     if settings.loss_mean != "tokens" and not chosen.counts_tokens:
         raise ValueError(
@@ -158,6 +159,17 @@ def _check_architecture(shape: ModelShape) -> None:
         raise ValueError(
             f"model_type={shape.model_type}: the trainer has no layers for its architecture {architecture!r}, it has "
             f"{built}. Such a model can be a teacher on a server; take another one as student"
+        )
+
+
+def _check_dropout(settings: TrainSettings) -> None:
+    for name in ("hidden_dropout", "attention_dropout"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise ValueError(f"{name}={getattr(settings, name)}: it must be at least 0, and less than 1")
+    if settings.attention_dropout and settings.layers != "local":
+        raise ValueError(
+            f"attention_dropout={settings.attention_dropout} needs layers=local, not {settings.layers}: fused attention "
+            "draws its masks from the random state of a process, so that they would change with topology and packing"
         )
 
 

@@ -115,6 +115,11 @@ class Optimisation:
     """Adam's gradient mean: fp32, or bf16 with use_precision_aware_optimizer."""
     exp_avg_sq_dtype: str = "fp32"
     """Adam's squared gradient mean: fp32, or bf16 with use_precision_aware_optimizer."""
+    hidden_dropout: float = 0.0
+    """Share of the hidden states set to 0 after the embedding, attention and the MLP, in training alone; the masks follow
+    from seed, step, sample and position, so topology and resuming do not change them."""
+    attention_dropout: float = 0.0
+    """Share of the attention weights set to 0, in the same way; with layers=local."""
     recompute_granularity: str | None = None
     """None, selective (attention is recomputed in the backward pass) or full (whole layers are)."""
     recompute_method: str = "uniform"

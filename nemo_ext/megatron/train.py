@@ -253,7 +253,7 @@ class Trainer:
             chunk.train()
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        return self.passes.run(self.batches, packs, forward_only=False)
+        return self.passes.run(self.batches, packs, forward_only=False, step=self.state.step)
 
     def _prepare(self, batches: Batches, packs: list[list[int]]) -> None:
         """The objective's first pass over a step or an evaluation, for what its losses need of all of it."""

@@ -12,7 +12,9 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from nemo_ext.megatron.layers.attention import Pack, bounds, segments
-from nemo_ext.megatron.layers.kernels import choose_layers, has, uses_transformer_engine
+from nemo_ext.megatron.layers.context_parallel import TOKEN_KEYS
+from nemo_ext.megatron.layers.dropout_layer import EmbeddingDropout
+from nemo_ext.megatron.layers.kernels import choose_layers, has, hidden_dropout, uses_transformer_engine
 from nemo_ext.megatron.layers.regression_head import RegressionHead
 from nemo_ext.megatron.runtime.optimizer import DTYPES
 from nemo_ext.megatron.runtime.parallel import Parallel
@@ -36,7 +38,14 @@ class LlamaModel(GPTModel):
     """
 
     def __init__(
-        self, shape: ModelShape, parallel: Parallel, chunk: int, padded_vocab: int, rotates: bool, **kwargs: Any
+        self,
+        shape: ModelShape,
+        parallel: Parallel,
+        chunk: int,
+        padded_vocab: int,
+        rotates: bool,
+        hidden_dropout: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         place = parallel.chunk_place(chunk)
         super().__init__(
@@ -60,14 +69,30 @@ class LlamaModel(GPTModel):
         self.frequencies = inverse_frequencies(shape).to(parallel.device)
         if rotates:
             self.rotary_pos_emb.inv_freq = self.frequencies
+        if self.pre_process and hidden_dropout:
+            self.embedding.embedding_dropout = EmbeddingDropout(hidden_dropout)
+        self.sequence_part = (parallel.tensor_rank, parallel.tensor_size) if self.config.sequence_parallel else (0, 1)
+        """Which of how many runs of this rank's tokens its hidden states are of."""
 
     def pack_params(self, batch: dict[str, Any], part: dict[str, Any]) -> Pack:
         """The samples of a micro-batch (batches.microbatch, on this rank's device) as the layers want them; `part` is
         what this rank holds of it (context.local_part)."""
+        pack = self._bounds(batch, part)
+        if TOKEN_KEYS in batch:
+            rank, size = self.sequence_part
+            pack.token_keys, pack.hidden_keys = batch[TOKEN_KEYS][0], part[TOKEN_KEYS][0].chunk(size)[rank]
+        return pack
+
+    def _bounds(self, batch: dict[str, Any], part: dict[str, Any]) -> Pack:
         if self.rotates:
             return Pack(**bounds(batch, part))
         scores = isinstance(self.head, Regression)
         return segments(batch, part, self.frequencies, self.config.params_dtype, every_sample=scores)
+
+    def forward(self, *args: Any, packed_seq_params: Pack, **kwargs: Any) -> torch.Tensor:
+        if self.pre_process and isinstance(self.embedding.embedding_dropout, EmbeddingDropout):
+            self.embedding.embedding_dropout.keys = packed_seq_params.hidden_keys
+        return super().forward(*args, packed_seq_params=packed_seq_params, **kwargs)
 
     def _postprocess(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Losses of the trained positions, and the logits of these alone: most of a pack is prompt. The others' losses are
@@ -124,6 +149,7 @@ def build(settings: ForwardSettings, shape: ModelShape, parallel: Parallel) -> l
             chunk,
             padded_vocab(settings, shape),
             rotates=not layers.own_attention,
+            hidden_dropout=hidden_dropout(settings),
             config=config,
             transformer_layer_spec=block,
             max_sequence_length=pack_length(settings),
@@ -168,8 +194,8 @@ def transformer_config(settings: ForwardSettings, shape: ModelShape, parallel: P
         activation_func=F.silu,
         add_bias_linear=False,
         add_qkv_bias=shape.qkv_bias,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
+        hidden_dropout=0.0,  # Megatron's own; layers/dropout.py has the one that is used
+        attention_dropout=settings.attention_dropout if isinstance(settings, Optimisation) else 0.0,
         tensor_model_parallel_size=parallel.tensor_size,
         pipeline_model_parallel_size=parallel.pipeline_size,
         virtual_pipeline_model_parallel_size=settings.virtual_pipeline_model_parallel_size,

@@ -13,6 +13,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from nemo_ext.megatron.layers.context_parallel import gather_groups, heads_to_tokens, tokens_to_heads
+from nemo_ext.megatron.layers.dropout import IN_ATTENTION, kept_scores, place_of
 from nemo_ext.megatron.layers.matmul import default_matmul
 from nemo_ext.megatron.layers.rope import rotate, rotations
 
@@ -26,9 +27,13 @@ class Pack(PackedSeqParams):
     """The samples of a micro-batch; Megatron hands it through to every layer.
 
     trained: int64 [>= 1], the positions, of this rank's tokens, whose loss counts (position 0 where none does).
+    token_keys: int64 [tokens of the whole pack], hidden_keys: of those that this rank's hidden states are of; for dropout
+    (layers/dropout.py), in a pass that trains with it.
     """
 
     trained: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    hidden_keys: torch.Tensor | None = None
+    token_keys: torch.Tensor | None = None
 
 
 @dataclass
@@ -126,9 +131,12 @@ class PackedAttention(MegatronModule):
     tokens and heads being this rank's.
     """
 
-    def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_: Any) -> None:
+    def __init__(
+        self, config: TransformerConfig, layer_number: int, softmax_scale: float | None = None, **_: Any
+    ) -> None:
         super().__init__(config)
-        self.scale = softmax_scale
+        self.scale, self.place = softmax_scale, place_of(layer_number, IN_ATTENTION)
+        self.dropout = config.attention_dropout
         parallel = config.context_parallel_size > 1
         self.context_group = parallel_state.get_context_parallel_group() if parallel else None
 
@@ -148,7 +156,9 @@ class PackedAttention(MegatronModule):
         if group is not None:
             key, value = (gather_groups(tensor, query.shape[1], group) for tensor in (key, value))
             query = tokens_to_heads(query, group)
-        results = [self._attend(query, key, value, bucket) for bucket in pack.buckets]
+        keys = pack.token_keys if self.training and self.dropout else None
+        assert keys is not None or not (self.training and self.dropout), "a pass that trains knows its step"
+        results = [self._attend(query, key, value, bucket, keys) for bucket in pack.buckets]
         results.append(query.new_zeros(1, *query.shape[1:]))
         joined = torch.cat(results).index_select(0, pack.place)
         if group is not None:
@@ -156,15 +166,49 @@ class PackedAttention(MegatronModule):
         return joined.flatten(1)
 
     def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bucket: torch.Tensor
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bucket: torch.Tensor,
+        keys: torch.Tensor | None,
     ) -> torch.Tensor:
         flat = bucket.reshape(-1)
         query, key, value = (
             tensor.index_select(0, flat).view(*bucket.shape, *tensor.shape[1:]).transpose(1, 2)
             for tensor in (query, key, value)
         )
-        result = _CausalAttention.apply(query, key, value, self.scale)
+        if keys is None:
+            result = _CausalAttention.apply(query, key, value, self.scale)
+        else:
+            mask = kept_scores(keys[bucket], self.place, self._heads(query.shape[1]), self.dropout)
+            result = dropped_attention(query, key, value, self.scale, mask, self.dropout)
         return result.transpose(1, 2).flatten(0, 1)
+
+    def _heads(self, count: int) -> range:
+        """Which of the model's query heads these `count` of this rank are."""
+        size = self.config.context_parallel_size
+        run = parallel_state.get_tensor_model_parallel_rank() * size
+        run += parallel_state.get_context_parallel_rank() if size > 1 else 0
+        return range(run * count, (run + 1) * count)
+
+
+def dropped_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float | None,
+    mask: torch.Tensor,
+    probability: float,
+) -> torch.Tensor:
+    """Causal attention of [batch, heads, tokens, head_dim] whose weights outside `mask` [batch, heads, tokens, tokens] are 0
+    and whose others are divided by 1 - probability. Keeps every weight for the backward pass."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(-1, dtype=torch.float32)
+    return torch.where(mask, weights / (1 - probability), 0.0).to(value.dtype) @ value
 
 
 class _CausalAttention(torch.autograd.Function):

@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 from megatron.core.tensor_parallel.mappings import all_to_all, gather_from_sequence_parallel_region
 
-TOKEN_WISE = ("tokens", "labels", "position_ids", "loss_mask", "counts")
+TOKEN_KEYS = "token_keys"  # noqa: S105 - no password
+"""The entry of a micro-batch that dropout needs (layers/dropout.py)."""
+TOKEN_WISE = ("tokens", "labels", "position_ids", "loss_mask", "counts", TOKEN_KEYS)
 """The entries of a micro-batch that are split, all [1, P]; the bounds of its samples stay those of the whole pack."""
 
 

@@ -6,13 +6,14 @@ attention: it splits a pack anywhere, where Transformer Engine's wants every sam
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer.spec_utils import ModuleSpec
 
 from nemo_ext.megatron.layers.attention import PackedAttention, RMSNorm
+from nemo_ext.megatron.layers.dropout_layer import DropoutLayer
 from nemo_ext.megatron.settings import ForwardSettings, Optimisation
 
 
@@ -26,14 +27,26 @@ class Layers:
     reason: str
 
 
+def hidden_dropout(settings: ForwardSettings) -> float:
+    """0 where nothing is trained."""
+    return settings.hidden_dropout if isinstance(settings, Optimisation) else 0.0
+
+
 def choose_layers(settings: ForwardSettings, device: torch.device) -> Layers:
     """The layers for these settings on this device.
 
     Raises:
         ValueError: settings that only Transformer Engine's layers can follow, where they cannot be used.
     """
-    if uses_transformer_engine(settings, device):
-        return _transformer_engine(settings)
+    chosen = _transformer_engine(settings) if uses_transformer_engine(settings, device) else _local(settings, device)
+    if not (probability := hidden_dropout(settings)):
+        return chosen
+    params = {"hidden_dropout": probability}
+    layer = ModuleSpec(module=DropoutLayer, params=params, submodules=chosen.layer.submodules)
+    return replace(chosen, layer=layer, reason=f"{chosen.reason}, dropout of {probability}")
+
+
+def _local(settings: ForwardSettings, device: torch.device) -> Layers:
     why = _why_local(settings, device)
     wanted = {
         "layers": settings.layers if settings.layers == "transformer_engine" else None,

@@ -13,6 +13,8 @@ from megatron.core.utils import get_model_config
 
 from nemo_ext.megatron.data.batches import Batches, microbatch, rank_packs
 from nemo_ext.megatron.data.token_folder import PackedData
+from nemo_ext.megatron.layers.context_parallel import TOKEN_KEYS
+from nemo_ext.megatron.layers.dropout import token_keys
 from nemo_ext.megatron.objective import Objective
 from nemo_ext.megatron.runtime.forward_step import forward_step
 from nemo_ext.megatron.runtime.parallel import Parallel
@@ -64,12 +66,15 @@ class Passes:
             context_rank=parallel.context_rank,
             context_size=parallel.context_size,
         )
+        self._drops = settings.hidden_dropout > 0 or settings.attention_dropout > 0
         self._gradients_ready = 0.0
         config = get_model_config(chunks[0])
         config.finalize_model_grads_func = self._timed(config.finalize_model_grads_func)
 
-    def run(self, batches: Batches, packs: list[list[int]], forward_only: bool) -> PassResult:
-        """This rank's share of `packs`, a whole step's or a whole evaluation's."""
+    def run(self, batches: Batches, packs: list[list[int]], forward_only: bool, step: int | None = None) -> PassResult:
+        """This rank's share of `packs`, a whole step's or a whole evaluation's. `step`, counted from 0, is of one that
+        trains: what it drops follows from it."""
+        assert forward_only or step is not None or not self._drops, "dropout needs the step"
         parallel = self.parallel
         # The interleaved schedule takes whole rounds of the pipeline.
         multiple = parallel.pipeline_size if parallel.num_chunks > 1 else 1
@@ -78,7 +83,7 @@ class Passes:
         started = time.perf_counter()
         reports = get_forward_backward_func()(
             forward_step_func=self.forward_step,
-            data_iterator=self._iterators(batches.data, mine, length),
+            data_iterator=self._iterators(batches.data, mine, length, None if forward_only else step),
             model=self.chunks,
             num_microbatches=len(mine),
             seq_length=length,
@@ -96,15 +101,19 @@ class Passes:
             result.seconds = self._gradients_ready - started
         return result
 
-    def _iterators(self, data: PackedData, packs: list[list[int]], length: int) -> Any:
+    def _iterators(self, data: PackedData, packs: list[list[int]], length: int, step: int | None) -> Any:
         """One iterator per model chunk: each sees every pack."""
-        iterators = [self._microbatches(data, packs, length) for _ in self.chunks]
+        iterators = [self._microbatches(data, packs, length, step) for _ in self.chunks]
         return iterators if len(iterators) > 1 else iterators[0]
 
-    def _microbatches(self, data: PackedData, packs: list[list[int]], length: int) -> Iterator[dict[str, Any]]:
+    def _microbatches(
+        self, data: PackedData, packs: list[list[int]], length: int, step: int | None
+    ) -> Iterator[dict[str, Any]]:
         device = self.parallel.device
         for pack in packs:
             batch = microbatch(data, pack, length, self.settings.loss_mean, self.objective.columns)
+            if self._drops and step is not None:
+                batch[TOKEN_KEYS] = token_keys(self.settings.seed, step, pack, batch["cu_seqlens"])[None]
             yield _on_device(batch, device)
 
     def _length(self, data: PackedData, packs: list[list[int]]) -> int:

@@ -1,8 +1,9 @@
 """Costs of Llama's decoder: each layer is grouped-query attention and a gated MLP, both after an RMSNorm.
 
 Counted for the layers that run on GPUs: Transformer Engine's, fused attention that stores no scores, fused SwiGLU, no
-dropout. With an ungated MLP of 4 x hidden and as many key-value heads as heads a layer keeps Korthikanti et al.'s 34 x
-hidden bytes per token in 16 bit (arXiv 2205.05198), less their stored attention scores and dropout masks.
+attention dropout; hidden dropout keeps nothing. With an ungated MLP of 4 x hidden and as many key-value heads as heads a
+layer keeps Korthikanti et al.'s 34 x hidden bytes per token in 16 bit (arXiv 2205.05198), less their stored attention scores
+and dropout masks.
 """
 
 from nemo_ext.models.layer_cost import LayerCost

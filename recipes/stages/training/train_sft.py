@@ -40,6 +40,11 @@ def check(cfg: Config) -> None:
     except ValueError as error:
         raise ValueError(f"stages.{cfg.name}: {error}") from error
     places = cfg.resources.nodes * cfg.resources.gpus
+    if places and cfg.attention_dropout:
+        raise ValueError(
+            f"stages.{cfg.name}: attention_dropout={cfg.attention_dropout} keeps every attention weight, which the plan for "
+            "GPUs does not count; leave it at 0 (hidden_dropout may be used)"
+        )
     if places and places != world_size(cfg):
         raise ValueError(
             f"stages.{cfg.name}: {cfg.resources.nodes} nodes x {cfg.resources.gpus} GPUs, but TP x PP x CP x DP is "

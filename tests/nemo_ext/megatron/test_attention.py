@@ -56,8 +56,10 @@ def test_each_sample_attends_to_itself(lengths: list[int], padding: int) -> None
 
 
 def attention() -> PackedAttention:
-    config = TransformerConfig(num_layers=1, hidden_size=HEADS * SIZE, num_attention_heads=HEADS)
-    return PackedAttention(config)
+    config = TransformerConfig(
+        num_layers=1, hidden_size=HEADS * SIZE, num_attention_heads=HEADS, attention_dropout=0.0
+    )
+    return PackedAttention(config, layer_number=1)
 
 
 def test_gradients_stay_inside_the_sample() -> None:

@@ -99,7 +99,8 @@ def test_an_unknown_model_type_is_refused_with_those_there_are(folders: tuple[Pa
     config = json.loads((folders[1] / "config.json").read_text())
     (folders[1] / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     with pytest.raises(
-        ValueError, match=r"model_type='mamba' is not supported; .*\['llama', 'mistral', 'othernames', 'qwen2'\]"
+        ValueError,
+        match=r"model_type='mamba' is not supported; .*\['llama', 'mistral', 'mixtral', 'othernames', 'qwen2'\]",
     ):
         ModelShape.from_hf(folders[1])
 
