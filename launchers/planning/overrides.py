@@ -21,6 +21,8 @@ TEXTS = ("data", "input", "second", "checkpoints", "run_name", "run_dir", "publi
 MERGED = re.compile(r"Error merging override ([^\s=]+)=")
 CALL = re.compile(r"\$\{\w+:")
 """A value that a function of resolvers.py makes: each look at it makes another, so that nothing can be put into it."""
+SHARED = re.compile(r"\$\{([\w.]+)\}")
+"""A value that is what stands in another place: a change of a key of it is one there."""
 UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config\.) '([^'\s]+)'")
 READ_BY_NAME = ("sampling", "rule", "sizes", "few_shot")
 """Root mappings without a type, of which each key is read by its name."""
@@ -134,12 +136,15 @@ def _into_made(word: str, words: Sequence[str]) -> str | None:
 
 
 def refuse_lost(cfg: DictConfig, words: Sequence[str]) -> None:
-    """Raises ValueError for a word that changes a key of a value that a function of resolvers.py makes, such as
-    stages.evaluate.prompt.system: it would be lost."""
+    """Raises ValueError for a word that would do something else than it says: it changes a key of a value that a function
+    of resolvers.py makes, such as stages.evaluate.prompt.system, and would be lost; or of one that other stages have too,
+    such as stages.evaluate.model.name where the model is ${student}, and would change theirs."""
     for word in words:
-        key, equals, _ = word.lstrip("+~").partition("=")
-        if equals and "." in key and not key.startswith("-") and (said := _made_above(cfg, key)):
-            raise ValueError(said)
+        key, equals, value = word.lstrip("+~").partition("=")
+        if equals and "." in key and not key.startswith("-"):
+            said = _made_above(cfg, key) or _shared_above(cfg, key, value)
+            if said:
+                raise ValueError(said)
 
 
 def _made_above(config: DictConfig, key: str) -> str | None:
@@ -158,6 +163,25 @@ def _made_above(config: DictConfig, key: str) -> str | None:
             return None
         node = below
     return None
+
+
+def _shared_above(config: DictConfig, key: str, value: str) -> str | None:
+    parts = key.split(".")
+    if parts[0] != "stages" or len(parts) < 4:
+        return None
+    stage, name, *below = parts[1:]
+    stages = OmegaConf.to_container(config.stages)
+    assert isinstance(stages, dict), "a mapping of stages"
+    there = (stages.get(stage) or {}).get(name)
+    target = SHARED.fullmatch(there) if isinstance(there, str) else None
+    others = [other for other, keys in stages.items() if other != stage and there in (keys or {}).values()]
+    if target is None or not others:
+        return None
+    return (
+        f"{key}: stages.{stage}.{name} is {there}, and so is that of {', '.join(map(str, others))}. "
+        f"{'.'.join([target[1], *below])}={value} changes it for all of them; stages.{stage}.{name}={{...}} with all of its "
+        "keys gives this stage one of its own"
+    )
 
 
 def _composed_without(key: str, words: Sequence[str]) -> DictConfig | None:

@@ -26,10 +26,38 @@ def test_a_key_of_what_a_function_makes(word: str, made: str) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["stages.evaluate.server.concurrency=3", "stages.evaluate.model.name=m", "stages.train.lr=1", "+scale=tiny"],
+    ["stages.train.lr=1", "stages.evaluate.sampling.temperature=0.7", "server.concurrency=3", "+scale=tiny"],
 )
 def test_what_takes_effect_is_taken(word: str) -> None:
     overrides.refuse_lost(compose_recipe("openmathinstruct2", word), [word])
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (
+            "stages.evaluate.model.hf_path=/other",
+            r"stages\.evaluate\.model is \$\{student\}, and so is that of .*\btrain\b.*student\.hf_path=/other changes it for all",
+        ),
+        (
+            "stages.solve_seeds.server.concurrency=3",
+            r"is \$\{server\}, and so is that of .*server\.concurrency=3 changes",
+        ),
+    ],
+)
+def test_a_key_of_what_other_stages_have_too(word: str, said: str) -> None:
+    """It was changed for all of them: a model to evaluate became the one that training begins with."""
+    with pytest.raises(ValueError, match=said):
+        overrides.refuse_lost(compose_recipe("openmathinstruct2", word), [word])
+
+
+def test_one_of_its_own_is_taken() -> None:
+    word = "stages.evaluate.model={name: other, hf_path: /other, context_length: 64}"
+    cfg = compose_recipe("sft_full", word)
+    overrides.refuse_lost(cfg, [word])
+    assert (cfg.stages.evaluate.model.name, cfg.stages.train.model.name) == ("other", cfg.student.name)
+    alone = "stages.generate.server.concurrency=3"  # the one stage with that server
+    overrides.refuse_lost(compose_recipe("generate", "input=x", alone), [alone])
 
 
 @pytest.mark.parametrize(
