@@ -4,12 +4,11 @@ In:  rows with the keys their prompt names, such as {"id": "9c1e", "problem": "A
      "problem_source": "gsm8k"}; in a file of your own `id` and `problem_source` may be missing, and the problem may be
      called question or query, or what `columns` says
 Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "sample_index": 0, "seed": 1790234,
-     "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order; samples that shared
-     a request also have "choice", their place in its reply, and tool-integrated ones "tools"
+     "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order, each (id, sample_index)
+     once; samples that shared a request also have "choice", their place in its reply; tool-integrated ones "tools"; with
+     `strategies` the "strategy" they were asked under; with `chain` its steps' replies, each under the step's name
      of a row that has a solution already, a sample itself perhaps, what it says of that is under "earlier", as
-     {"sample_index": 1, "seed": 77, "generation": "..."}; each (id, sample_index) is there once
-     with `chain` also its steps' replies, each under the step's name; with `strategies` the one it was asked under,
-     {"strategy": "masked"}
+     {"sample_index": 1, "seed": 77, "generation": "..."}
      completions.jsonl, what has been paid for, by the hash of model, prompt and sampling: a killed stage goes on from it
 Dropped: missing_<key>, special_token (the row's text has one of the model's, which would make another prompt of it; not
      known of server=external with any_model), prompt_too_long, refused_by_server, given_up (after client.max_attempts),
