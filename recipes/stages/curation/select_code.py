@@ -27,6 +27,9 @@ class Config(RowStage):
     input: str = field(default=MISSING, metadata={"path": True})
     mode: str = "any_code"
     """any_code, majority_code, majority_text or all, as nemo_ext/curation/choosing/code_selection.py has them."""
+    sources: list[str] = field(default_factory=list)
+    """The values of problem_source whose solutions are chosen among; those of others all stay. Empty: every one.
+    OpenMathInstruct-1 chose among MATH's alone."""
     total: int | None = None
     """Solutions of a problem of which a majority is one. None: those that reach this stage; a number: the samples that
     were drawn of each, as OpenMathInstruct-1 counts them, before its filters."""
@@ -48,15 +51,19 @@ def run(cfg: Config) -> Facts:
 
     folder, files = Path(cfg.output_dir), row_files(cfg, cfg.input)
     with grouped(files, folder, cfg.workers) as adjacent:
-        make = partial(make_selection, cfg.mode, cfg.total)
+        make = partial(make_selection, cfg.mode, cfg.total, tuple(cfg.sources))
         mapped = map_rows(
             folder, adjacent, make, workers=cfg.workers, group_by=GROUP, shard=cfg.shard, shards=cfg.shards
         )
     require_rows(mapped.kept, cfg.name, mapped.dropped)
+    if cfg.sources and cfg.shards == 1 and not mapped.counts["problems"]:
+        raise ValueError(
+            f"stages.{cfg.name}.sources={list(cfg.sources)}: no row has one of them as its problem_source"
+        )
     return mapped.facts(files)
 
 
-def make_selection(mode: str, total: int | None) -> "RowFunction":
+def make_selection(mode: str, total: int | None, sources: tuple[str, ...]) -> "RowFunction":
     from nemo_ext.curation.choosing.code_selection import select
     from nemo_ext.curation.filters.code import has_code
     from nemo_ext.rows.row import written_solution
@@ -64,6 +71,10 @@ def make_selection(mode: str, total: int | None) -> "RowFunction":
     def choose(rows: "list[Row]", counts: Counter[str]) -> "Iterable[tuple[Row, str | None]]":
         for _, group in groupby(rows, key=lambda row: (row.get("id"), row.get("problem"))):
             samples = list(group)
+            if sources and samples[0].get("problem_source") not in sources:
+                counts["problems_of_other_sources"] += 1
+                yield from ((row, None) for row in samples)
+                continue
             uses_code = [has_code(written_solution(row) or "") for row in samples]
             counts["problems"] += 1
             counts["problems_with_code"] += any(uses_code)

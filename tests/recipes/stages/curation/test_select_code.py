@@ -38,6 +38,17 @@ def test_samples_in_any_order_and_a_count_from_before_filters(run, rows) -> None
     assert Counter(row["id"] for row in of_eight.output) == {"a": 3, "b": 1, "c": 2}
 
 
+def test_only_the_sources_that_are_named(run, rows) -> None:
+    """OpenMathInstruct-1's final set: of MATH those with code where there are any, of GSM8K all."""
+    sources = {"a": "math", "b": "gsm8k", "c": "math"}
+    data = [row | {"problem_source": sources[row["id"]]} for row in DATA]
+    ran = run("select_code", input=rows(data), sources=["math"])
+    assert Counter(row["id"] for row in ran.output) == {"a": 1, "b": 4, "c": 2}
+    assert ran.manifest["figures"]["problems_of_other_sources"] == 1 and ran.manifest["figures"]["problems"] == 2
+    with pytest.raises(ValueError, match=r"sources=\['physics'\]: no row has one of them"):
+        run("select_code", input=rows(data), sources=["physics"], folder="none")
+
+
 def test_what_cannot_work_is_refused(run) -> None:
     with pytest.raises(ValueError, match=r"mode='most'; it may be one of \('any_code'"):
         run("select_code", input="x", mode="most")
