@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from launchers.planning import overrides
 
 RECIPES = Path(__file__).resolve().parents[2] / "conf" / "recipe"
@@ -13,17 +15,30 @@ TITLES = {".": "Systems", "ablation": "Ablations", "one_stage": "One stage, on a
 """Folder of conf/recipe -> what its recipes are; others are called by their folder."""
 WITHOUT_TERMINAL = 120
 """Columns of the list where it goes to a file or a pipe, and COLUMNS is not set."""
-WORD = "+recipe="
+WORD, TINY = "+recipe=", "+scale=tiny"
 
 
 def named(words: Sequence[str]) -> list[str]:
-    """The words with the recipe as Hydra finds it: `+recipe=grade` is +recipe=one_stage/grade.
+    """The words with the recipe as Hydra finds it, `+recipe=grade` being +recipe=one_stage/grade, and at +scale=tiny with
+    what the recipe adds to it.
 
     Raises:
         ValueError: no such recipe, or several of that name.
     """
-    known = [*_files(RECIPES), *(path for folder in _search_path(words) for path in _files(folder / "recipe"))]
-    return [f"{WORD}{find(word.removeprefix(WORD), known)}" if word.startswith(WORD) else word for word in words]
+    folders = [RECIPES, *(folder / "recipe" for folder in _search_path(words))]
+    known = [name for folder in folders for name in _files(folder)]
+    found = [f"{WORD}{find(word.removeprefix(WORD), known)}" if word.startswith(WORD) else word for word in words]
+    return [*_tiny_words(found, folders), *found] if TINY in words else found
+
+
+def _tiny_words(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The recipe's `tiny_words`, but for those whose key the command line has itself."""
+    recipes = [word.removeprefix(WORD) for word in words if word.startswith(WORD)]
+    files = [folder / f"{name}.yaml" for name in recipes for folder in folders]
+    written = [OmegaConf.load(file) for file in files if file.is_file()]
+    tiny = [str(word) for each in written if isinstance(each, DictConfig) for word in each.get("tiny_words") or []]
+    given = {word.partition("=")[0] for word in words}
+    return [word for word in tiny if word.partition("=")[0] not in given]
 
 
 def _files(folder: Path) -> Iterator[str]:

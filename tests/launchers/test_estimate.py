@@ -14,7 +14,7 @@ from launchers.planning import resolvers
 from nemo_ext.machine.gpus import gpu_named
 from nemo_ext.megatron.settings import TrainSettings
 from nemo_ext.models.published_shapes import SHAPES
-from recipes.asking.sampling import OTHERS
+from recipes.asking.strategies import OTHERS
 from recipes.work import Asking
 from tests.bench import bench_plan
 from tests.composing import compose_recipe, plan, resolve_recipe

@@ -1,0 +1,69 @@
+"""OpenMathInstruct-1's recipe: what it asks for is what was published, and what it adds at tiny scale."""
+
+from typing import Any
+
+import pytest
+
+from launchers.planning import recipe_files
+from tests.composing import compose_recipe, resolve_recipe
+
+SUBJECTS = {
+    "Algebra", "Counting & Probability", "Geometry", "Intermediate Algebra", "Number Theory", "Prealgebra", "Precalculus",
+}  # fmt: skip
+
+
+def config(stage: str, *words: str) -> Any:
+    return resolve_recipe("openmathinstruct1", *words)[stage].tasks[0].typed()
+
+
+def test_the_published_numbers_of_samples() -> None:
+    """arXiv 2402.10176, appendix B: GSM8K 128 + 128; MATH 224, 224 masked and 32 for each subject's prompt."""
+    strategies = config("solve").strategies
+    samples = {
+        name: {value: each.num_samples for value, each in strategy.asked.items()}
+        for name, strategy in strategies.items()
+    }
+    assert samples == {
+        "default": {"math": 224, "gsm8k": 128},
+        "masked": {"math": 224, "gsm8k": 128},
+        "subject": dict.fromkeys(SUBJECTS, 32),
+    }
+    prompts = {each.prompt.name for each in strategies["subject"].asked.values()}
+    assert len(prompts) == len(SUBJECTS) and all(
+        len(each.prompt.few_shot) == 5 for each in strategies["subject"].asked.values()
+    )
+
+
+def test_the_published_sampling_and_tools() -> None:
+    solve, mask = config("solve"), config("mask")
+    assert (solve.sampling.temperature, solve.sampling.top_p, solve.sampling.max_tokens) == (1.0, 0.95, 512)
+    assert (solve.tools.max_executions, solve.tools.on_error, solve.tools.max_total_tokens) == (3, "stop", 4096)
+    assert {each.num_samples for each in mask.by_source.values()} == {8}
+    evaluate = config("evaluate")
+    assert (evaluate.tools.max_executions, evaluate.tools.on_error) == (6, "go_on")
+
+
+def test_the_published_selection() -> None:
+    select, downsample = config("select_code"), config("downsample")
+    assert (select.mode, select.sources) == ("any_code", ["math"])
+    assert (downsample.method, downsample.max_per_source, downsample.num_rows) == ("fair", {"gsm8k": 512_000}, None)
+
+
+def test_at_tiny_scale_a_coder_writes_and_learns() -> None:
+    cfg = compose_recipe("openmathinstruct1", "+scale=tiny")
+    assert (cfg.teacher.name, cfg.student.name) == ("tiny_coder", "tiny_coder")
+    assert list(cfg.benchmarks) == ["toy_gsm8k_large", "toy_math_large"]
+    assert compose_recipe("openmathinstruct1").teacher.name == "mixtral_8x7b"
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("model@teacher=tiny_teacher", "model@student=tiny_coder"),
+        ("benchmarks=[toy_math]", "model@teacher=tiny_coder"),
+    ],
+)
+def test_what_the_command_line_says_comes_first(word: str, kept: str) -> None:
+    words = recipe_files.named(["+recipe=openmathinstruct1", "+scale=tiny", word])
+    assert [each for each in words if each.partition("=")[0] == word.partition("=")[0]] == [word] and kept in words
+    assert kept not in recipe_files.named(["+recipe=openmathinstruct1", word])
