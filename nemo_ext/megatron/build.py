@@ -7,8 +7,7 @@ import torch
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.transformer.module import Float16Module
 
-from nemo_ext.megatron.layers.attention import PackedAttention
-from nemo_ext.megatron.layers.dropout_layer import DropoutLayer
+from nemo_ext.megatron.layers.dropout_layer import require_dropout
 from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import ForwardSettings, Optimisation
 from nemo_ext.models.shape import ModelShape
@@ -25,16 +24,6 @@ def build_model(settings: ForwardSettings, shape: ModelShape, parallel: Parallel
     if isinstance(settings, Optimisation):
         require_dropout(settings, shape, chunks)
     return chunks
-
-
-def require_dropout(settings: Optimisation, shape: ModelShape, chunks: list[torch.nn.Module]) -> None:
-    """Raises ValueError when a chunk has no layer that would drop what the settings say, and so would ignore them."""
-    for name, kind in (("hidden_dropout", DropoutLayer), ("attention_dropout", PackedAttention)):
-        drops = all(any(isinstance(module, kind) for module in chunk.modules()) for chunk in chunks)
-        if (probability := getattr(settings, name)) and not drops:
-            raise ValueError(
-                f"{name}={probability}: the layers of {shape.family.architecture!r} have none; leave it at 0"
-            )
 
 
 def unwrap(model: torch.nn.Module) -> Any:

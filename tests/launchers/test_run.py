@@ -66,7 +66,7 @@ def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("+recipe=openmathinstruct",), ["+recipe=openmathinstruct: no recipe", "did you mean openmathinstruct2?"]),
+        (("+recipe=openmathinstruct",), ["+recipe=openmathinstruct: no recipe", "did you mean openmathinstruct2"]),
         ((*TINY, "only=[solv_seeds]"), ["'solv_seeds'", "solve_seeds", "evaluate_teacher"]),
         ((*SMALL, "from_stage=trian"), ["'trian'", "train"]),
         (("+recipe=explore", "input=/tmp", "columns={problem: ask}"), ["no stage of this recipe takes it", "generate, grade"]),
@@ -244,6 +244,6 @@ def test_two_benchmarks_of_one_name_and_other_files_are_refused(tmp_path: Path) 
         resolvers.benchmarks(["a/aime.parquet", "b/aime.jsonl"])
     with pytest.raises(ValueError, match="'gsm8k'"):
         resolvers.benchmarks(["gsm8k", "mine/gsm8k.jsonl"])
-    with pytest.raises(ValueError, match=r"mine/aime.csv: a benchmark of your own is a file that ends in .*\.jsonl"):
-        resolvers.benchmarks(["mine/aime.csv"])
+    with pytest.raises(ValueError, match=r"mine/aime.xlsx: a benchmark of your own is a file that ends in .*\.jsonl"):
+        resolvers.benchmarks(["mine/aime.xlsx"])
     assert list(resolvers.benchmarks(["gsm8k", "a/aime.parquet", "b/amc.v2.jsonl"])) == ["gsm8k", "aime", "amc"]

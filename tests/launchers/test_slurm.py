@@ -93,8 +93,8 @@ def test_tasks_that_differ_in_more_than_their_folder_get_a_case() -> None:
     [
         (slurm.Config(qos="a\nrm -rf /"), train(), "one line of text"),
         (slurm.Config(extra_sbatch={"comment=x --hold": "y"}), train(), "long name"),
-        (slurm.Config(env={"A;B": "1"}), train(), "no name of an environment variable"),
-        (slurm.Config(env_from=["A=secret"]), train(), "no name of an environment variable"),
+        (slurm.Config(env={"A;B": "1"}), train(), "not the name of an environment variable"),
+        (slurm.Config(env_from=["A=secret"]), train(), "not the name of an environment variable"),
         (slurm.Config(), stage("a", main_process("x"), run=Path("/runs/50%")), "use another run_dir="),
         (slurm.Config(), stage("a", main_process("x", 3), resources=Resources(nodes=2)), "3 ranks"),
         (

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ext.megatron.build import require_dropout
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.data.batches import Batches, microbatch
 from nemo_ext.megatron.data.token_folder import PackedData
@@ -27,6 +26,7 @@ from nemo_ext.megatron.layers.dropout import (
     place_of,
     token_keys,
 )
+from nemo_ext.megatron.layers.dropout_layer import require_dropout
 from nemo_ext.megatron.settings import TrainSettings
 from nemo_ext.megatron.weights.torch_dist import TorchDistReader
 from nemo_ext.models.published_shapes import SHAPES
