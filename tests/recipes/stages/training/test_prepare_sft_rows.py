@@ -269,3 +269,18 @@ def test_a_template_that_passes_over_system_turns(prepare, changed) -> None:
     asked = [{"role": "system", "content": ALONE}, USER, {"role": "assistant", "content": "A"}]
     ran = prepare([GOOD, GOOD | {"system": ALONE}, {"messages": asked}], hf_path=changed(template))
     assert ran.reasons == ["template_error"] * 2 and "does not show the system turn" in ran.dropped[0]["detail"]
+
+
+def test_a_trace_that_ran_code_is_trained(prepare) -> None:
+    """`tools` is what generate writes of it, and not a list of functions that a model may call."""
+    record = {"executions": 1, "errors": {}, "ended": "answer"}
+    trace = {
+        "problem": "What is 2 + 2?",
+        "generation": "<llm-code>\nprint(4)\n</llm-code>\nIt is \\boxed{4}.",
+        "tools": record,
+    }
+    ran = prepare([GOOD, trace])
+    assert (
+        not ran.dropped
+        and ran.manifest["figures"]["train_samples"] + ran.manifest["figures"]["validation_samples"] == 2
+    )
