@@ -63,7 +63,7 @@ def run(cfg: Config) -> Facts:
     return mapped.facts(files)
 
 
-def make_selection(mode: str, total: int | None, sources: tuple[str, ...]) -> "RowFunction":
+def make_selection(mode: str, total: int | None, sources: tuple[str, ...] = ()) -> "RowFunction":
     from nemo_ext.curation.choosing.code_selection import select
     from nemo_ext.curation.filters.code import has_code
     from nemo_ext.rows.row import written_solution
