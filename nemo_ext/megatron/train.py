@@ -103,9 +103,10 @@ def trained_on(
     template = data.facts.get(CHAT_TEMPLATE)
     found |= {"chat_template": template} if template else {}
     objective = described(load(settings.objective))
-    found |= {"objective": objective} if objective != described(load(SFT)) else {}
-    head = trained_shape(settings.objective, ModelShape.from_hf(hf_folder)).head
-    found |= {HEAD: head_described(head)} if head != Vocabulary() else {}
+    if objective != described(load(SFT)):  # whose head is the vocabulary's
+        found["objective"] = objective
+        head = trained_shape(settings.objective, ModelShape.from_hf(hf_folder)).head
+        found |= {HEAD: head_described(head)} if head != Vocabulary() else {}
     return found | ({"validation": validation.fingerprint()} if validation else {})
 
 
