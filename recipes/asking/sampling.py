@@ -153,9 +153,7 @@ class Samples:
             only: rows of one way of asking.
             arrived: is told the replies of the chain.
         """
-        for row, way in self._asked(dropped, len(self.chain), arrived):
-            if only is not None and way is not only:
-                continue
+        for row, way in self._asked(dropped, len(self.chain), arrived, only):
             first = earlier_index(row) * self._ways.width + way.first
             name = f"{sample_name(row)}\x1f{way.strategy}" if way.strategy else sample_name(row)
             seeds = {number: seed_of(self.cfg.seed, name, number) for number in range(way.num_samples)}
@@ -180,7 +178,11 @@ class Samples:
                 yield question
 
     def _asked(
-        self, dropped: "RowWriter | None", steps: int, arrived: "Callable[[Completion], None] | None" = None
+        self,
+        dropped: "RowWriter | None",
+        steps: int,
+        arrived: "Callable[[Completion], None] | None" = None,
+        only: Way | None = None,
     ) -> Iterator[tuple["Row", Way]]:
         """The rows that can be asked, each once for each of its ways, with the replies to so many steps of the chain."""
         for row in self._rows():
@@ -189,6 +191,8 @@ class Samples:
                     dropped.drop({"raw": row}, "malformed_json")
                 continue
             for way in self._ways.of(row):
+                if only is not None and way is not only:
+                    continue
                 asked, reason = row, way.why_not(row, self.special)
                 if reason is None and steps:
                     asked, reason = self.chain.follow(row, steps, arrived)
