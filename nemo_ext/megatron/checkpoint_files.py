@@ -76,8 +76,8 @@ def require_head(folders: Iterable[Path], shape: ModelShape) -> ModelShape:
         recorded = read_record(folder)["trained_on"].get(HEAD) if (folder / RECORD).is_file() else None
         heads.setdefault(head_of(json.loads(recorded) if recorded else None), folder)
     if len(heads) > 1:
-        told = " and ".join(f"{folder} has a {head}" for head, folder in heads.items())
-        raise ValueError(f"{told}: they are not checkpoints of one model")
+        different = " and ".join(f"{folder} has a {head}" for head, folder in heads.items())
+        raise ValueError(f"{different}: they are not checkpoints of one model")
     for head, folder in heads.items():
         try:
             shape = shape.with_head(head)

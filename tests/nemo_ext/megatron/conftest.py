@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from nemo_ext.megatron import objectives
 from tests.nemo_ext.megatron.ranks import run_ranks
 from tests.nemo_ext.megatron.tiny import PLAIN_ROPE, save_data, save_llama
 
@@ -14,6 +15,12 @@ from tests.nemo_ext.megatron.tiny import PLAIN_ROPE, save_data, save_llama
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("megatron")
+
+
+@pytest.fixture
+def kinds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The objectives that a test module has written to its `folder` are found beside our own."""
+    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(folder)])
 
 
 @pytest.fixture(scope="session")

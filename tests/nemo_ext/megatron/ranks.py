@@ -34,6 +34,16 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULT = "RANK RESULT "
 TIMEOUT_S = 270.0  # a test has 300 at most; the longest launch takes 40 on a quiet machine
 
+TOPOLOGIES_OF_TWO: dict[str, dict[str, Any]] = {
+    "tensor": {"tp": 2},
+    "sequence": {"tp": 2, "sequence_parallel": True},
+    "pipeline": {"pp": 2},
+    "virtual pipeline": {"pp": 2, "vp": 2},
+    "context": {"cp": 2},
+    "data": {"dp": 2},
+}
+"""Every way of splitting a training over two processes, as `programs.sizes` takes them."""
+
 
 def free_port() -> int:
     """Below those that the kernel hands out: until rank 0 listens, seconds later, servers and clients beside take many."""

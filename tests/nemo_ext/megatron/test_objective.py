@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM
 
 from launchers.estimates.step_time import step_time
 from nemo_ext.machine.gpus import gpu_named
-from nemo_ext.megatron import objective, objectives
+from nemo_ext.megatron import objective
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.data.token_folder import PackedData
 from nemo_ext.megatron.settings import TrainSettings
 from nemo_ext.models.published_shapes import SHAPES
 from tests.nemo_ext.megatron.objectives import REFERENCE, save_pairs, write_objectives
-from tests.nemo_ext.megatron.ranks import join_ranks, run_ranks, start_ranks
+from tests.nemo_ext.megatron.ranks import TOPOLOGIES_OF_TWO, join_ranks, run_ranks, start_ranks
 from tests.nemo_ext.megatron.tiny import save_llama
 
 PROGRAM = ("tests.nemo_ext.megatron.objectives", "train_runs")
@@ -25,14 +25,7 @@ PAIRS = 32
 PREFERENCE = {"kind": "preference", "beta": 0.2}
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {"one process": {}, "global": {"packing": "global"}},
-    2: {
-        "tensor": {"tp": 2},
-        "sequence": {"tp": 2, "sequence_parallel": True},
-        "pipeline": {"pp": 2},
-        "virtual pipeline": {"pp": 2, "vp": 2},
-        "context": {"cp": 2},
-        "data": {"dp": 2},
-    },
+    2: TOPOLOGIES_OF_TWO,
     4: {"virtual pipeline, context": {"pp": 2, "vp": 2, "cp": 2}, "context of four": {"cp": 4}},
 }
 ELSEWHERE = [name for cases in CASES.values() for name in cases if name != "one process"]
@@ -43,11 +36,6 @@ pytestmark = pytest.mark.timeout(300)  # several launches of real processes; sec
 @pytest.fixture(scope="module")
 def folder(workspace: Path) -> Path:
     return write_objectives(workspace / "objectives")
-
-
-@pytest.fixture
-def kinds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(folder)])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from nemo_ext.megatron import checkpoint_files, objectives
+from nemo_ext.megatron import checkpoint_files
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.checkpoint_files import HEAD, RECORD, read_record, write_record
 from nemo_ext.megatron.checkpoint_folders import read_model, select_steps
@@ -26,7 +26,7 @@ from nemo_ext.models.published_shapes import SHAPES
 from nemo_ext.models.shape import ModelShape
 from tests.nemo_ext.megatron.checkpoints import cheap_values, save_shape, write_model
 from tests.nemo_ext.megatron.families import FAMILIES, save_family
-from tests.nemo_ext.megatron.ranks import join_ranks, run_ranks, start_ranks
+from tests.nemo_ext.megatron.ranks import TOPOLOGIES_OF_TWO, join_ranks, run_ranks, start_ranks
 from tests.nemo_ext.megatron.regression import NUM_ATTRIBUTES, save_rated, write_objectives
 from tests.nemo_ext.megatron.test_average import SMALL
 from tests.nemo_ext.megatron.tiny import save_llama
@@ -36,14 +36,7 @@ SAMPLES, STEPS, FIRST = 32, 4, 2
 REGRESSION = {"kind": "regression"}
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {"one process": {}},
-    2: {
-        "tensor": {"tp": 2},
-        "sequence": {"tp": 2, "sequence_parallel": True},
-        "pipeline": {"pp": 2},
-        "virtual pipeline": {"pp": 2, "vp": 2},
-        "context": {"cp": 2},
-        "data": {"dp": 2},
-    },
+    2: TOPOLOGIES_OF_TWO,
     4: {
         "sequence, context": {"tp": 2, "sequence_parallel": True, "cp": 2},
         "sequence, pipeline": {"tp": 2, "sequence_parallel": True, "pp": 2},
@@ -60,11 +53,6 @@ pytestmark = pytest.mark.timeout(300)  # several launches of real processes; sec
 @pytest.fixture(scope="module")
 def folder(workspace: Path) -> Path:
     return write_objectives(workspace / "regression_objectives")
-
-
-@pytest.fixture
-def kinds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(folder)])
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 
 from nemo_ext.megatron.weights.torch_dist import TorchDistReader
 from tests.nemo_ext.megatron.families import save_family
-from tests.nemo_ext.megatron.ranks import run_ranks
+from tests.nemo_ext.megatron.ranks import TOPOLOGIES_OF_TWO, run_ranks
 from tests.nemo_ext.megatron.tiny import save_data, save_llama
 
 PROGRAMS = "tests.nemo_ext.megatron.programs"
@@ -35,12 +35,7 @@ ONE: dict[str, dict[str, Any]] = {
     "biases": {},
 }
 TWO: dict[str, dict[str, Any]] = {
-    "tensor": {"tp": 2},
-    "sequence": {"tp": 2, "sequence_parallel": True},
-    "pipeline": {"pp": 2},
-    "virtual pipeline": {"pp": 2, "vp": 2},
-    "context": {"cp": 2},
-    "data": {"dp": 2},
+    **TOPOLOGIES_OF_TWO,
     "clipped, tensor": {"tp": 2, "clip_grad": 0.5},
     "clipped, pipeline": {"pp": 2, "clip_grad": 0.5},
     "clipped, virtual pipeline": {"pp": 2, "vp": 2, "clip_grad": 0.5},
