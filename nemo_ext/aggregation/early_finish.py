@@ -111,4 +111,4 @@ class EarlyFinish:
 
     def _spare(self, request: Request) -> Completion:
         empty = Completion(request.key, "", "stop", 0, 0, 0.0, None, 0)
-        return replace(empty, seed=request.sampling.seed, tools={"executions": 0, "errors": {}, "ended": NOT_NEEDED})
+        return replace(empty, seed=request.sampling.seed, trace={"executions": 0, "errors": {}, "ended": NOT_NEEDED})

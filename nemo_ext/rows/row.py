@@ -26,11 +26,9 @@ RowOutcome = tuple[Row, str | None]
 
 OF_A_SOLUTION = (
     "sample_index", "seed", "choice", "generation", "generated_solution", "finish_reason", "num_prompt_tokens",
-    "num_generated_tokens", "tools", "predicted_answer", "is_correct", "reward", "earlier",
+    "num_generated_tokens", "trace", "predicted_answer", "is_correct", "reward", "earlier",
 )  # fmt: skip
 """What a row says of its solution: of another solution it says other things."""
-OF_A_TRACE = {"executions", "errors", "ended"}
-"""Keys of the `tools` that generate writes beside a solution that ran code (nemo_ext/sandbox/tool_loop.py)."""
 MALFORMED, TOO_LONG = "malformed_json", "row_too_long"
 MAX_ROW_BYTES = 8 << 20
 """A longer line is hardly a row to train on: more likely a file without newlines."""
@@ -60,12 +58,6 @@ def written_solution(row: Row) -> str | None:
     solution = row.get("generated_solution")
     solution = row.get("generation") if solution is None else solution
     return solution if isinstance(solution, str) else None
-
-
-def tools_column(row: Row) -> Any:
-    """The row's `tools`, where they are what a model may call; None where they are a trace's record of what it ran."""
-    tools = row.get("tools")
-    return None if isinstance(tools, dict) and tools.keys() >= OF_A_TRACE else tools
 
 
 def parse_line(line: bytes) -> Row | None:

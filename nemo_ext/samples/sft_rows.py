@@ -17,7 +17,7 @@ from nemo_ext.rows.outside.adopt import WRITTEN, is_dialogue, messages_answer
 from nemo_ext.rows.outside.columns import BadRow
 from nemo_ext.rows.outside.conversations import SYSTEM, Conversation, Message, conversation_of, tools_of
 from nemo_ext.rows.outside.known_shapes import normalise, problem_column, solution_column, solution_of, text_of
-from nemo_ext.rows.row import Row, tools_column
+from nemo_ext.rows.row import Row
 
 DIRECTING = (*SYSTEM, "instruction", "context", "history", "tools", "functions", "reasoning_content", "thinking")
 """Columns that say what to do, or hold part of the answer."""
@@ -63,7 +63,6 @@ def training_of(row: Row, prompt: Prompt | None) -> Training:
         BadRow: the reason it is dropped under: no_problem, no_solution, no_output, unshown_column, ...
         ValueError: it has a problem, and there is no prompt.
     """
-    row = row | {"tools": tools_column(row)} if "tools" in row else row
     given = {key: value for key, value in row.items() if value is not None}  # parquet gives every row every column
     if _is_problem(given, prompt):
         return _of_problem(given, prompt)

@@ -70,9 +70,9 @@ class _Trace:
         self.used_tokens += max(0, len(self.text.encode()) - before)  # the next segment's prompt will say how many
 
     @property
-    def tools(self) -> dict[str, Any]:
-        record = {"executions": self.executions, "errors": dict(self.errors), "ended": self.ended}
-        return record | ({"restarts": self.restarts} if self.restarts else {})
+    def record(self) -> dict[str, Any]:
+        done = {"executions": self.executions, "errors": dict(self.errors), "ended": self.ended}
+        return done | ({"restarts": self.restarts} if self.restarts else {})
 
 
 class ToolLoop:
@@ -107,7 +107,7 @@ class ToolLoop:
         await self._http.close()
 
     async def __call__(self, request: Request, send: Send) -> Completion:
-        """One whole trace: its text with the results, and `tools`: {"executions", "errors" by class, "ended"}.
+        """One whole trace: its text with the results, and `trace`: {"executions", "errors" by class, "ended"}.
 
         Raises:
             ValueError: the request is for messages, or for several samples.
@@ -135,7 +135,7 @@ class ToolLoop:
                 if number and segment.error_kind == "prompt_too_long":
                     trace.ended = LENGTH
                     break
-                return replace(segment, key=request.key, tools=trace.tools)
+                return replace(segment, key=request.key, trace=trace.record)
             trace.count(segment, first=number == 0)
             last = segment
             await self._advance(request, trace, segment, session)
@@ -152,7 +152,7 @@ class ToolLoop:
             seconds=time.monotonic() - trace.started,
             attempts=trace.attempts,
             seed=request.sampling.seed,
-            tools=trace.tools,
+            trace=trace.record,
         )
 
     def _segment(self, request: Request, trace: _Trace, number: int) -> Request:

@@ -62,8 +62,8 @@ class Replies:
 def answer_columns(reply: "Completion") -> dict[str, Any]:
     """What a sample adds to its row."""
     choice = {"choice": reply.choice} if reply.choice else {}
-    tools = {"tools": reply.tools} if reply.tools is not None else {}
-    return reply.answer | {"seed": reply.seed} | choice | tools
+    trace = {"trace": reply.trace} if reply.trace is not None else {}
+    return reply.answer | {"seed": reply.seed} | choice | trace
 
 
 def drop_reason(reply: "Completion") -> str:

@@ -44,7 +44,7 @@ def test_a_trace_keeps_its_state(fake, finish: Callable[..., str], tmp_path: Pat
         product = i * (i + 1)
         assert row["generation"].endswith(f"\\boxed{{{product}}}.")
         assert f"<llm-code-output>\n{product}\n{product + 1}\n</llm-code-output>" in row["generation"]
-        assert row["tools"] == {"executions": 2, "errors": {}, "ended": "answer"}
+        assert row["trace"] == {"executions": 2, "errors": {}, "ended": "answer"}
         assert row["num_generated_tokens"] == 30
     log = (tmp_path / "generate" / "generate" / "logs" / "sandbox.log").read_text()
     assert "isolation: " in log

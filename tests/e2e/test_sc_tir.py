@@ -61,10 +61,10 @@ def test_most_traces_are_right_and_the_vote_is(fake, finish: Callable[..., str],
     finish(*words, *rule, *tiny, "server.concurrency=24")
     run = tmp_path / "sc_tir"
     traces: list[dict[str, Any]] = lines(run / "sample" / "output.jsonl")
-    restarted = [row for row in traces if row["tools"].get("restarts")]
+    restarted = [row for row in traces if row["trace"].get("restarts")]
     assert restarted and all("1 / 0" not in row["generation"] for row in restarted)
     assert any(row["predicted_answer"] == "999999" for row in traces), "wrong ones are among them"
-    assert any("```output\n" in row["generation"] and row["tools"]["executions"] == 1 for row in traces)
+    assert any("```output\n" in row["generation"] and row["trace"]["executions"] == 1 for row in traces)
     assert lines(run / "sample" / "dropped.jsonl"), "some were not needed"
     scores = json.loads((run / "choose" / "scores.json").read_text())
     [scored] = scores["benchmarks"].values()

@@ -15,7 +15,7 @@ import numpy as np
 from nemo_ext.rows.exact_json import dumps, loads
 from nemo_ext.rows.outside.conversations import SYSTEM
 from nemo_ext.rows.passes import scan_rows
-from nemo_ext.rows.row import Row, tools_column, written_solution
+from nemo_ext.rows.row import Row, written_solution
 
 Array = np.ndarray[Any, Any]
 COLUMNS = ("problem", "generated_solution")
@@ -56,7 +56,6 @@ def row_key(row: Row, columns: Sequence[str] = COLUMNS) -> bytes:
     is asked under the row's system turn and with its tools, where it has them."""
     texts = [collapsed(_text(row, column)) for column in columns]
     if "problem" in columns:
-        row = row | {"tools": tools_column(row)} if "tools" in row else row
         texts += [collapsed(f"{key}: {_text(row, key)}") for key in ASKED_UNDER if row.get(key) and key not in columns]
     return text_key(b"\x1f".join(texts))
 

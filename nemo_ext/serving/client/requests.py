@@ -110,7 +110,7 @@ class Completion:
     choice: int = 0
     replica: str | None = None
     """URL of the server that answered."""
-    tools: dict[str, Any] | None = None
+    trace: dict[str, Any] | None = None
     """What a tool loop did: executions, errors by class, why it ended (nemo_ext/sandbox/tool_loop.py)."""
 
     @property

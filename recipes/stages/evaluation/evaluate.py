@@ -122,7 +122,7 @@ def _answered(cfg: Config, files: list[Path], replies: Replies, out: RowWriter) 
         if reply.error is not None:
             raise ValueError(f"the server refused {row['benchmark']} {row['id']}: {reply.error}")
         seed = question.sampling.seed if reply.seed is None else reply.seed
-        yield row | {"seed": seed} | reply.answer | ({} if reply.tools is None else {"tools": reply.tools})
+        yield row | {"seed": seed} | reply.answer | ({} if reply.trace is None else {"trace": reply.trace})
 
 
 def _loop(cfg: Config, files: list[Path], replies: Replies) -> "Loop | None":

@@ -5,7 +5,7 @@ In:  rows with the keys their prompt names, such as {"id": "9c1e", "problem": "A
      called question or query, or what `columns` says
 Out: one row per sample, the row's keys and {"generation": "3 * 4 = 12. ...", "sample_index": 0, "seed": 1790234,
      "finish_reason": "stop", "num_prompt_tokens": 97, "num_generated_tokens": 31}, in input order, each (id, sample_index)
-     once; samples that shared a request also have "choice", their place in its reply; tool-integrated ones "tools"; with
+     once; samples that shared a request also have "choice", their place in its reply; tool-integrated ones "trace"; with
      `strategies` the "strategy" they were asked under; with `chain` its steps' replies, each under the step's name
      of a row that has a solution already, a sample itself perhaps, what it says of that is under "earlier", as
      {"sample_index": 1, "seed": 77, "generation": "..."}

@@ -84,14 +84,14 @@ def test_a_decided_problem_begins_no_more_samples() -> None:
     model = _Model({request.key: "5" for _, request in asked}, {})
     _, done = _run(model, asked, at_once=1)
     assert model.begun == [f"0-{i}" for i in range(5)], "5 of 8 are a majority"
-    assert [each.tools and each.tools["ended"] for each in done] == [None] * 5 + [NOT_NEEDED] * 3
+    assert [each.trace and each.trace["ended"] for each in done] == [None] * 5 + [NOT_NEEDED] * 3
 
 
 def test_samples_under_way_are_ended() -> None:
     asked = _requests(1, 3)
     model = _Model({request.key: "5" for _, request in asked}, {"0-2": 60.0})
     _, done = _run(model, asked, at_once=3)
-    assert model.cancelled == ["0-2"] and done[2].tools == {"executions": 0, "errors": {}, "ended": NOT_NEEDED}
+    assert model.cancelled == ["0-2"] and done[2].trace == {"executions": 0, "errors": {}, "ended": NOT_NEEDED}
 
 
 def test_samples_of_an_earlier_run_count() -> None:
@@ -112,7 +112,7 @@ def test_the_majority_is_that_of_all_samples(seed: int) -> None:
     for number in range(6):
         ours = [read_answer(each.text, AnswerRule()) for each in done[9 * number : 9 * number + 9]]
         whole = [answers[f"{number}-{i}"] for i in range(9)]
-        if any(each.tools for each in done[9 * number : 9 * number + 9]):
+        if any(each.trace for each in done[9 * number : 9 * number + 9]):
             assert vote(ours, "equivalent").answer == vote(whole, "equivalent").answer
 
 

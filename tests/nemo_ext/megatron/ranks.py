@@ -70,8 +70,10 @@ class Forked:
             return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
+        """Nothing where it has ended, as Popen: another thread may read its exit code between a poll and this."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def wait(self) -> None:
         while self.poll() is None:

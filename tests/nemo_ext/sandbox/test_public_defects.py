@@ -19,7 +19,7 @@ def fenced(code: str) -> str:
 def test_a_stateless_repl_forgets_names(any_sandbox: Service) -> None:
     model = ScriptedModel([fenced("x = 41"), fenced("print(x + 1)"), "\\boxed{42}"])
     done = trace(any_sandbox, model, format="fenced")
-    assert done.tools == {"executions": 2, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 2, "errors": {}, "ended": "answer"}
     assert "```output\n42\n```" in done.text
 
 
@@ -40,7 +40,7 @@ def test_a_stateless_repl_forgets_names(any_sandbox: Service) -> None:
 )
 def test_b_print_around_the_last_line_breaks_code(any_sandbox: Service, code: str, output: str) -> None:
     done = trace(any_sandbox, ScriptedModel([fenced(code), "."]), format="fenced")
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "stop"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "stop"}
     assert f"```output\n{output}\n```" in done.text
 
 
@@ -52,57 +52,57 @@ def test_c_finished_traces_go_on(any_sandbox: Service) -> None:
     model = ScriptedModel([fenced("6 * 7"), "So \\boxed{42}.\nLet me check.\n" + fenced("1 / 0"), "never asked for"])
     done = trace(any_sandbox, model, format="fenced")
     assert done.text.endswith("So \\boxed{42}.\nLet me check.")
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer"}
     assert len(model.requests) == 2
     done = trace(any_sandbox, ScriptedModel(model.script), format="fenced", stop_at_answer=False, on_error="go_on")
-    assert done.tools == {"executions": 2, "errors": {"error": 1}, "ended": "stop"}
+    assert done.trace == {"executions": 2, "errors": {"error": 1}, "ended": "stop"}
 
 
 def test_d_a_box_far_from_the_end_is_lost(any_sandbox: Service) -> None:
     done = trace(any_sandbox, ScriptedModel(["The answer is \\boxed{7}. " + "We explain. " * 30]), format="fenced")
-    assert done.tools is not None
-    assert done.tools["ended"] == "answer"
+    assert done.trace is not None
+    assert done.trace["ended"] == "answer"
 
 
 def test_e_an_answer_without_code_is_pruned(any_sandbox: Service) -> None:
     done = trace(any_sandbox, ScriptedModel(["By symmetry it is \\boxed{7}."]), format="fenced")
     assert (done.text, done.error) == ("By symmetry it is \\boxed{7}.", None)
-    assert done.tools == {"executions": 0, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 0, "errors": {}, "ended": "answer"}
 
 
 def test_a_box_inside_code_is_no_answer(any_sandbox: Service) -> None:
     model = ScriptedModel([fenced("print('\\\\boxed{1}')"), "Then \\boxed{2}."])
     done = trace(any_sandbox, model, format="fenced")
     assert len(model.requests) == 2
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer"}
 
 
 def test_h_a_timeout_of_the_wrong_kind_escapes(any_sandbox: Service) -> None:
     """Theirs waited with subprocess and caught TimeoutError, which subprocess.TimeoutExpired is not."""
     assert not issubclass(subprocess.TimeoutExpired, TimeoutError)
     done = trace(any_sandbox, ScriptedModel([fenced("import time\ntime.sleep(60)")]), format="fenced", timeout_s=0.3)
-    assert done.tools == {"executions": 1, "errors": {"timeout": 1}, "ended": "error"}
+    assert done.trace == {"executions": 1, "errors": {"timeout": 1}, "ended": "error"}
 
 
 def test_printed_words_are_taken_for_an_error(any_sandbox: Service) -> None:
     """And an error that prints no such words is one nevertheless."""
     code = "print('Traceback (most recent call last):')\nprint('Error: SyntaxError timeout')"
-    assert trace(any_sandbox, ScriptedModel([fenced(code), "."]), format="fenced").tools == {
+    assert trace(any_sandbox, ScriptedModel([fenced(code), "."]), format="fenced").trace == {
         "executions": 1, "errors": {}, "ended": "stop",
     }  # fmt: skip
     done = trace(any_sandbox, ScriptedModel([fenced("import os\nos._exit(0)")]), format="fenced")
-    assert done.tools == {"executions": 1, "errors": {"died": 1}, "ended": "error"}
+    assert done.trace == {"executions": 1, "errors": {"died": 1}, "ended": "error"}
 
 
 def test_a_result_that_looks_like_a_block_is_executed(any_sandbox: Service) -> None:
     """Only what the model itself wrote since the last result is looked at."""
     code = "print('```python\\nopen(1/0)\\n' + '`' * 3)"
     done = trace(any_sandbox, ScriptedModel([fenced(code), "Nothing more."]), format="fenced")
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "stop"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "stop"}
 
 
 def test_output_written_by_the_model_is_taken_for_real(any_sandbox: Service) -> None:
     model = ScriptedModel(["I ran it.\n```output\n41\n```\n\\boxed{41}", "never asked for"])
     done = trace(any_sandbox, model, format="fenced")
-    assert done.tools == {"executions": 0, "errors": {}, "ended": "not_executed"}
+    assert done.trace == {"executions": 0, "errors": {}, "ended": "not_executed"}
     assert "41" not in done.text

@@ -38,7 +38,7 @@ def test_llm_code_trace_byte_for_byte(any_sandbox: Service, server: dict[str, bo
         "<llm-code-output>\n6\n7\n</llm-code-output>\n"
         "So it is \\boxed{42}."
     )
-    assert done.tools == {"executions": 2, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 2, "errors": {}, "ended": "answer"}
     assert (done.finish_reason, done.num_prompt_tokens, done.error) == ("stop", len(PROMPT), None)
     assert PROMPT + done.text == f"{model.requests[-1].prompt}So it is \\boxed{{42}}."
 
@@ -50,7 +50,7 @@ def test_fenced_trace_byte_for_byte(any_sandbox: Service, server: dict[str, bool
     )
     done = trace(any_sandbox, model, format="fenced")
     assert done.text == "Plan.\n```python\nx = 6\nprint(x * 7)\n```\n```output\n42\n```\nThus \\boxed{42}."
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer"}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_fenced_blocks_as_models_write_them(any_sandbox: Service, server: dict[s
     if server == {"says_reason": False} and not written.replace("``` output", "```output").endswith("\n```output\n"):
         pytest.skip("a server that neither keeps nor names its stop string hides that this block was closed")
     done = trace(any_sandbox, ScriptedModel([written + "invented", "\\boxed{7}"], **server), format="fenced")
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer"}
     assert done.text.endswith("```\n```output\n7\n```\n\\boxed{7}")
     assert [block.kind for block in blocks(done.text) or ()] == ["code", "output"]
 
@@ -97,7 +97,7 @@ def test_fenced_blocks_as_models_write_them(any_sandbox: Service, server: dict[s
 )
 def test_what_a_block_prints_does_not_end_its_frame(any_sandbox: Service, form: str, written: str, shown: str) -> None:
     done = trace(any_sandbox, ScriptedModel([written, "So \\boxed{1}."]), format=form)
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer"}
     assert done.text.endswith(f"\n{shown}So \\boxed{{1}}.")
     assert [block.kind for block in blocks(done.text) or ()] == ["code", "output"]
 
@@ -119,10 +119,10 @@ def test_segments_keep_the_sampling_and_advance_the_seed(any_sandbox: Service) -
 
 def test_a_users_stop_string_ends_the_trace(any_sandbox: Service) -> None:
     done = trace(any_sandbox, ScriptedModel(["It is \\boxed{2}\n\n\nProblem: next <llm-code>\n1\n</llm-code>"]))
-    assert (done.text, done.tools) == ("It is \\boxed{2}", {"executions": 0, "errors": {}, "ended": "answer"})
+    assert (done.text, done.trace) == ("It is \\boxed{2}", {"executions": 0, "errors": {}, "ended": "answer"})
     done = trace(any_sandbox, ScriptedModel(["I do not know\n\n\nProblem:"]))
-    assert done.tools is not None
-    assert done.tools["ended"] == "stop"
+    assert done.trace is not None
+    assert done.trace["ended"] == "stop"
 
 
 def test_total_tokens_are_never_exceeded(any_sandbox: Service) -> None:
@@ -130,7 +130,7 @@ def test_total_tokens_are_never_exceeded(any_sandbox: Service) -> None:
     for total in range(40, 800, 23):
         model = ScriptedModel([code] * 9)
         done = trace(any_sandbox, model, request(max_tokens=300), max_total_tokens=total, max_executions=5)
-        assert done.finish_reason == "length" or done.tools["ended"] == "max_executions"  # type: ignore[index]
+        assert done.finish_reason == "length" or done.trace["ended"] == "max_executions"  # type: ignore[index]
         for one in model.requests:
             assert 0 < one.sampling.max_tokens <= 300
             assert len(one.prompt) - len(PROMPT) + one.sampling.max_tokens <= total
@@ -139,21 +139,21 @@ def test_total_tokens_are_never_exceeded(any_sandbox: Service) -> None:
 def test_without_a_total_the_samplings_limit_is_the_traces(any_sandbox: Service) -> None:
     model = ScriptedModel(["<llm-code>\n1\n</llm-code>", "w" * 1000])
     done = trace(any_sandbox, model, request(max_tokens=200))
-    assert (done.finish_reason, done.tools) == ("length", {"executions": 1, "errors": {}, "ended": "length"})
+    assert (done.finish_reason, done.trace) == ("length", {"executions": 1, "errors": {}, "ended": "length"})
     assert len(done.text) == 200
 
 
 def test_a_block_cut_by_the_token_limit_is_not_executed(any_sandbox: Service) -> None:
     written = "<llm-code>\nopen('/tmp/ran', 'w')\n</llm-code>"
     done = trace(any_sandbox, ScriptedModel([written], says_reason=False), request(max_tokens=len(written) - 5))
-    assert done.tools == {"executions": 0, "errors": {}, "ended": "length"}
+    assert done.trace == {"executions": 0, "errors": {}, "ended": "length"}
     assert done.text == written[:-5]
 
 
 def test_max_executions_ends_the_trace(any_sandbox: Service) -> None:
     model = ScriptedModel(["<llm-code>\n1\n</llm-code>"] * 9)
     done = trace(any_sandbox, model, max_executions=2)
-    assert done.tools == {"executions": 2, "errors": {}, "ended": "max_executions"}
+    assert done.trace == {"executions": 2, "errors": {}, "ended": "max_executions"}
     assert done.text.count("<llm-code-output>") == 2
     assert done.text.endswith("<llm-code>\n1\n</llm-code>")
 
@@ -163,18 +163,18 @@ def test_max_executions_can_be_told_to_the_model(any_sandbox: Service) -> None:
     model = ScriptedModel(["<llm-code>\n1\n</llm-code>", "<llm-code>\n2\n</llm-code>", "Then \\boxed{3}"])
     done = trace(any_sandbox, model, max_executions=1, max_executions_text=text)
     assert done.text.endswith(f"</llm-code>\n<llm-code-output>\n{text}\n</llm-code-output>\nThen \\boxed{{3}}")
-    assert done.tools == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer"}
     done = trace(any_sandbox, ScriptedModel(model.script[:2] * 4), max_executions=1, max_executions_text=text)
-    assert (done.tools["ended"], done.text.count(text)) == ("max_executions", 1)  # type: ignore[index]
+    assert (done.trace["ended"], done.text.count(text)) == ("max_executions", 1)  # type: ignore[index]
 
 
 def test_an_error_ends_the_trace_or_goes_on(any_sandbox: Service) -> None:
     script = ["<llm-code>\nx = 1\n1 / 0\n</llm-code>", "<llm-code>\nx\n</llm-code>", "\\boxed{1}"]
     done = trace(any_sandbox, ScriptedModel(script))
-    assert done.tools == {"executions": 1, "errors": {"error": 1}, "ended": "error"}
+    assert done.trace == {"executions": 1, "errors": {"error": 1}, "ended": "error"}
     assert done.text.endswith("ZeroDivisionError: division by zero\n</llm-code-output>\n")
     done = trace(any_sandbox, ScriptedModel(script), on_error="go_on")
-    assert done.tools == {"executions": 2, "errors": {"error": 1}, "ended": "answer"}
+    assert done.trace == {"executions": 2, "errors": {"error": 1}, "ended": "answer"}
     assert "<llm-code-output>\n1\n</llm-code-output>" in done.text
 
 
@@ -191,7 +191,7 @@ def test_a_restarted_trace_knows_nothing_of_the_one_before(any_sandbox: Service)
         done.text
         == "Anew.\n<llm-code>\nprint('x' in globals())\n</llm-code>\n<llm-code-output>\nFalse\n</llm-code-output>\n\\boxed{1}"
     )
-    assert done.tools == {"executions": 2, "errors": {"error": 1}, "ended": "answer", "restarts": 1}
+    assert done.trace == {"executions": 2, "errors": {"error": 1}, "ended": "answer", "restarts": 1}
     assert [asked.prompt for asked in model.requests[:2]] == [PROMPT, PROMPT]
     assert [asked.sampling.seed for asked in model.requests] == [7, 8, 9]
     assert [asked.sampling.max_tokens for asked in model.requests[:2]] == [1000, 1000]
@@ -200,7 +200,7 @@ def test_a_restarted_trace_knows_nothing_of_the_one_before(any_sandbox: Service)
 def test_restarts_end_with_the_blocks_a_trace_may_execute(any_sandbox: Service) -> None:
     model = ScriptedModel(["<llm-code>\n1 / 0\n</llm-code>"] * 3 + ["\\boxed{1}"])
     done = trace(any_sandbox, model, on_error="restart", max_executions=3)
-    assert done.tools == {"executions": 3, "errors": {"error": 3}, "ended": "answer", "restarts": 2}
+    assert done.trace == {"executions": 3, "errors": {"error": 3}, "ended": "answer", "restarts": 2}
     assert done.text.count("ZeroDivisionError: division by zero") == 1, "the model reads the last one"
 
 
@@ -213,7 +213,7 @@ def test_state_survives_a_block_that_was_stopped(any_sandbox: Service) -> None:
         ".",
     ]
     done = trace(any_sandbox, ScriptedModel(script), on_error="go_on", timeout_s=2)
-    assert done.tools == {"executions": 3, "errors": {"timeout": 1}, "ended": "stop"}
+    assert done.trace == {"executions": 3, "errors": {"timeout": 1}, "ended": "stop"}
     assert "TimeoutError: the block ran longer than 2 s and was stopped\n</llm-code-output>" in done.text
     assert done.text.endswith("<llm-code-output>\n5\n</llm-code-output>\n.")
 
@@ -243,7 +243,7 @@ def test_a_trace_that_outgrows_the_context_keeps_its_text(any_sandbox: Service) 
         return Completion(asked.key, "", None, 0, 0, 0.1, "too long", 1, error_kind="prompt_too_long")
 
     done = trace(any_sandbox, send)
-    assert (done.error, done.finish_reason, done.tools) == (
+    assert (done.error, done.finish_reason, done.trace) == (
         None,
         "length",
         {"executions": 1, "errors": {}, "ended": "length"},
@@ -352,4 +352,4 @@ def test_no_sandbox_stops_the_run_with_a_reason(any_sandbox: Service) -> None:
 
 def test_tools_go_into_a_json_row(any_sandbox: Service) -> None:
     done = trace(any_sandbox, ScriptedModel(["<llm-code>\n1 / 0\n</llm-code>"]))
-    assert json.loads(json.dumps(done.tools)) == done.tools
+    assert json.loads(json.dumps(done.trace)) == done.trace

@@ -122,8 +122,8 @@ def test_under_another_system_turn_or_with_other_tools_it_is_another_row(run, ro
 
 
 def test_traces_are_duplicates_whatever_they_ran(run, rows) -> None:
-    """A trace's own `tools` says how it came about, and not under which tools the problem was asked."""
+    """`trace` says how a solution came about, and not under which tools the problem was asked."""
     record = {"executions": 1, "errors": {}, "ended": "answer"}
-    first = {"id": "a", "problem": "P", "generation": "S", "sample_index": 0, "tools": record}
-    ran = run("deduplicate", input=rows([first, first | {"sample_index": 1, "tools": record | {"executions": 2}}]))
+    first = {"id": "a", "problem": "P", "generation": "S", "sample_index": 0, "trace": record}
+    ran = run("deduplicate", input=rows([first, first | {"sample_index": 1, "trace": record | {"executions": 2}}]))
     assert len(ran.output) == 1

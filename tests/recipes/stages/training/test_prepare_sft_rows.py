@@ -272,12 +272,12 @@ def test_a_template_that_passes_over_system_turns(prepare, changed) -> None:
 
 
 def test_a_trace_that_ran_code_is_trained(prepare) -> None:
-    """`tools` is what generate writes of it, and not a list of functions that a model may call."""
+    """What generate writes of it, `trace`, is no part of the text."""
     record = {"executions": 1, "errors": {}, "ended": "answer"}
     trace = {
         "problem": "What is 2 + 2?",
         "generation": "<llm-code>\nprint(4)\n</llm-code>\nIt is \\boxed{4}.",
-        "tools": record,
+        "trace": record,
     }
     ran = prepare([GOOD, trace])
     assert (
