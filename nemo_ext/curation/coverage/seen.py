@@ -39,7 +39,7 @@ class Key(NamedTuple):
     """Why they were dropped; empty: they were kept."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Seen:
     samples: int = 0
     """Bit n: the sample with sample_index n."""
@@ -74,7 +74,7 @@ def gather(files: Sequence[Path], look: Look, workers: int | None = None) -> dic
         ValueError: a sample that occurs twice, has no whole number as its sample_index, or another problem than its id.
     """
     found: dict[Key, Seen] = {}
-    for batch in scan_rows(files, partial(_reader, look), workers=workers):
+    for batch in scan_rows(files, partial(reader, look), workers=workers):
         for key, seen in batch.items():
             if key in found:
                 _add(key, found[key], seen)
@@ -83,7 +83,7 @@ def gather(files: Sequence[Path], look: Look, workers: int | None = None) -> dic
     return found
 
 
-def _reader(look: Look) -> Callable[[list[Row]], dict[Key, Seen]]:
+def reader(look: Look) -> Callable[[list[Row]], dict[Key, Seen]]:
     def read(rows: list[Row]) -> dict[Key, Seen]:
         found: dict[Key, Seen] = {}
         for row in rows:

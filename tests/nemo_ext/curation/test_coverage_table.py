@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_ext.curation.coverage.account import Gathered, asked_samples, follow
-from nemo_ext.curation.coverage.seen import BLOCKS, Key, Look, Seen, code_blocks
-from nemo_ext.curation.coverage.seen import _reader as reader
+from nemo_ext.curation.coverage.seen import BLOCKS, Key, Look, Seen, code_blocks, reader
 from nemo_ext.curation.coverage.table import Run, percent, strategies_of, table
 from nemo_ext.rows.row import Row
 

@@ -83,7 +83,7 @@ SCORES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _strategy(source: str | None, strategy: str | None, problems: int, **figures: Any) -> dict[str, Any]:
+def strategy_row(source: str | None, strategy: str | None, problems: int, **figures: Any) -> dict[str, Any]:
     """A row of coverage.json whose samples, correct ones and solved problems are 1,000, 400 and 93.04 % of the problems."""
     blocks = {"0": 60, "1": 330, "2+": 8, "malformed": 2}
     dropped = {"solve": {}, "grade": {"no_generation": 3}, "filter": {"incorrect": 540, "broken_code": 37}}
@@ -104,13 +104,13 @@ COVERAGE: list[dict[str, Any]] = [
         "published_elsewhere": [{"source": "math", "strategies": ["masked", "hinted"], "coverage": 87.5, "unique": 227_000}],
         "groups": [
             {"source": "math", "rows": [
-                _strategy("math", "default", 7500, published={"coverage": 80.1, "unique": 177_000}),
-                _strategy("math", "masked", 7500, not_asked={"missing_masked_solution": 3}, published_so_far={"coverage": 85.1}),
-                _strategy("math", "subject", 7500, samples=0, coverage=None, correct=0, errors={}, ended={}, executions=0,
+                strategy_row("math", "default", 7500, published={"coverage": 80.1, "unique": 177_000}),
+                strategy_row("math", "masked", 7500, not_asked={"missing_masked_solution": 3}, published_so_far={"coverage": 85.1}),
+                strategy_row("math", "subject", 7500, samples=0, coverage=None, correct=0, errors={}, ended={}, executions=0,
                           dropped={"solve": {}, "grade": {}, "filter": {}}, kept={"solve": 0, "grade": 0, "filter": 0}),
-                _strategy("math", None, 7500, published={"coverage": 93.04, "unique": 1_040_000}),
+                strategy_row("math", None, 7500, published={"coverage": 93.04, "unique": 1_040_000}),
             ]},
-            {"source": None, "rows": [_strategy(None, None, 14_973)]},
+            {"source": None, "rows": [strategy_row(None, None, 14_973)]},
         ],
     },
 ]  # fmt: skip
