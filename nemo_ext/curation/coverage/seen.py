@@ -59,7 +59,7 @@ class Look:
     dropped: bool = False
     """The rows are those that a stage dropped, each with its reason."""
     asked: bool = False
-    """Rows without a sample_index were dropped before they were asked about, under their strategy."""
+    """The stage is the one that asked: some of the rows that it dropped were never asked about, and are no samples."""
     problems: bool = False
     traces: bool = False
     correct: bool = False
@@ -84,15 +84,18 @@ def gather(files: Sequence[Path], look: Look, workers: int | None = None) -> dic
 
 
 def reader(look: Look) -> Callable[[list[Row]], dict[Key, Seen]]:
+    """What gathers the rows of one batch."""
+
     def read(rows: list[Row]) -> dict[Key, Seen]:
         found: dict[Key, Seen] = {}
         for row in rows:
             key = _key(row, look)
-            seen = _seen(row, key, look)
-            if key in found:
-                _add(key, found[key], seen)
+            if key not in found:
+                found[key] = Seen(problem=text_hash(row.get("problem")) if look.problems else b"")
+            if look.asked and not _was_asked(row):
+                found[key].counts[NOT_ASKED, key.reason] += 1
             else:
-                found[key] = seen
+                _see(row, found[key], look)
         return found
 
     return read
@@ -100,9 +103,9 @@ def reader(look: Look) -> Callable[[list[Row]], dict[Key, Seen]]:
 
 def _add(key: Key, into: Seen, more: Seen) -> None:
     if twice := into.samples & more.samples:
-        raise ValueError(f"sample {lowest(twice)} of problem {key.id!r} occurs twice")
+        raise _twice(key.id, lowest(twice))
     if into.problem != more.problem:
-        raise ValueError(f"problem {key.id!r} has two different texts, so that its samples cannot be told apart")
+        raise _two_texts(key.id)
     into.samples |= more.samples
     into.correct |= more.correct
     into.counts.update(more.counts)
@@ -114,28 +117,45 @@ def lowest(samples: int) -> int:
     return (samples & -samples).bit_length() - 1
 
 
+def _twice(problem: Any, sample: int) -> ValueError:
+    return ValueError(f"sample {sample} of problem {problem!r} occurs twice")
+
+
+def _two_texts(problem: Any) -> ValueError:
+    return ValueError(f"problem {problem!r} has two different texts, so that its samples cannot be told apart")
+
+
 def _key(row: Row, look: Look) -> Key:
     strategy = row.get("strategy")
     if strategy is None and (look.asked or not look.dropped):
         strategy = UNNAMED
-    return Key(row.get("id"), strategy, str(row.get("reason") or "no_reason") if look.dropped else "")
+    if row.get("id") is None and not look.asked:
+        raise ValueError(f"a row has no id, so that nothing says which problem it is of: {sorted(row)}")
+    reason = str(row.get("reason") or "no_reason") if look.dropped else ""
+    return Key(row.get("id"), None if strategy is None else str(strategy), reason)
 
 
-def _seen(row: Row, key: Key, look: Look) -> Seen:
-    if look.asked and ("sample_index" not in row or key.id is None):
-        return Seen(counts=Counter({(NOT_ASKED, key.reason): 1}))
-    bit = 1 << _index(row)
-    seen = Seen(samples=bit)
-    if look.problems:
-        seen.problem = text_hash(row.get("problem"))
+def _was_asked(row: Row) -> bool:
+    """Whether a dropped row is a sample whose request failed. A row that was not asked about may have a sample_index, too:
+    that of an earlier sample."""
+    return row.get("id") is not None and "sample_index" in row and "error" in row
+
+
+def _see(row: Row, seen: Seen, look: Look) -> None:
+    index = _index(row)
+    if seen.samples >> index & 1:
+        raise _twice(row["id"], index)
+    if look.problems and seen.problem != text_hash(row.get("problem")):
+        raise _two_texts(row["id"])
+    seen.samples |= 1 << index
     if look.traces:
-        seen.counts.update(_trace(row))
+        _see_trace(row, seen.counts)
     if look.correct and row.get("is_correct") is True:
-        seen.correct, seen.solutions = bit, row_key(row)
+        seen.correct |= 1 << index
+        seen.solutions += row_key(row)
         seen.counts[CORRECT, code_blocks(row)] += 1
     if look.kept:
         seen.counts[KEPT, code_blocks(row)] += 1
-    return seen
 
 
 def _index(row: Row) -> int:
@@ -161,16 +181,18 @@ def code_blocks(row: Row) -> str:
     return MORE if number > 1 else str(number)
 
 
-def _trace(row: Row) -> Counter[tuple[str, str]]:
-    """Why the row's trace ended, how many of its blocks ran and in which ways they failed; nothing of a sample without."""
+def _see_trace(row: Row, counts: Counter[tuple[str, str]]) -> None:
+    """Count why the row's trace ended, how many of its blocks ran and in which ways they failed; a sample may have none."""
     trace = row.get("trace")
     if trace is None:
-        return Counter()
+        return
     try:
-        errors = {("errors", str(name)): int(count) for name, count in trace["errors"].items()}
-        return Counter({("ended", str(trace["ended"])): 1, ("executions", ""): int(trace["executions"]), **errors})
-    except (TypeError, KeyError, AttributeError, ValueError):
+        counts["ended", str(trace["ended"])] += 1
+        counts["executions", ""] += trace["executions"]
+        for name, number in trace["errors"].items():
+            counts["errors", name] += number
+    except (TypeError, KeyError, AttributeError):
         raise ValueError(
-            f"sample {row['sample_index']} of problem {row.get('id')!r} has trace={trace!r}; a trace is "
+            f"sample {row['sample_index']} of problem {row['id']!r} has trace={trace!r}; a trace is "
             '{"executions": 2, "errors": {"timeout": 1}, "ended": "answer"}'
         ) from None

@@ -105,10 +105,11 @@ def _sources(cfg: Config, files: list[Path], first: "Gathered") -> dict[Any, str
     sources: dict[Any, str] = {}
     texts: dict[Any, bytes] = {}
     for row in (row for rows in scan_rows(files, lambda: list, workers=1) for row in rows):
-        if row["id"] in sources:
-            raise ValueError(f"{cfg.problems} has two problems with the id {row['id']!r}")
-        sources[row["id"]] = str(row.get("problem_source") or "(no source)")
-        texts[row["id"]] = text_hash(row["problem"])
+        name = row.get("id")
+        if name is None or name in sources:
+            raise ValueError(f"{cfg.problems} has two problems with the id {name!r}, or without any")
+        sources[name] = str(row.get("problem_source") or "(no source)")
+        texts[name] = text_hash(row.get("problem"))
     for key, seen in [*first.kept.items(), *first.dropped.items()]:
         if key.id is not None and (key.id not in texts or (seen.problem and seen.problem != texts[key.id])):
             raise ValueError(

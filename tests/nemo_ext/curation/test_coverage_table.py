@@ -84,7 +84,9 @@ def _gathered(rows: list[Row]) -> list[Gathered]:
     found, came = [], rows
     for stage in STAGES:
         first, last = stage == "solve", stage == "last"
-        dropped = [row | {"reason": row["fate"].split(":")[1]} for row in came if row["fate"].startswith(stage)]
+        dropped = [
+            row | {"reason": row["fate"].split(":")[1], "error": "x"} for row in came if row["fate"].startswith(stage)
+        ]
         if last:  # a stage may write no more than the id of what it drops
             short = ("id", "sample_index", "reason")
             dropped = [{key: row[key] for key in short} if row["compact"] else row for row in dropped]

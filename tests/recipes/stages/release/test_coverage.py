@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from nemo_ext.records import manifest
 from nemo_ext.records.files import write_text_atomic
 from nemo_ext.rows.row import Row
 from recipes import run_stage
-from tests.recipes.conftest import Rows, write_config
+from tests.nemo_ext.serving.fake_server import reply_to
+from tests.recipes.conftest import Rows, external, write_config
+from tests.recipes.stages.generation.test_generate import QUICK
+from tests.recipes.stages.generation.test_strategies import ROWS as ASKED
+from tests.recipes.stages.generation.test_strategies import strategies
 
 CODE = "<llm-code>\nprint({0})\n</llm-code>\n<llm-code-output>\n{0}\n</llm-code-output>\n\\boxed{{{0}}}"
 WORDS = "It is \\boxed{{{0}}}."
@@ -41,7 +46,7 @@ SAMPLES = [
 ]
 NOT_ASKED = [
     PROBLEMS[2] | {"strategy": "masked", "reason": "missing_masked_solution"},
-    sample(2, "default", 0, "", reason="refused_by_server"),
+    sample(2, "default", 0, "", reason="refused_by_server", error="too much"),
 ]
 
 
@@ -51,11 +56,11 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def write(self, name: str, kept: Rows, dropped: Sequence[Row] = (), reads: str = "") -> str:
+    def write(self, name: str, kept: Rows, dropped: Sequence[Row] = (), *reads: str) -> str:
         folder = self.root / name
         for file, rows in (("output", kept), ("dropped", dropped)):
             write_text_atomic(folder / f"{file}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        inputs = [Path(reads) / "output.jsonl"] if reads else []
+        inputs = [Path(each) / "output.jsonl" for each in reads]
         facts = manifest.Facts(inputs=inputs, outputs=[folder / "output.jsonl"])
         manifest.write(folder, name, name, "x", facts, 0.0)
         return str(folder)
@@ -154,7 +159,7 @@ def chain(folders: Folders) -> tuple[str, ...]:
     """solve and grade, where both keep everything."""
     solve = folders.write("solve", SAMPLES, NOT_ASKED)
     graded = [row | {"is_correct": "boxed{4}" in row["generation"]} for row in SAMPLES]
-    return solve, folders.write("grade", graded, reads=solve)
+    return solve, folders.write("grade", graded, [], solve)
 
 
 def graded_rows(folder: str) -> Rows:
@@ -178,6 +183,7 @@ def test_a_lost_sample_is_named(folders: Folders, chain: tuple[str, ...]) -> Non
         (lambda rows: [rows[0] | {"strategy": "masked"}, *rows[1:]], "has sample 0 of problem 'a' under the strategy masked, where none such"),
         (lambda rows: [rows[0] | {"id": "z"}, *rows[1:]], "has sample 0 of problem 'z' under the strategy default"),
         (lambda rows: [{key: rows[0][key] for key in rows[0] if key != "strategy"}, *rows[1:]], r"under the strategy \(no strategy\)"),
+        (lambda rows: [rows[0] | {"id": None}, *rows[1:]], "a row has no id, so that nothing says which problem"),
         (lambda rows: [rows[0] | {"sample_index": None}, *rows[1:]], "has sample_index=None; it says which sample"),
         (lambda rows: [rows[0] | {"sample_index": 1 << 60}, *rows[1:]], "has sample_index=1152921504606846976; .* to 1,048,575"),
         (lambda rows: [rows[0] | {"sample_index": True}, *rows[1:]], "has sample_index=True"),
@@ -186,7 +192,7 @@ def test_a_lost_sample_is_named(folders: Folders, chain: tuple[str, ...]) -> Non
 def test_rows_that_are_not_these_samples_are_refused(
     folders: Folders, chain: tuple[str, ...], change: Callable[[Rows], Rows], words: str
 ) -> None:
-    last = folders.write("last", change(graded_rows(chain[1])), reads=chain[1])
+    last = folders.write("last", change(graded_rows(chain[1])), [], chain[1])
     with pytest.raises(ValueError, match=words):
         folders.cover(*chain, last)
     assert not (folders.root / "coverage" / "coverage.json").exists()
@@ -197,7 +203,7 @@ def test_a_sample_that_is_kept_and_dropped_is_refused(folders: Folders, chain: t
     with pytest.raises(ValueError, match="last: sample 2 of problem 'a' occurs twice"):
         folders.cover(*chain, folders.write("last", graded_rows(chain[1]), both, chain[1]))
     risen = graded_rows(folders.write("some", graded_rows(chain[1])[1:], [SAMPLES[0] | {"reason": "bad"}], chain[1]))
-    last = folders.write("last", [SAMPLES[0], *risen], reads=str(folders.root / "some"))
+    last = folders.write("last", [SAMPLES[0], *risen], [], str(folders.root / "some"))
     with pytest.raises(ValueError, match="last has sample 0 of problem 'a', which the stage before it did not keep"):
         folders.cover(*chain, str(folders.root / "some"), last)
 
@@ -216,11 +222,11 @@ def test_a_sample_that_is_kept_and_dropped_is_refused(folders: Folders, chain: t
 def test_samples_that_cannot_be_told_apart_are_refused(folders: Folders, more: Rows, words: str) -> None:
     solve = folders.write("solve", [*SAMPLES, *more], [])
     with pytest.raises(ValueError, match=words):
-        folders.cover(solve, folders.write("grade", graded_rows(solve), reads=solve))
+        folders.cover(solve, folders.write("grade", graded_rows(solve), [], solve))
 
 
 def test_two_problems_of_one_id_are_refused(folders: Folders, chain: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="has two problems with the id 'a'"):
+    with pytest.raises(ValueError, match="has two problems with the id 'a', or without any"):
         folders.cover(*chain, problems=folders.write("twice", [*PROBLEMS, PROBLEMS[0]]))
 
 
@@ -230,7 +236,7 @@ def test_stages_of_another_run_are_refused_though_their_ids_are_the_same(
     other = folders.write("other", [row | {"generation": "other"} for row in SAMPLES], NOT_ASKED)
     with pytest.raises(ValueError, match=r"grade was not made of the rows in .*other: its manifest has other inputs"):
         folders.cover(other, chain[1])
-    last = folders.write("last", graded_rows(chain[1]), reads=chain[0])
+    last = folders.write("last", graded_rows(chain[1]), [], chain[0])
     with pytest.raises(ValueError, match=r"last was not made of the rows in .*grade"):
         folders.cover(*chain, last)
 
@@ -249,7 +255,7 @@ def test_the_config_is_checked(folders: Folders) -> None:
     with pytest.raises(ValueError, match=r"graded=other: it must be one of stages, \['grade'\]"):
         folders.cover("solve", "grade", graded="other")
     solve = folders.write("solve", SAMPLES)
-    grade = folders.write("grade", SAMPLES, reads=solve)
+    grade = folders.write("grade", SAMPLES, [], solve)
     with pytest.raises(ValueError, match="no row has the strategy 'subject'; they have default, masked"):
         folders.cover(solve, grade, strategies=["subject"])
 
@@ -257,7 +263,7 @@ def test_the_config_is_checked(folders: Folders) -> None:
 def test_coverage_adds_up_in_the_order_that_is_asked_for(folders: Folders) -> None:
     rows = [sample(0, "second", 4, "x", is_correct=True), sample(1, "first", 0, "x", is_correct=True)]
     solve = folders.write("solve", rows)
-    stages = (solve, folders.write("grade", rows, reads=solve))
+    stages = (solve, folders.write("grade", rows, [], solve))
     assert folders.cover(*stages)["strategies"] == ["first", "second"], "as the samples count on"
     found = folders.cover(*stages, strategies=["second"])
     assert found["strategies"] == ["second", "first"]
@@ -267,21 +273,29 @@ def test_coverage_adds_up_in_the_order_that_is_asked_for(folders: Folders) -> No
 
 def test_samples_of_one_way_of_asking_are_of_no_strategy(folders: Folders) -> None:
     rows = [sample(0, None, 0, WORDS.format(4), is_correct=True), sample(3, None, 0, "x", is_correct=False)]
-    refused = [PROBLEMS[1] | {"sample_index": 0, "reason": "given_up"}, PROBLEMS[2] | {"reason": "special_token"}]
+    refused = [
+        PROBLEMS[1] | {"sample_index": 0, "reason": "given_up", "error": "no reply"},
+        PROBLEMS[2] | {"reason": "special_token"},
+    ]
     raw = {"raw": "{", "reason": "malformed_json"}
+    refused.append(PROBLEMS[2] | {"sample_index": 0, "generation": "an earlier one", "reason": "missing_hint"})
     solve = folders.write("solve", rows, [*refused, raw])
     last = folders.write("grade", rows[:1], [{"id": "g", "sample_index": 0, "reason": "bad"}], solve)
     found = folders.cover(solve, last)
     assert found["strategies"] == ["(no strategy)"] and found["unreadable"] == {"malformed_json": 1}
     math, gsm8k = (by_name(found)[source, "(no strategy)"] for source in ("math", "gsm8k"))
-    assert (math["samples"], math["not_asked"], math["dropped"]["solve"]) == (2, {"special_token": 1}, {"given_up": 1})
+    assert (math["samples"], math["not_asked"], math["dropped"]["solve"]) == (
+        2,
+        {"missing_hint": 1, "special_token": 1},
+        {"given_up": 1},
+    )
     assert (math["coverage"], gsm8k["coverage"], gsm8k["dropped"]["grade"]) == (33.333, 0.0, {"bad": 1})
 
 
 def test_a_strategy_that_no_problem_of_a_source_was_asked_under_has_no_percentage(folders: Folders) -> None:
     rows = [sample(0, "subject", 1, "x", is_correct=False), sample(3, "default", 0, "x", is_correct=False)]
     solve = folders.write("solve", rows)
-    cells = by_name(folders.cover(solve, folders.write("grade", rows, reads=solve)))
+    cells = by_name(folders.cover(solve, folders.write("grade", rows, [], solve)))
     unasked = cells["gsm8k", "subject"]
     assert (unasked["problems"], unasked["samples"], unasked["solved"]) == (2, 0, 0)
     assert [unasked[key] for key in ("coverage", "correct_percent", "kept_percent")] == [None] * 3
@@ -291,7 +305,7 @@ def test_a_strategy_that_no_problem_of_a_source_was_asked_under_has_no_percentag
 def test_a_model_that_never_writes_code_and_a_strategy_of_which_nothing_is_kept(folders: Folders) -> None:
     rows = [row | {"generation": WORDS.format(4), "is_correct": row["strategy"] == "masked"} for row in SAMPLES]
     solve = folders.write("solve", rows)
-    grade = folders.write("grade", rows, reads=solve)
+    grade = folders.write("grade", rows, [], solve)
     right, wrong = ([row for row in rows if row["is_correct"] is correct] for correct in (True, False))
     last = folders.write("filter", right, [row | {"reason": "incorrect"} for row in wrong], grade)
     cells = by_name(folders.cover(solve, grade, last))
@@ -317,3 +331,41 @@ def test_the_manifest_records_every_file_and_a_change_of_one_is_seen(folders: Fo
         assert str(manifest.inputs_changed(stage)).endswith("dropped_00001.jsonl is new")
         late.unlink()
     assert manifest.inputs_changed(stage) is None
+
+
+def test_what_generate_leaves_is_understood(
+    folders: Folders, run: Callable[..., Any], model: dict[str, Any], fake: Callable[..., Any]
+) -> None:
+    """Rows that lack what a prompt needs were not asked about; those that the server refused are samples."""
+
+    async def refuse_geometry(request: web.Request, _: int) -> web.StreamResponse:
+        body = await request.json()
+        if body["prompt"].startswith("math Draw"):
+            return web.json_response({"error": {"message": "no"}}, status=400)
+        return reply_to(body, "\\boxed{4}")
+
+    problems = folders.write("problems", [row | {"expected_answer": "4"} for row in ASKED])
+    asked = {"strategies": strategies(), "sampling": {"temperature": 1.0, "max_tokens": 8}, "client": QUICK}
+    solved = run("generate", "solve", input=problems, model=model, server=external(fake(refuse_geometry)), **asked)
+    graded = run("grade", "grade", input=str(solved.folder))
+    cells = by_name(folders.cover(str(solved.folder), str(graded.folder), problems=problems))
+    default, masked, subject = (cells["math", name] for name in ("default", "masked", "subject"))
+    assert (default["samples"], default["dropped"]["solve"], default["solved"]) == (4, {"refused_by_server": 2}, 1)
+    assert (masked["samples"], masked["not_asked"], masked["coverage"]) == (2, {"missing_masked_solution": 1}, 50.0)
+    assert (subject["samples"], subject["not_asked"], subject["problems"]) == (3, {}, 2)
+    assert cells["gsm8k", "subject"]["coverage"] is None and cells[None, None]["samples"] == 12
+
+
+def test_a_stage_of_several_tasks_is_one(folders: Folders) -> None:
+    shards = [
+        folders.write("solve/shard_0", SAMPLES[:4], NOT_ASKED[:1]),
+        folders.write("solve/shard_1", SAMPLES[4:], NOT_ASKED[1:]),
+    ]
+    graded = [row | {"is_correct": False} for row in SAMPLES]
+    grade = folders.write("grade", graded, [], *shards)
+    found = folders.cover(str(folders.root / "solve"), grade)
+    assert (found["rows"][-1]["samples"], found["rows"][-1]["correct"]) == (10, 0)
+    assert by_name(found)["math", "masked"]["not_asked"] == {"missing_masked_solution": 1}
+    half = folders.write("half", graded, [], shards[0])
+    with pytest.raises(ValueError, match=r"half was not made of the rows in .*solve"):
+        folders.cover(str(folders.root / "solve"), half)
