@@ -129,9 +129,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}\u00a0%"
 
 
-def exact(value: float | None) -> str:
-    """A percentage to as many decimals as it has, three at most: 93.04 -> "93.04 %"; a missing one is a dash."""
-    return "\u2013" if value is None else f"{value:.3f}".rstrip("0").rstrip(".") + "\u00a0%"
+def exact(value: float | None, decimals: int | None = None) -> str:
+    """A percentage to so many decimals, or as many as it has, three at most: 93.04 -> "93.04 %"; a missing one is a dash."""
+    if value is None:
+        return "\u2013"
+    text = f"{value:.3f}".rstrip("0").rstrip(".") if decimals is None else f"{value:.{decimals}f}"
+    return f"{text}\u00a0%"
 
 
 def rounded(value: int) -> str:

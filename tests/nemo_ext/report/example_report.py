@@ -100,7 +100,7 @@ def strategy_row(source: str | None, strategy: str | None, problems: int, **figu
 COVERAGE: list[dict[str, Any]] = [
     {
         "stage": "coverage", "stages": ["solve", "grade", "filter"], "unreadable": {"malformed_json": 2}, "published": "a paper",
-        "published_blocks": {"0": 16.4, "1": 81.7, "2+": 2.0},
+        "has_duplicates": True, "published_blocks": {"0": 16.4, "1": 81.7, "2+": 2.0},
         "published_elsewhere": [{"source": "math", "strategies": ["masked", "hinted"], "coverage": 87.5, "unique": 227_000}],
         "groups": [
             {"source": "math", "rows": [

@@ -37,7 +37,7 @@ def test_published_values_stand_beside_what_they_are_of(tmp_path: Path) -> None:
     assert (default["published"]["coverage"], together["published"]["coverage"]) == (80.1, 93.04)
     assert subject["published"] is None and subject["published_so_far"]["coverage"] == 85.1
     assert masked["published_so_far"] is None and default["published_so_far"] is None
-    assert table["groups"][1]["rows"][0]["published"] is None
+    assert table["groups"][1]["rows"][0]["published"] is None and not table["has_duplicates"]
     assert [each["strategies"] for each in table["published_elsewhere"]] == [["masked by subject"]]
     (bare,) = coverage({"coverage": tmp_path / "coverage"}, None)
     assert not bare["published"] and not bare["published_blocks"] and not bare["published_elsewhere"]
@@ -46,7 +46,7 @@ def test_published_values_stand_beside_what_they_are_of(tmp_path: Path) -> None:
 def test_the_page_has_the_counts_beside_the_percentages(tmp_path: Path) -> None:
     render({"coverage": COVERAGE}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text().partition('id="coverage"')[2].replace("\u00a0", " ")
-    for text in ("93.04 %", "6,978", "7,500 problems", "published 80.1 %", "published 177K", "published 1.04M", "published 85.1 %"):  # fmt: skip
+    for text in ("93.040 %", "6,978", "7,500 problems", "published 80.1 %", "published 177K", "published 1.04M", "published 85.1 %"):  # fmt: skip
         assert text in page
     for text in ("not asked about 3: missing_masked_solution", ">not asked<", "broken_code 37", "timeout 3", "none 16.4 %", "all sources", "Lines that were no rows: 2"):  # fmt: skip
         assert text in page
@@ -71,4 +71,5 @@ def test_formats() -> None:
     assert [exact(value).replace("\u00a0", " ") for value in (93.04, 99.946, 100.0, 0.0, None)] == [
         "93.04 %", "99.946 %", "100 %", "0 %", "\u2013",
     ]  # fmt: skip
+    assert exact(91.0, 3) == "91.000\u00a0%"
     assert [rounded(value) for value in (177_000, 1_040_000, 900)] == ["177K", "1.04M", "0.9K"]
