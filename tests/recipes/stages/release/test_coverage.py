@@ -89,28 +89,32 @@ def folders(tmp_path: Path) -> Folders:
 
 
 @pytest.fixture
-def finished(folders: Folders, run: Callable[..., Any]) -> tuple[str, ...]:
+def finish(folders: Folders, run: Callable[..., Any]) -> Callable[..., tuple[str, ...]]:
     """The stages of OpenMathInstruct-1 themselves, after samples that a model might have written."""
-    solve = folders.write("solve", SAMPLES, NOT_ASKED)
     steps = [{"name": "incorrect"}, {"name": "broken_code"}]
-    chain = [
-        ("grade", {}),
-        ("filter", {"steps": steps, "model": {"name": "none", "hf_path": "none", "context_length": 1}}),
-        ("deduplicate", {}),
-        ("select_code", {"mode": "any_code", "sources": ["math"]}),
-        ("downsample", {"num_rows": 2}),
-    ]
-    made = [solve]
-    for name, keys in chain:
-        made.append(str(run(name, name, input=made[-1], **keys).folder))
-    return tuple(made)
+    chain = {
+        "grade": {},
+        "filter": {"steps": steps, "model": {"name": "none", "hf_path": "none", "context_length": 1}},
+        "deduplicate": {},
+        "select_code": {"mode": "any_code", "sources": ["math"]},
+        "downsample": {"num_rows": 2},
+    }
+
+    def start(samples: Rows, not_asked: Rows, last: str = "downsample") -> tuple[str, ...]:
+        made = [folders.write("solve", samples, not_asked)]
+        for name in list(chain)[: list(chain).index(last) + 1]:
+            made.append(str(run(name, name, input=made[-1], **chain[name]).folder))
+        return tuple(made)
+
+    return start
 
 
 def by_name(found: dict[str, Any]) -> dict[tuple[str | None, str | None], dict[str, Any]]:
     return {(row["source"], row["strategy"]): row for row in found["rows"]}
 
 
-def test_the_stages_of_a_run_are_followed(folders: Folders, finished: tuple[str, ...]) -> None:
+def test_the_stages_of_a_run_are_followed(folders: Folders, finish: Callable[..., tuple[str, ...]]) -> None:
+    finished = finish(SAMPLES, NOT_ASKED)
     found = folders.cover(*finished)
     assert found["strategies"] == ["default", "masked"]
     assert found["stages"] == ["solve", "grade", "filter", "deduplicate", "select_code", "downsample"]
@@ -302,21 +306,45 @@ def test_a_strategy_that_no_problem_of_a_source_was_asked_under_has_no_percentag
     assert cells["math", "subject"]["coverage"] == 0.0 == cells["gsm8k", "default"]["coverage"]
 
 
-def test_a_model_that_never_writes_code_and_a_strategy_of_which_nothing_is_kept(folders: Folders) -> None:
-    rows = [row | {"generation": WORDS.format(4), "is_correct": row["strategy"] == "masked"} for row in SAMPLES]
-    solve = folders.write("solve", rows)
-    grade = folders.write("grade", rows, [], solve)
-    right, wrong = ([row for row in rows if row["is_correct"] is correct] for correct in (True, False))
-    last = folders.write("filter", right, [row | {"reason": "incorrect"} for row in wrong], grade)
-    cells = by_name(folders.cover(solve, grade, last))
-    default, masked = cells["math", "default"], cells["math", "masked"]
+def test_a_model_that_never_writes_code(folders: Folders, finish: Callable[..., tuple[str, ...]]) -> None:
+    rows = [row | {"generation": WORDS.format(4) + row["strategy"], "trace": None} for row in SAMPLES]
+    cells = by_name(folders.cover(*finish(rows, [])))
+    everything = cells[None, None]
+    assert everything["code_blocks"]["correct"] == {"0": 9, "1": 0, "2+": 0, "malformed": 0}
+    assert everything["code_blocks"]["kept"] == {"0": 2, "1": 0, "2+": 0, "malformed": 0}
+    assert (everything["executions"], everything["errors"], everything["ended"]) == (0, {}, {})
+
+
+def test_a_strategy_of_which_everything_is_dropped(folders: Folders, finish: Callable[..., tuple[str, ...]]) -> None:
+    rows = [row | {"generation": WORDS.format(4 if row["strategy"] == "masked" else 5)} for row in SAMPLES]
+    cells = by_name(folders.cover(*finish(rows, [])))
+    default, both = cells["math", "default"], cells["math", None]
+    assert (default["correct"], default["unique_correct"], default["solved"], default["coverage"]) == (0, 0, 0, 0.0)
     assert (default["kept"]["filter"], default["kept_percent"], default["dropped"]["filter"]) == (
         0,
         0.0,
         {"incorrect": 4},
     )
-    assert (default["correct"], default["coverage"], default["unique_correct"]) == (0, 0.0, 0)
-    assert masked["code_blocks"]["kept"] == {"0": 3, "1": 0, "2+": 0, "malformed": 0}
+    assert (both["solved"], both["coverage"]) == (2, 66.667)
+
+
+def test_a_source_without_a_correct_solution(folders: Folders, finish: Callable[..., tuple[str, ...]]) -> None:
+    rows = [row | {"generation": WORDS.format(4 if row["problem_source"] == "math" else 5)} for row in SAMPLES]
+    found = folders.cover(*finish(rows, []))
+    gsm8k, everything = (by_name(found)[source, None] for source in ("gsm8k", None))
+    assert (gsm8k["samples"], gsm8k["correct"], gsm8k["coverage"]) == (2, 0, 0.0)
+    assert gsm8k["dropped"]["filter"] == {"incorrect": 2} and gsm8k["kept"]["downsample"] == 0
+    assert gsm8k["code_blocks"]["kept"] == dict.fromkeys(("0", "1", "2+", "malformed"), 0)
+    assert (everything["solved"], everything["problems"], everything["coverage"]) == (2, 5, 40.0)
+
+
+def test_nothing_correct_at_all(folders: Folders, finish: Callable[..., tuple[str, ...]]) -> None:
+    """The filter stops such a run: the table of what there is shows why."""
+    rows = [row | {"generation": WORDS.format(5)} for row in SAMPLES]
+    with pytest.raises(ValueError, match="filter: no row is left"):
+        finish(rows, [], "filter")
+    everything = by_name(folders.cover(*finish(rows, [], "grade")))[None, None]
+    assert (everything["correct"], everything["unique_correct"], everything["coverage"]) == (0, 0, 0.0)
 
 
 def test_the_manifest_records_every_file_and_a_change_of_one_is_seen(folders: Folders, chain: tuple[str, ...]) -> None:
