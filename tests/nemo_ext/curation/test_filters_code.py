@@ -114,6 +114,7 @@ TRUTH = {
     "majority_code": [(True, True), (True, True), (True, True), (True, False), (True, False)],
     "majority_text": [(False, True), (False, True), (False, True), (True, False), (True, False)],
     "all": [(True, False)] * 5,
+    "none": [(True, True)] * 5,
 }
 
 
@@ -126,6 +127,17 @@ def test_selection_truth_table(mode: str, num_code: int) -> None:
         None if (code_stays if code else text_stays) else ("has_code" if code else "has_no_code") for code in uses_code
     ]
     assert select(uses_code, mode) == expected
+
+
+@pytest.mark.parametrize(("num_code", "most"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_majority_of_three_is_two(num_code: int, most: bool) -> None:
+    """N // 2 is 1."""
+    uses_code = [index < num_code for index in range(3)]
+    kept = {
+        mode: [reason is None for reason in select(uses_code, mode)] for mode in ("majority_code", "majority_text")
+    }
+    assert kept["majority_code"] == [code or not most for code in uses_code]
+    assert kept["majority_text"] == [code is most for code in uses_code]
 
 
 def test_a_majority_of_the_samples_before_filters() -> None:
