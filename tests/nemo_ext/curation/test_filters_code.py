@@ -1,7 +1,7 @@
 import pytest
 
 from nemo_ext.curation.choosing.code_selection import MODES, select
-from nemo_ext.curation.code_blocks import blocks
+from nemo_ext.curation.code_blocks import blocks, without_code
 from nemo_ext.curation.filter_chain import Step, apply
 from nemo_ext.curation.filters.code import has_code
 
@@ -61,6 +61,33 @@ def test_broken_code(solution: str, broken: bool) -> None:
     assert apply({"problem": "p", "generation": solution}, [Step("broken_code")])[1] == (
         "broken_code" if broken else None
     )
+
+
+@pytest.mark.parametrize("form", [tagged, fenced])
+@pytest.mark.parametrize("broken", ["", "</llm-code>\n", "```python\n", "<llm-code-output>\n"])
+def test_words_are_what_is_left_without_code(form, broken: str) -> None:
+    """Also where other marks do not pair up."""
+    begins, ends = f"{broken}We add.\n", "so \\boxed{3}.\n```\nplain\n```\n"
+    block = form("print(1 + 1)", "\\boxed{2}")
+    said = without_code(begins + block + ends)
+    assert len(said) == len(begins + block + ends) and said.startswith(begins) and said.endswith(ends)
+    assert "2" not in said and "print" not in said
+
+
+def test_code_that_nobody_closes_is_left() -> None:
+    for text in ("<llm-code>\nx = 3\n\\boxed{3}", "```python\nx = 3\n\\boxed{3}", "<llm-code-output>\n3"):
+        assert without_code(text) == text
+
+
+@pytest.mark.parametrize(
+    ("trace", "drops"),
+    [({"executions": 1}, False), ({"executions": 0}, True), ({"executions": 2, "results": 0}, True), ([1], True),
+     ({"executions": "one"}, True), ({"executions": 0, "results": 1}, False)],
+)  # fmt: skip
+def test_outputs_are_held_against_what_was_executed(trace: object, drops: bool) -> None:
+    row = {"problem": "p", "generation": tagged("1", "1"), "trace": trace}
+    assert apply(row, [Step("invented_output")])[1] == ("invented_output" if drops else None)
+    assert apply(row | {"generation": "In words: 1."}, [Step("invented_output")])[1] is None
 
 
 @pytest.mark.parametrize(
