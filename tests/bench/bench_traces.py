@@ -72,10 +72,9 @@ def run() -> Iterator[dict[str, Any]]:
             same = _same_traces(folder / "ours", folder / interpreter)
             assert same > 0.99 * NUM_TRACES, f"{same} of {NUM_TRACES} traces are the same ones"
             yield _row(f"traces/s to {interpreter}", measured["rate"], theirs["rate"], TARGET)
-            each = [1000 / sum(of[what] for what in PARTS) for of in (measured, theirs)]
-            yield _row(f"traces per CPU-second to {interpreter}", *each, TARGET, "traces/CPU-s")
-            each = [1000 / of["sandbox"] for of in (measured, theirs)]
-            yield _row(f"traces sandbox per CPU-second to {interpreter}", *each, TARGET, "traces/CPU-s")
+            for name, parts in (("", PARTS), ("sandbox ", PARTS[1:2])):
+                own, other = (1000 / sum(of[part] for part in parts) for of in (measured, theirs))
+                yield _row(f"traces {name}per CPU-second to {interpreter}", own, other, TARGET, "traces/CPU-s")
             yield _row(f"traces blocks/s to {interpreter}", rate, their_rate, TARGET, "blocks/s")
 
 
