@@ -72,9 +72,9 @@ def run() -> Iterator[dict[str, Any]]:
             same = _same_traces(folder / "ours", folder / interpreter)
             assert same > 0.99 * NUM_TRACES, f"{same} of {NUM_TRACES} traces are the same ones"
             yield _row(f"traces/s to {interpreter}", measured["rate"], theirs["rate"], TARGET)
-            for name, parts in (("", PARTS), ("sandbox ", PARTS[1:2])):
+            for whose, parts in (("", PARTS), ("sandbox ", PARTS[1:2])):
                 own, other = (1000 / sum(of[part] for part in parts) for of in (measured, theirs))
-                yield _row(f"traces {name}per CPU-second to {interpreter}", own, other, TARGET, "traces/CPU-s")
+                yield _row(f"traces {whose}per CPU-second to {interpreter}", own, other, TARGET, "traces/CPU-s")
             yield _row(f"traces blocks/s to {interpreter}", rate, their_rate, TARGET, "blocks/s")
 
 
