@@ -64,13 +64,15 @@ def ablation(shown: dict[str, Any]) -> str:
         figure = Figure(figsize=(WIDTH, 3.8))
         axes = figure.add_subplot()
         grid(axes)
-        for number, series in enumerate(dict.fromkeys(point["series"] for point in points)):
+        all_series = list(dict.fromkeys(point["series"] for point in points))
+        for number, series in enumerate(all_series):
             mine = [point for point in points if point["series"] == series]
             _line(
                 axes,
                 [(names.index(p["model"]) if p["x"] is None else p["x"], p) for p in mine],
                 SERIES[number % 6],
                 series,
+                SERIES[number % 6] if len(all_series) > 1 else INK,
             )
         if points[0]["x"] is None:
             axes.set_xticks(range(len(names)), names)
@@ -88,7 +90,9 @@ def ablation(shown: dict[str, Any]) -> str:
     return svg(figure, "ablation")
 
 
-def _line(axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str, label: str) -> None:
+def _line(
+    axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str, label: str, published_colour: str
+) -> None:
     values = [100 * point["accuracy"] for _, point in placed]
     below = [max(0.0, value - 100 * point["low"]) for value, (_, point) in zip(values, placed, strict=True)]
     above = [max(0.0, 100 * point["high"] - value) for value, (_, point) in zip(values, placed, strict=True)]
@@ -108,7 +112,13 @@ def _line(axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str, l
         axes.annotate(f"{value:.1f}", (place, value), (7, 5), textcoords="offset points", size=10)
     published = [(place, point["published"]) for place, point in placed if point["published"] is not None]
     if published:
-        axes.plot(*zip(*published, strict=True), "D", markerfacecolor="none", color=INK, label="published")
+        axes.plot(
+            *zip(*published, strict=True),
+            "D",
+            markerfacecolor="none",
+            color=published_colour,
+            label=f"{label}, published" if label else "published",
+        )
 
 
 def training(curves: dict[str, Any]) -> str:
