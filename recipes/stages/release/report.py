@@ -89,7 +89,7 @@ def run(cfg: Config) -> Facts:
         "subtitle": f"{root.name}, code {manifest.code_version()}",
         "warnings": [
             *unequal_rows(cfg.ablation, drawn),
-            *score_sections.contract_notes(found),
+            *score_sections.contract_notes(found, cfg.allow_contract_mismatch),
             *score_sections.early_finish_notes(found),
             *run_sections.warnings(finished, found),
             *run_sections.out_of_date(finished),
