@@ -31,17 +31,17 @@ def subject_of(problem: ToyProblem) -> str:
     return problem.key.partition("/")[0]
 
 
-def with_program(problem: ToyProblem, opening: str = "Let us compute it with Python.", name: str = "first") -> str:
+def with_program(problem: ToyProblem) -> str:
     """A whole trace: text, a block, what it prints, and the answer."""
-    block = f"{opening}\n<llm-code>\n{program(problem, name)}\n</llm-code>"
+    block = f"Let us compute it with Python.\n<llm-code>\n{program(problem)}\n</llm-code>"
     answer = problem.expected_answer
     return f"{with_output(LLM_CODE, block, answer)}The answer is \\boxed{{{answer}}}."
 
 
-def program(problem: ToyProblem, name: str = "first") -> str:
-    """Two lines of Python that print the answer; the first one's result is called `name`."""
+def program(problem: ToyProblem) -> str:
+    """Two lines of Python that print the answer."""
     (left, operator, right, result), second = steps_of(problem)
-    return f"{name} = {_python(left, operator, right)}\nprint({_python(*_named(second, result, name))})"
+    return f"first = {_python(left, operator, right)}\nprint({_python(*_named(second, result, 'first'))})"
 
 
 def masked(problem: ToyProblem) -> str:

@@ -1,7 +1,7 @@
 r"""Graded solutions of toy problems, as a run of OpenMathInstruct-1 leaves them: rows for what compares sets of rows.
 
 Example: {"id": "9c1e...", "problem": "Ava has 347 pens. ...", "expected_answer": "44928", "problem_source": "gsm8k", ...,
-          "strategy": "masked", "sample_index": 5, "generated_solution": "We follow the reference.\n<llm-code>...",
+          "strategy": "masked", "sample_index": 5, "generated_solution": "Let us compute it with Python.\n<llm-code>...",
           "predicted_answer": "44928", "is_correct": true}
 They are drawn, no model wrote them. As with the real ones a problem has a difficulty: of an easy one most samples are right,
 of a hard one few, and a masked reference helps; some solutions are in words; no two of a problem are the same.
@@ -23,18 +23,19 @@ IN_WORDS = 0.16
 class Manner:
     """How samples of one strategy read, so that none is like another's, and how often they are right."""
 
-    opening: str
-    names: tuple[str, ...]
-    """What their programs call the first result: as many different programs of a problem there are."""
+    endings: tuple[str, ...]
+    """What comes after the answer: as many different solutions of a problem there are, with code and in words."""
     chance: Callable[[float], float]
     """Difficulty in [0, 1) -> how likely a sample is right."""
     sources: tuple[str, ...] = SOURCES
 
 
 MANNERS = {
-    "default": Manner("Let us compute it with Python.", ("first", "part", "found", "step"), lambda hard: 1 - hard),
-    "masked": Manner("We follow the reference.", ("result", "value", "total", "number"), lambda hard: 1 - hard**2),
-    "subject": Manner("We know such problems.", ("a", "x", "y", "known"), lambda hard: 1 - hard, ("math",)),
+    "default": Manner(("", " That is all.", " So it is done.", " This is it."), lambda hard: 1 - hard),
+    "masked": Manner((" Quite so.", " As it should be.", " No more is left.", " It fits."), lambda hard: 1 - hard**2),
+    "subject": Manner(
+        (" As always.", " All is found.", " Such it is.", " We are done."), lambda hard: 1 - hard, ("math",)
+    ),
 }
 
 
@@ -65,9 +66,9 @@ def _problem(toy: ToyProblem) -> Row:
 
 
 def _sample(toy: ToyProblem, manner: Manner, hard: float, rng: random.Random) -> Row:
-    name, in_words, right = rng.choice(manner.names), rng.random() < IN_WORDS, rng.random() < manner.chance(hard)
+    ending, in_words, right = rng.choice(manner.endings), rng.random() < IN_WORDS, rng.random() < manner.chance(hard)
     answer = toy.expected_answer
-    solution = f"{manner.opening} {toy.solution}" if in_words else with_program(toy, manner.opening, name)
+    solution = (toy.solution if in_words else with_program(toy)) + ending
     if not right:
         answer = str(int(answer) + rng.randint(1, 9))
         solution = solution.replace(f"\\boxed{{{toy.expected_answer}}}", f"\\boxed{{{answer}}}")
