@@ -60,6 +60,11 @@ def test_students_are_trained_as_mistral_was_and_have_python(recipe: str) -> Non
     assert {each.tools.max_executions for each in configs(recipe, "evaluate").values()} == {6}
 
 
+def test_the_sizes_of_ablation_scale_are_not_all_the_same_rows_of_a_small_file() -> None:
+    refused = {name: each.refuse_fewer for name, each in configs("ablation_scale", "subset").items()}
+    assert refused == {"train_1M": True, "train_2M": True, "train_5M": True, "train": False}
+
+
 def test_what_is_varied() -> None:
     assert {name: each.method for name, each in configs("ablation_fair", "subset").items()} == {
         "fair": "fair",
