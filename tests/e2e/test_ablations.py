@@ -67,6 +67,7 @@ def test_prompts(finish: Finish, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_code_selection(finish: Finish, tmp_path: Path) -> None:
     finish("+recipe=ablation_code_selection", "+scale=tiny", "sizes.rows=900", "only=[math,select_code,subset]")
@@ -77,6 +78,7 @@ def test_code_selection(finish: Finish, tmp_path: Path) -> None:
     assert words["default"] > 90 and words["default"] > words["majority_code"] > words["any_code"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_too_few_rows_for_all_students_are_refused(finish: Finish, tmp_path: Path) -> None:
     few = "data=toy://traces?num_problems=20&num_samples=3"
