@@ -11,11 +11,11 @@ from recipes.stage import row_files
 from recipes.stages.curation import downsample, match_coverage
 from tests.composing import resolve_recipe
 
-ON_ROWS = ("ablation_prompts", "ablation_fair", "ablation_code_selection", "ablation_code_size")
+ON_ROWS = ("ablation_prompts", "ablation_fair", "ablation_select_code", "ablation_code_size")
 PUBLISHED = {  # arXiv 2402.10176: GSM8K, MATH
     "ablation_prompts": {"default": (73.8, 36.9), "masked": (77.7, 37.4), "subject": (None, None)},
     "ablation_fair": {"fair": (75.3, 37.0), "naive": (74.3, 35.0)},
-    "ablation_code_selection": {"default": (None, 37.4), "majority_code": (None, 39.8), "any_code": (None, 39.4)},
+    "ablation_select_code": {"default": (None, 37.4), "majority_code": (None, 39.8), "any_code": (None, 39.4)},
     "ablation_code_size": {"rows_128k": (75.3, 37.0), "rows_256k": (79.0, 38.6), "rows_512k": (81.0, 41.6)},
 }
 
@@ -73,11 +73,11 @@ def test_what_is_varied() -> None:
     only = {name: each.only for name, each in configs("ablation_prompts", "subset").items()}
     assert only["default"] == [{"strategy": "default"}] and only["masked"] == [{"strategy": "masked"}]
     assert only["subject"] == [{"strategy": "subject"}, {"strategy": "default", "problem_source": "gsm8k"}]
-    modes = {name: each.mode for name, each in configs("ablation_code_selection", "select_code").items()}
+    modes = {name: each.mode for name, each in configs("ablation_select_code", "select_code").items()}
     assert modes == {"majority_code": "majority_code", "any_code": "any_code"}
     inputs = {
         name: Path(each.input).relative_to(Path("runs/x").absolute()).as_posix()
-        for name, each in configs("ablation_code_selection", "subset").items()
+        for name, each in configs("ablation_select_code", "subset").items()
     }
     assert inputs == {
         "default": "math",
