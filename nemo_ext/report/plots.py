@@ -64,14 +64,12 @@ def ablation(shown: dict[str, Any]) -> str:
         figure = Figure(figsize=(WIDTH, 3.8))
         axes = figure.add_subplot()
         grid(axes)
+        several = len({point["series"] for point in points}) > 1
         for number, series in enumerate(dict.fromkeys(point["series"] for point in points)):
             mine = [point for point in points if point["series"] == series]
-            _line(
-                axes,
-                [(names.index(p["model"]) if p["x"] is None else p["x"], p) for p in mine],
-                SERIES[number % 6],
-                series,
-            )
+            placed = [(names.index(p["model"]) if p["x"] is None else p["x"], p) for p in mine]
+            _line(axes, placed, SERIES[number % 6], series)
+            _published(axes, placed, SERIES[number % 6] if several else INK)
         if points[0]["x"] is None:
             axes.set_xticks(range(len(names)), names)
             axes.set_xlim(-0.6, len(names) - 0.4)
@@ -106,9 +104,14 @@ def _line(axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str, l
     )
     for place, value in zip(places, values, strict=True):
         axes.annotate(f"{value:.1f}", (place, value), (7, 5), textcoords="offset points", size=10)
+
+
+def _published(axes: Axes, placed: list[tuple[float, dict[str, Any]]], colour: str) -> None:
+    """Hollow points in the colour of their series, and one entry of the legend for all."""
     published = [(place, point["published"]) for place, point in placed if point["published"] is not None]
     if published:
-        axes.plot(*zip(*published, strict=True), "D", markerfacecolor="none", color=INK, label="published")
+        label = "_" if "published" in axes.get_legend_handles_labels()[1] else "published"
+        axes.plot(*zip(*published, strict=True), "D", markerfacecolor="none", color=colour, label=label)
 
 
 def training(curves: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nemo_ext.evaluation.contract import MAY_DIFFER, Contract, compare, differences
+from nemo_ext.evaluation.contract import MAY_DIFFER, Contract, compare, differences, in_words
 from nemo_ext.evaluation.model_names import AVERAGE, is_checkpoint
 from nemo_ext.evaluation.paired import ALPHA, Evaluation, compare_all, compare_pooled, read_evaluation
 from nemo_ext.evaluation.published import Published, published_scores, why_not_comparable
@@ -200,13 +200,15 @@ def _apart(found: Found, ours: str | None, score: dict[str, Any] | None, each: P
     return why_not_comparable(each, Contract.from_dict(found[ours]["contract"]), score)
 
 
-def contract_notes(found: Found) -> list[str]:
+def contract_notes(found: Found, allow_mismatch: bool = False) -> list[str]:
     """Which evaluations differ in their terms from the first, and in what."""
     contracts = [(name, Contract.from_dict(each["contract"])) for name, each in found.items()]
     notes = []
     for name, contract in contracts[1:]:
         try:
-            compare(contracts[0][1], contract)
+            unlike = compare(contracts[0][1], contract, allow_mismatch)
+            if unlike:
+                notes.append(f"{contracts[0][0]} and {name} were scored under different terms: {in_words(unlike)}.")
         except ValueError as error:
             notes.append(f"{contracts[0][0]} and {name}: {error}")
     return notes

@@ -52,6 +52,40 @@ def test_diversity(finish: Finish, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.timeout(400)
+def test_prompts(finish: Finish, tmp_path: Path) -> None:
+    finish("+recipe=ablation_prompts", "+scale=tiny", "sizes.rows=200", "sizes.rows_per_source=100", "only=[subset]")
+    sets = _subsets(tmp_path / "ablation_prompts_tiny")
+    kinds = {
+        name: Counter((row["problem_source"], row["strategy"]) for row in rows if row["is_correct"])
+        for name, rows in sets.items()
+    }
+    assert kinds == {
+        "default": {("gsm8k", "default"): 100, ("math", "default"): 100},
+        "masked": {("gsm8k", "masked"): 100, ("math", "masked"): 100},
+        "subject": {("gsm8k", "default"): 100, ("math", "subject"): 100},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_code_selection(finish: Finish, tmp_path: Path) -> None:
+    finish("+recipe=ablation_select_code", "+scale=tiny", "sizes.rows=900", "only=[math,select_code,subset]")
+    sets = _subsets(tmp_path / "ablation_select_code_tiny")
+    words = {name: sum("<llm-code>" not in row["generated_solution"] for row in rows) for name, rows in sets.items()}
+    assert {len(rows) for rows in sets.values()} == {900}
+    assert {row["problem_source"] for rows in sets.values() for row in rows} == {"math"}
+    assert words["default"] > 90 and words["default"] > words["majority_code"] > words["any_code"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_too_few_rows_for_all_students_are_refused(finish: Finish, tmp_path: Path) -> None:
+    few = "data=toy://traces?num_problems=20&num_samples=3"
+    said = finish("+recipe=ablation_fair", "+scale=tiny", few, "only=[subset]", code=1)
+    assert "fewer than num_rows=1,200, which sets that are compared must all have" in " ".join(said.split())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("recipe", ["ablation_format", "ablation_teacher"])

@@ -30,6 +30,8 @@ SEPARATE = {
 }  # fmt: skip
 # those with another learning rate or data set than sft_full, and what makes the models of tiny scale
 SOAK = {"sft_full_release", "sft_1m", "toy_models", "toy_coder", "openmathinstruct1_sft"}
+# ablations alike: ablation_fair stands for those that choose from rows, and test_ablations.py has what they choose
+SOAK |= {"ablation_prompts", "ablation_select_code", "ablation_code_size", "ablation_code_text"}
 FEW["sc_tir"] = ["benchmarks=[toy_math]", "sizes.width=2", "sizes.answer_tokens=24"]
 FEW["sft_full_release"] = FEW["sft_70b"] = FEW["sft_full"]
 FEW["openmathinstruct1"] = [
@@ -40,6 +42,18 @@ FEW["openmathinstruct1"] = [
 FEW["openmathinstruct1_sft"] = [
     "sizes.rows=64", "sizes.epochs=1", "sizes.global_batch_size=8", "sizes.answer_tokens=24", "benchmarks=[toy_math]",
     "sizes.majority_samples=2",
+]  # fmt: skip
+_STUDENTS = [
+    "sizes.rows=32", "sizes.epochs=1", "sizes.ablation.global_batch_size=8", "benchmarks=[toy_math_large]", "sizes.answer_tokens=24",
+]  # fmt: skip
+_TRACES = [*_STUDENTS, "data=toy://traces?num_problems=40&num_samples=4"]
+FEW["ablation_fair"] = FEW["ablation_select_code"] = _TRACES
+FEW["ablation_prompts"] = [*_TRACES, "sizes.rows_per_source=16"]
+FEW["ablation_code_size"] = [
+    *_TRACES, *(f"sizes.by_name.rows_{name}={rows}" for name, rows in (("128k", 16), ("256k", 32), ("512k", 64))),
+]  # fmt: skip
+FEW["ablation_code_text"] = [
+    *_STUDENTS, "source.math.path=toy://seeds/math?num_rows=32&large=1", "source.gsm8k.path=toy://seeds/gsm8k?num_rows=32&large=1",
 ]  # fmt: skip
 FEW["sft_1m"] = [*FEW["sft_full"], "sizes.num_checkpoints=1"]
 

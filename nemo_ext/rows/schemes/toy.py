@@ -3,7 +3,8 @@
 toy://solved                                            training problems of all sources, with solutions
 toy://seeds/gsm8k?num_rows=130&contaminated=12&seed=0   training problems, and so many test problems in other words
 toy://test/math?num_rows=150                            the test problems of one source
-Both with large=1: numbers of 3 to 5 digits, and a `subject`. What an address leaves out is 0.
+toy://traces?num_problems=600&num_samples=4&seed=0      graded solutions with code and in words, of problems of all sources
+seeds and test with large=1: numbers of 3 to 5 digits, and a `subject`. What an address leaves out is 0.
 """
 
 from pathlib import Path
@@ -17,7 +18,9 @@ PARAMETERS = {
     "solved": set[str](),
     "seeds": {"num_rows", "contaminated", "seed", "large"},
     "test": {"num_rows", "large"},
+    "traces": {"num_problems", "num_samples", "seed"},
 }
+OF_ALL_SOURCES = {"solved", "traces"}
 
 
 def files(address: str, split: str | None, made_in: Path) -> list[Path]:
@@ -51,9 +54,12 @@ def task_of(problem: str) -> str | None:
 
 def _rows(kind: str, source: str, numbers: dict[str, int]) -> list[Row]:
     from nemo_ext.toy.sources import benchmark, seeds, solved
+    from nemo_ext.toy.traces import traces
 
     if kind == "solved":
         return solved()
+    if kind == "traces":
+        return list(traces(*(numbers.get(name, 0) for name in ("num_problems", "num_samples", "seed"))))
     num_rows, large = numbers.get("num_rows", 0), bool(numbers.get("large", 0))
     if kind == "test":
         return benchmark(source, num_rows, large)
@@ -65,8 +71,11 @@ def _parsed(address: str) -> tuple[str, str, dict[str, int]]:
 
     parts = urlsplit(address)
     kind, source, given = parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query, keep_blank_values=True))
-    forms = "toy://solved, toy://seeds/<source>?num_rows=&contaminated=&seed=&large= or toy://test/<source>?num_rows=&large="
-    known = not source if kind == "solved" else source in SOURCES
+    forms = (
+        "toy://solved, toy://traces?num_problems=&num_samples=&seed=, "
+        "toy://seeds/<source>?num_rows=&contaminated=&seed=&large= or toy://test/<source>?num_rows=&large="
+    )
+    known = not source if kind in OF_ALL_SOURCES else source in SOURCES
     if kind not in PARAMETERS or not known:
         raise ValueError(f"{address}: it may be {forms}, with a source of {', '.join(SOURCES)}")
     wrong = [name for name, value in given.items() if name not in PARAMETERS[kind] or not value.isdecimal()]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nemo_ext.curation.choosing.row_keys import RowKeys
 
 METHODS = ("fair", "random")
-REASONS = ("not_sampled", "over_source_cap", "not_correct")
+REASONS = ("not_sampled", "over_source_cap", "not_correct", "not_asked_for")
 
 
 @dataclass(kw_only=True)
@@ -28,6 +28,8 @@ class Config(ReadsRows):
     """An earlier stage's folder, a file or pattern of your own, or toy://solved."""
     num_rows: int | None = None
     """Rows to keep; None: all."""
+    refuse_fewer: bool = False
+    """Fail where there are fewer than num_rows, rather than keep those there are: for sets that are to be of one size."""
     method: str = "fair"
     """fair: every problem keeps about as many solutions (OpenMathInstruct-1, section 3). random: uniform."""
     num_problems: int | None = None
@@ -36,6 +38,9 @@ class Config(ReadsRows):
     """problem_source -> most rows of it, taken by the same method before num_rows is."""
     only_correct: bool = False
     """Rows whose is_correct is not true are left out first."""
+    only: list[dict[str, Any]] = field(default_factory=list)
+    """Rows to take from, by what their columns say: those that one of these fits, as
+    [{strategy: subject}, {strategy: default, problem_source: gsm8k}]. Empty: all."""
     seed: int = 42
     workers: int | None = field(default=None, metadata={"decides": False})
     """Processes that read and write; the result does not depend on it. None: one per core."""
@@ -51,6 +56,10 @@ def check(cfg: Config) -> None:
             f"stages.{cfg.name}.num_problems={cfg.num_problems} with num_rows={cfg.num_rows}; it must be 1 or more, and "
             "num_rows says how many rows of those problems"
         )
+    if cfg.refuse_fewer and cfg.num_rows is None:
+        raise ValueError(f"stages.{cfg.name}.refuse_fewer needs num_rows, which says fewer than what")
+    if not all(cfg.only):
+        raise ValueError(f"stages.{cfg.name}.only={cfg.only}: each must name a column, as [{{strategy: default}}]")
 
 
 def run(cfg: Config) -> Facts:
@@ -61,7 +70,7 @@ def run(cfg: Config) -> Facts:
 
     folder = Path(cfg.output_dir)
     files = row_files(cfg, cfg.input)
-    keys = read_keys(files, cfg.workers, correct=cfg.only_correct)
+    keys = read_keys(files, cfg.workers, correct=cfg.only_correct, only=cfg.only)
     codes = _codes(cfg, keys)
     mapped = select_rows(folder, files, codes, REASONS, workers=cfg.workers, compact=True, lengths=keys.lengths)
     require_rows(mapped.kept, cfg.name, mapped.dropped)
@@ -83,6 +92,9 @@ def _codes(cfg: Config, keys: "RowKeys") -> Any:
     from nemo_ext.curation.choosing.downsample import capped, fair_rank, of_problems, random_rows
 
     codes = np.zeros(len(keys), np.uint8)
+    if cfg.only:
+        _require_fitting(cfg, keys)
+        codes[keys.fits < 0] = REASONS.index("not_asked_for") + 1
     if cfg.only_correct:
         codes[keys.correct != 1] = REASONS.index("not_correct") + 1
     left = np.flatnonzero(codes == 0)
@@ -91,6 +103,8 @@ def _codes(cfg: Config, keys: "RowKeys") -> Any:
         within = capped(keys.sources[left], _caps(cfg, keys), rank)
         codes[left[~within]] = REASONS.index("over_source_cap") + 1
         left = left[within]
+    if cfg.refuse_fewer:
+        _require_enough(cfg, keys, left)
     wanted = len(left) if cfg.num_rows is None else cfg.num_rows
     if cfg.num_problems is not None:
         chosen = of_problems(keys.problems[left], cfg.num_problems, wanted, cfg.seed)
@@ -106,6 +120,33 @@ def _random_rank(num_rows: int, seed: int) -> Any:
     import numpy as np
 
     return np.random.default_rng(seed).permutation(num_rows)
+
+
+def _require_fitting(cfg: Config, keys: "RowKeys") -> None:
+    for number, columns in enumerate(cfg.only):
+        if not (keys.fits == number).any():
+            raise ValueError(
+                f"stages.{cfg.name}.only: none of the {len(keys):,} rows of {cfg.input} has {_in_words(columns)}. "
+                f"columns={{<name here>: <name in the file>}} says what a column is called there"
+            )
+
+
+def _in_words(columns: dict[str, Any]) -> str:
+    return " and ".join(f"{column}={value}" for column, value in columns.items())
+
+
+def _require_enough(cfg: Config, keys: "RowKeys", left: Any) -> None:
+    import numpy as np
+
+    if cfg.num_rows is not None and len(left) < cfg.num_rows:
+        counts = np.bincount(keys.sources[left], minlength=len(keys.source_names))
+        by_source = ", ".join(
+            f"{name or 'no source'} {count:,}" for name, count in zip(keys.source_names, counts, strict=True)
+        )
+        raise ValueError(
+            f"stages.{cfg.name}: {cfg.input} has {len(left):,} rows to take from ({by_source}), fewer than "
+            f"num_rows={cfg.num_rows:,}, which sets that are compared must all have. Give more rows, or a smaller num_rows"
+        )
 
 
 def _caps(cfg: Config, keys: "RowKeys") -> dict[int, int]:

@@ -33,6 +33,8 @@ class Point:
     x: float | None = None
     """Where on the axis; None: beside the others, under its name."""
     series: str = ""
+    benchmark: str | None = None
+    """Whose score it is; None: of all benchmarks together."""
     published: float | None = None
     """Accuracy in percent, as published."""
 
@@ -41,6 +43,7 @@ class Point:
 class Ablation:
     """What a recipe varies, and the models that differ in it."""
 
+    about: str = "Students that differ in nothing but their rows."
     x: str = MISSING
     """The axis."""
     log: bool = False
@@ -107,11 +110,13 @@ def run(cfg: Config) -> Facts:
     finished = {name: folder for name, folder in run_folder.stages(root).items() if folder != Path(cfg.output_dir)}
     found = run_folder.scores(finished)
     strategies = coverage_section.coverage(finished, asdict(cfg.coverage) if cfg.coverage else None)
+    drawn = ablation(cfg.ablation, finished, found)
     sections = {
         "title": cfg.title,
         "subtitle": f"{root.name}, code {manifest.code_version()}",
         "warnings": [
-            *score_sections.contract_notes(found),
+            *unequal_rows(cfg.ablation, drawn),
+            *score_sections.contract_notes(found, cfg.allow_contract_mismatch),
             *score_sections.early_finish_notes(found),
             *run_sections.warnings(finished, found),
             *coverage_section.notes(strategies),
@@ -120,7 +125,7 @@ def run(cfg: Config) -> Facts:
         "summary": None
         if cfg.ablation
         else run_sections.summary(finished, found),  # the figure and its table say it all
-        "ablation": ablation(cfg.ablation, finished, found),
+        "ablation": drawn,
         "leaderboard": score_sections.leaderboard(found),
         "accuracy": score_sections.accuracy(found),
         "comparisons": score_sections.comparisons(found, cfg.allow_contract_mismatch),
@@ -147,23 +152,49 @@ def run(cfg: Config) -> Facts:
 def ablation(
     asked: Ablation | None, finished: dict[str, Path], found: dict[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """Each model's score over all benchmarks, against what was varied."""
+    """Each model's score, over all benchmarks or of the one that the point names, against what was varied."""
     from nemo_ext.report.run_folder import manifests
     from nemo_ext.report.score_sections import overall
 
     if asked is None:
         return None
-    rows = {name: each["rows_out"] for name, each in manifests(finished)}
+    records = list(manifests(finished))
+    rows = {name: each["rows_out"] for name, each in records}
+    trained = _trained_rows(records)
     points = []
     for point in asked.points:
-        if point.model not in found:
+        scored = found.get(point.model, {}).get("benchmarks", {})
+        if point.benchmark is not None:
+            scored = {name: score for name, score in scored.items() if name == point.benchmark}
+        if not scored:
             continue
-        scored = found[point.model]["benchmarks"].values()
-        correct, total = (sum(score[key] for score in scored) for key in ("correct", "total"))
+        correct, total = (sum(score[key] for score in scored.values()) for key in ("correct", "total"))
         x = rows.get(f"{asked.rows_of}/{point.model}") if asked.rows_of else point.x
         drawn = {"model": point.model, "x": x, "series": point.series, "published": point.published}
-        points.append(drawn | {"correct": correct, "total": total} | overall(found[point.model]))
-    return {"x": asked.x, "log": asked.log, "source": asked.source, "points": points} if points else None
+        counted = {"correct": correct, "total": total, "rows": trained.get(point.model)}
+        points.append(drawn | counted | overall({"benchmarks": scored}))
+    if not points:
+        return None
+    by_benchmark = any(point.benchmark is not None for point in asked.points)
+    told = {"about": asked.about, "by_benchmark": by_benchmark, "source": asked.source}
+    return told | {"x": asked.x, "log": asked.log, "points": points}
+
+
+def _trained_rows(records: list[tuple[str, dict[str, Any]]]) -> dict[str, int]:
+    """Variant of a prepare_sft stage -> its rows: students are called by theirs."""
+    prepared = [(name, each) for name, each in records if each["uses"] == "prepare_sft" and "/" in name]
+    return {name.rpartition("/")[2]: each["rows_out"] for name, each in prepared}
+
+
+def unequal_rows(asked: Ablation | None, shown: dict[str, Any] | None) -> list[str]:
+    """That students whose number of rows is not what is varied were trained on different numbers of them."""
+    if asked is None or shown is None or asked.rows_of is not None:
+        return []
+    rows = {point["model"]: point["rows"] for point in shown["points"] if point["rows"] is not None}
+    if len(set(rows.values())) < 2:
+        return []
+    counts = ", ".join(f"{model} {count:,}" for model, count in rows.items())
+    return [f"The students were trained on different numbers of rows: {counts}."]
 
 
 def differences(root: Path, paper: list[PaperValue]) -> list[dict[str, Any]]:

@@ -21,7 +21,12 @@ def model(name: str, correct: int, low: float, high: float, benchmark: str = "to
 
 
 def point(
-    model: str, x: float | None, correct: int, series: str = "", published: float | None = None
+    model: str,
+    x: float | None,
+    correct: int,
+    series: str = "",
+    published: float | None = None,
+    rows: int | None = None,
 ) -> dict[str, Any]:
     scores = {
         "correct": correct,
@@ -30,16 +35,27 @@ def point(
         "low": correct / 250,
         "high": min(1.0, correct / 170),
     }
-    return {"model": model, "x": x, "series": series, "published": published} | scores
+    return {"model": model, "x": x, "series": series, "published": published, "rows": rows} | scores
 
 
-ABLATIONS = {
-    "lines": {
-        "x": "noisy rows, %", "log": False, "source": "",
+_TOLD = {"about": "Students that differ in nothing but their rows.", "by_benchmark": False, "source": "", "log": False}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "lines": _TOLD | {
+        "x": "noisy rows, %",
         "points": [point("clean", 0, 150, "mispaired"), point("m80", 80, 30, "mispaired"), point("w80", 80, 99, "wrong")],
     },
-    "log": {"x": "rows", "log": True, "source": "", "points": [point("1M", 1e6, 90), point("all", 14e6, 120)]},
-    "names": {"x": "format", "log": False, "source": "a paper", "points": [point("a", None, 0), point("b", None, 200, "", 44.5)]},
+    "log": _TOLD | {"x": "rows", "log": True, "points": [point("1M", 1e6, 90, rows=10**6), point("all", 14e6, 120, rows=14 * 10**6)]},
+    "names": _TOLD | {
+        "x": "format", "source": "a paper", "points": [point("a", None, 0), point("b", None, 200, "", 44.5)],
+    },
+    "benchmarks": _TOLD | {
+        "x": "rows", "source": "a paper", "by_benchmark": True, "about": "Students of one teacher.",
+        "points": [
+            point(name, None, correct, series, published, 1200 if name != "base" else None)
+            for series in ("GSM8K", "MATH")
+            for name, correct, published in (("base", 3, None), ("fair", 90, 75.3), ("naive", 88, 74.3))
+        ],
+    },
 }  # fmt: skip
 
 

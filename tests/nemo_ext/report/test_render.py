@@ -174,8 +174,12 @@ def test_ablations_of_every_kind(tmp_path: Path, kind: str) -> None:
     page = (tmp_path / "report.html").read_text()
     for point in ABLATIONS[kind]["points"]:
         assert f"<td>{point['model']}" in page
-    assert ("44.5 %" in page and "Hollow points are published" in page) is (kind == "names")
+    assert (("44.5 %" in page or "74.3 %" in page) and "Hollow points are published" in page) is (
+        kind in ("names", "benchmarks")
+    )
     assert "14,000,000" in page if kind == "log" else True
+    assert ("One series a benchmark." in page) is ("Rows trained on" in page) is (kind == "benchmarks")
+    assert page.count('<td class="n">1,200</td>') == (4 if kind == "benchmarks" else 0)
 
 
 def test_graders_and_the_spread_of_samples_are_shown_where_there_are_several(tmp_path: Path) -> None:

@@ -69,6 +69,19 @@ def test_comparisons_are_with_the_average_and_name_what_forbids_them(found: dict
     assert allowed is not None and not allowed["refused"] and len(allowed["rows"]) == 3
 
 
+def test_terms_that_are_to_differ_are_named_without_calling_for_the_same_ones(tmp_path: Path) -> None:
+    folders = {
+        "words": _evaluate(tmp_path, "words", [True, False]),
+        "code": _evaluate(tmp_path, "code", [True, True], search="tools"),
+        "more": _evaluate(tmp_path, "more", [True, True], search="tools"),
+    }
+    shown = _found(tmp_path, **folders)
+    (first, *_) = score_sections.contract_notes(shown)
+    assert first.endswith("Evaluate both alike.")
+    notes = score_sections.contract_notes(shown, allow_mismatch=True)
+    assert notes == ["code and words were scored under different terms: search: 'tools' against 'none'."]
+
+
 def test_levels(found: dict[str, dict[str, Any]]) -> None:
     panels = score_sections.breakdown(found)
     assert {(panel["benchmark"], panel["kind"]) for panel in panels} == {("gsm8k", "level"), ("aime24", "level")}

@@ -50,6 +50,53 @@ def test_downsample_to_so_many_problems(run, rows) -> None:
         run("downsample", folder="y", input=source, num_problems=3)
 
 
+def test_sets_that_are_to_be_of_one_size_are_refused_where_rows_lack(run, rows) -> None:
+    source = rows(pool(10, 4) + pool(10, 2, wrong=1, source="gsm8k"))
+    asked = {"input": source, "only_correct": True, "refuse_fewer": True}
+    assert len(run("downsample", num_rows=60, **asked).output) == 60
+    words = r"has 60 rows to take from \(math 40, gsm8k 20\), fewer than num_rows=61, which sets that are compared"
+    with pytest.raises(ValueError, match=words):
+        run("downsample", folder="x", num_rows=61, **asked)
+    with pytest.raises(ValueError, match=r"\(math 5, gsm8k 20\), fewer than num_rows=30"):
+        run("downsample", folder="y", num_rows=30, max_per_source={"math": 5}, **asked)
+    with pytest.raises(ValueError, match="refuse_fewer needs num_rows"):
+        run("downsample", folder="z", **asked)
+
+
+def test_rows_by_what_their_columns_say(run, rows) -> None:
+    strategies = ["default", "masked", "subject"]
+    source = rows(
+        [row | {"strategy": strategies[row["sample_index"]]} for row in pool(5, 3)]
+        + [row | {"strategy": strategies[row["sample_index"]]} for row in pool(4, 2, source="gsm8k")]
+    )
+    only = [{"strategy": "subject"}, {"strategy": "default", "problem_source": "gsm8k"}]
+    ran = run("downsample", input=source, only=only)
+    assert Counter((row["problem_source"], row["strategy"]) for row in ran.output) == {
+        ("math", "subject"): 5,
+        ("gsm8k", "default"): 4,
+    }
+    assert ran.manifest["dropped"] == {"not_asked_for": 14}
+    with pytest.raises(
+        ValueError, match="only: none of the 23 rows of .* has strategy=hinted and problem_source=math"
+    ):
+        run("downsample", folder="x", input=source, only=[{"strategy": "hinted", "problem_source": "math"}])
+    with pytest.raises(ValueError, match="each must name a column"):
+        run("downsample", folder="y", input=source, only=[{}])
+
+
+def test_a_random_choice_is_the_published_one(run, rows) -> None:
+    """NeMo-Skills shuffles all rows and takes the first: each is as likely, whatever problem it is of, and none comes twice."""
+    source = rows(pool(1, 60) + pool(20, 2, source="rare"))
+    shares = []
+    for seed in range(20):
+        chosen = run("downsample", folder=f"s{seed}", input=source, num_rows=50, method="random", seed=seed).output
+        assert len({(row["id"], row["sample_index"]) for row in chosen}) == 50
+        shares.append(sum(row["problem_source"] == "math" for row in chosen))
+    assert abs(sum(shares) / len(shares) - 30) < 3, "60 of 100 rows are of one problem"
+    fair = run("downsample", folder="fair", input=source, num_rows=50).output
+    assert sum(row["problem_source"] == "math" for row in fair) == 10
+
+
 def test_downsample_of_a_persons_own_file(run, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "a", "answer": "1"}\ntorn\n{"question": "b", "answer": "2"}\n{"question": "a"}\n')

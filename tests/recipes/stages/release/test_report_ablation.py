@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.report.run_sections import warnings
-from recipes.stages.release.report import Ablation, Point, ablation
+from recipes.stages.release.report import Ablation, Point, ablation, unequal_rows
 
 
 def _stage(root: Path, name: str, **manifest: Any) -> Path:
@@ -24,7 +24,7 @@ def _stage(root: Path, name: str, **manifest: Any) -> Path:
 
 
 def _scored(correct: int) -> dict[str, Any]:
-    return {"correct": correct, "total": 10, "accuracy": correct / 10}
+    return {"correct": correct, "total": 10, "accuracy": correct / 10, "low": 0.0, "high": 1.0}
 
 
 FOUND = {
@@ -51,6 +51,36 @@ def test_points(tmp_path: Path) -> None:
     assert named is not None and (named["points"][0]["x"], named["points"][0]["published"]) == (40, 44.5)
     assert ablation(None, finished, FOUND) is None
     assert ablation(Ablation(x="rows", points=[Point(model="gone")]), finished, FOUND) is None
+
+
+def test_a_series_for_each_benchmark(tmp_path: Path) -> None:
+    points = [Point(model=model, benchmark=name, series=name) for name in ("a", "b", "gone") for model in FOUND]
+    shown = ablation(Ablation(x="rows", points=points), {}, FOUND)
+    assert shown is not None and shown["by_benchmark"]
+    assert [(p["model"], p["series"], p["correct"], p["total"], p["problems"]) for p in shown["points"]] == [
+        ("small", "a", 3, 10, 10),
+        ("large", "a", 9, 10, 10),
+        ("small", "b", 7, 10, 10),
+        ("large", "b", 9, 10, 10),
+    ]
+
+
+def test_students_of_different_numbers_of_rows_are_named(tmp_path: Path) -> None:
+    finished = {
+        f"prepare_sft/{name}": _stage(tmp_path, f"prepare_sft/{name}", uses="prepare_sft", rows_out=n)
+        for name, n in (("small", 498), ("large", 1500))
+    }
+    asked = Ablation(x="choice", points=[Point(model="small"), Point(model="large")])
+    shown = ablation(asked, finished, FOUND)
+    assert shown is not None and [p["rows"] for p in shown["points"]] == [498, 1500]
+    assert unequal_rows(asked, shown) == [
+        "The students were trained on different numbers of rows: small 498, large 1,500."
+    ]
+    sizes = Ablation(x="rows", rows_of="prepare_sft", points=asked.points)
+    assert unequal_rows(sizes, ablation(sizes, finished, FOUND)) == [], "it is what is varied"
+    finished["prepare_sft/large"] = _stage(tmp_path / "again", "large", uses="prepare_sft", rows_out=498)
+    assert unequal_rows(asked, ablation(asked, finished, FOUND)) == []
+    assert unequal_rows(None, None) == []
 
 
 def test_a_tiny_run_says_so_whatever_its_models_are_called(tmp_path: Path) -> None:
