@@ -1,10 +1,12 @@
 """OpenMathInstruct-1's recipe: what it asks for is what was published, and what it adds at tiny scale."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launchers.planning import recipe_files
+from nemo_ext.curation.coverage.table import percent
 from tests.composing import compose_recipe, resolve_recipe
 
 SUBJECTS = {
@@ -47,6 +49,27 @@ def test_the_published_selection() -> None:
     select, downsample = config("select_code"), config("downsample")
     assert (select.mode, select.sources) == ("any_code", ["math"])
     assert (downsample.method, downsample.max_per_source, downsample.num_rows) == ("fair", {"gsm8k": 512_000}, None)
+
+
+def test_every_stage_that_drops_samples_is_in_the_account_of_them() -> None:
+    stages = resolve_recipe("openmathinstruct1")
+    coverage = config("coverage")
+    chain = [coverage.samples, *coverage.stages]
+    read = [*coverage.stages, config("prepare_sft").input]
+    assert [str(stages[Path(folder).name].tasks[0].typed().input) for folder in read[:-1]] == chain[:-1]
+    assert read[-1] == chain[-1], "what is trained on is what is kept at the end"
+    assert set(coverage.strategies) == set(config("solve").strategies)
+
+
+def test_published_coverage_is_of_this_recipe() -> None:
+    """arXiv 2402.10176: masked prompts of a subject are the one way that it asks and this recipe does not."""
+    ways, published = config("solve").strategies, config("report").coverage
+    assert {each.source for each in published.solutions} == {"math", "gsm8k"} == set(ways["default"].asked)
+    unknown = {name for each in published.solutions for name in each.strategies} - ways.keys()
+    assert unknown == {"masked by subject"}
+    assert {(each.source, each.coverage) for each in published.solutions if not each.strategies} == {
+        ("math", percent(6978, 7500)), ("gsm8k", percent(7469, 7473)),
+    }  # fmt: skip
 
 
 def test_at_tiny_scale_a_coder_writes_and_learns() -> None:

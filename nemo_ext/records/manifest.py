@@ -170,6 +170,12 @@ def inputs_changed(folder: Path) -> str | None:
     return None if done is None else _difference(done, ("inputs", "model_files")) or _new_input(done, folder)
 
 
+def outputs_changed(folder: Path) -> str | None:
+    """Which file that a stage wrote has changed since; None when all are as they were."""
+    done = _done(folder)
+    return "not finished" if done is None else _difference(done, ("outputs", "beside"))
+
+
 def finished_config(folder: Path) -> str | None:
     """The config hash of what lies there whole; None when nothing does."""
     done = _done(folder)

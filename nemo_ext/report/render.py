@@ -34,6 +34,7 @@ SECTIONS = (
     "explorers",
     "training",
     "funnel",
+    "coverage",
     "decontamination",
     "samples",
     "resources",
@@ -84,6 +85,9 @@ def _environment() -> Environment:
         short=short,
         interval=interval,
         percent=percent,
+        exact=exact,
+        rounded=rounded,
+        width=width,
     )
     environment.globals.update(
         total=total, several_of=several_of, graders_of=graders_of, with_a_colour=plots.with_a_colour
@@ -123,6 +127,24 @@ def share(part: float, whole: float) -> str:
 def percent(value: float) -> str:
     """0.125 -> "12.5 %"."""
     return f"{100 * value:.1f}\u00a0%"
+
+
+def exact(value: float | None, decimals: int | None = None) -> str:
+    """A percentage to so many decimals, or as many as it has, three at most: 93.04 -> "93.04 %"; a missing one is a dash."""
+    if value is None:
+        return "\u2013"
+    text = f"{value:.3f}".rstrip("0").rstrip(".") if decimals is None else f"{value:.{decimals}f}"
+    return f"{text}\u00a0%"
+
+
+def rounded(value: int) -> str:
+    """A count that was published with three digits: 177000 -> "177K", 1040000 -> "1.04M"."""
+    return f"{value / 1_000_000:.3g}M" if value >= 1_000_000 else f"{value / 1000:.3g}K"
+
+
+def width(part: int, whole: int) -> str:
+    """How wide a bar is: "12.50%"."""
+    return f"{100 * part / whole:.2f}%"
 
 
 def interval(row: dict[str, Any]) -> str:

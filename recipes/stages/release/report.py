@@ -5,7 +5,7 @@ Out: <run>/report.html
 """
 
 import glob
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,31 @@ class Ablation:
 
 
 @dataclass(kw_only=True)
+class PublishedSolutions:
+    """What is published of the solutions that were asked for in some ways."""
+
+    source: str = MISSING
+    """As problem_source."""
+    strategies: list[str] = field(default_factory=list)
+    """Of one strategy, or of these together; empty: of all."""
+    coverage: float | None = None
+    """Problems with a correct solution, in percent."""
+    unique: int | None = None
+    """Distinct correct solutions."""
+
+
+@dataclass(kw_only=True)
+class PublishedCoverage:
+    """What stands beside the table of the stage coverage."""
+
+    source: str = MISSING
+    """Where the values are published."""
+    solutions: list[PublishedSolutions] = field(default_factory=list)
+    code_blocks: dict[str, float] = field(default_factory=dict)
+    """Percent of the solutions with "0", "1" and "2+" blocks of code."""
+
+
+@dataclass(kw_only=True)
 class Config(Stage):
     title: str = MISSING
     run_dir: str = MISSING
@@ -60,6 +85,7 @@ class Config(Stage):
     ablation: Ablation | None = None
     published: list[str] = field(default_factory=list)
     """Models of nemo_ext/evaluation/published_scores.yaml whose scores stand beside this run's."""
+    coverage: PublishedCoverage | None = None
     allow_contract_mismatch: bool = False
     """Compare scores whose contracts differ all the same."""
 
@@ -74,12 +100,13 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> Facts:
-    from nemo_ext.report import run_folder, run_sections, score_sections
+    from nemo_ext.report import coverage_section, run_folder, run_sections, score_sections
     from nemo_ext.report.render import render
 
     root = Path(cfg.run_dir)
     finished = {name: folder for name, folder in run_folder.stages(root).items() if folder != Path(cfg.output_dir)}
     found = run_folder.scores(finished)
+    strategies = coverage_section.coverage(finished, asdict(cfg.coverage) if cfg.coverage else None)
     sections = {
         "title": cfg.title,
         "subtitle": f"{root.name}, code {manifest.code_version()}",
@@ -87,6 +114,7 @@ def run(cfg: Config) -> Facts:
             *score_sections.contract_notes(found),
             *score_sections.early_finish_notes(found),
             *run_sections.warnings(finished, found),
+            *coverage_section.notes(strategies),
             *run_sections.out_of_date(finished),
         ],
         "summary": None
@@ -102,6 +130,7 @@ def run(cfg: Config) -> Facts:
         "explorers": run_sections.explorers(root, finished),
         "training": run_sections.training(finished),
         "funnel": run_sections.funnel(finished),
+        "coverage": strategies,
         "decontamination": run_sections.decontamination(finished),
         "samples": run_sections.samples(finished),
         "resources": run_sections.resources(finished),

@@ -82,7 +82,41 @@ SCORES: dict[str, Any] = {
     "explorers": [{"stage": "explore", "page": "explore/index.html"}],
 }  # fmt: skip
 
+
+def strategy_row(source: str | None, strategy: str | None, problems: int, **figures: Any) -> dict[str, Any]:
+    """A row of coverage.json whose samples, correct ones and solved problems are 1,000, 400 and 93.04 % of the problems."""
+    blocks = {"0": 60, "1": 330, "2+": 8, "malformed": 2}
+    dropped = {"solve": {}, "grade": {"no_generation": 3}, "filter": {"incorrect": 540, "broken_code": 37}}
+    return {
+        "source": source, "strategy": strategy, "problems": problems, "samples": 1000, "not_asked": {}, "correct": 400,
+        "correct_percent": 40.0, "unique_correct": 390, "solved": 6978, "coverage": 93.04, "solved_so_far": 6990,
+        "coverage_so_far": 93.2, "kept": {"solve": 1000, "grade": 997, "filter": 420}, "kept_percent": 42.0, "dropped": dropped,
+        "code_blocks": {"correct": blocks, "kept": dict.fromkeys(blocks, 0)}, "executions": 950,
+        "errors": {"error": 40, "timeout": 3}, "ended": {"answer": 900, "error": 43, "length": 57},
+        "published": None, "published_so_far": None,
+    } | figures  # fmt: skip
+
+
+COVERAGE: list[dict[str, Any]] = [
+    {
+        "stage": "coverage", "stages": ["solve", "grade", "filter"], "unreadable": {"malformed_json": 2}, "published": "a paper",
+        "has_duplicates": True, "published_blocks": {"0": 16.4, "1": 81.7, "2+": 2.0},
+        "published_elsewhere": [{"source": "math", "strategies": ["masked", "hinted"], "coverage": 87.5, "unique": 227_000}],
+        "groups": [
+            {"source": "math", "rows": [
+                strategy_row("math", "default", 7500, published={"coverage": 80.1, "unique": 177_000}),
+                strategy_row("math", "masked", 7500, not_asked={"missing_masked_solution": 3}, published_so_far={"coverage": 85.1}),
+                strategy_row("math", "subject", 7500, samples=0, coverage=None, correct=0, errors={}, ended={}, executions=0,
+                          dropped={"solve": {}, "grade": {}, "filter": {}}, kept={"solve": 0, "grade": 0, "filter": 0}),
+                strategy_row("math", None, 7500, published={"coverage": 93.04, "unique": 1_040_000}),
+            ]},
+            {"source": None, "rows": [strategy_row(None, None, 14_973)]},
+        ],
+    },
+]  # fmt: skip
+
 RUN: dict[str, Any] = {
+    "coverage": COVERAGE,
     "ablation": ABLATIONS["lines"],
     "title": "openmathinstruct2 at scale tiny",
     "subtitle": "2 cores, 21 Nov 2026, 31 minutes",
