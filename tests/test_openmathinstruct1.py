@@ -72,6 +72,18 @@ def test_published_coverage_is_of_this_recipe() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("recipe", ["openmathinstruct1", "openmathinstruct1_sft"])
+def test_the_average_is_scored_greedily_and_by_a_majority_of_50(recipe: str) -> None:
+    evaluated = {task.part: task.typed() for task in resolve_recipe(recipe)["evaluate"].tasks}
+    assert {name: (each.num_samples, each.sampling.temperature) for name, each in evaluated.items()} == {
+        "base": (1, 0.0), "average": (1, 0.0), "average_sampled": (50, 0.7),
+    }  # fmt: skip
+    assert evaluated["average"].model.hf_path == evaluated["average_sampled"].model.hf_path
+    assert all(each.use_tools and each.tools.max_executions == 6 for each in evaluated.values())
+    tiny = {task.part: task.typed() for task in resolve_recipe(recipe, "+scale=tiny")["evaluate"].tasks}
+    assert tiny["average_sampled"].num_samples == 4
+
+
 def test_at_tiny_scale_a_coder_writes_and_learns() -> None:
     cfg = compose_recipe("openmathinstruct1", "+scale=tiny")
     assert (cfg.teacher.name, cfg.student.name) == ("tiny_coder", "tiny_coder")

@@ -5,6 +5,7 @@ blocks("...<llm-code>\\nprint(6 * 7)\\n</llm-code>\\n<llm-code-output>\\n42\\n</
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,35 @@ def blocks(solution: str) -> list[Block] | None:
         return None
     tagged = any(solution[block.start] == "<" for block in found)
     return found if _in_order([block.kind for block in found if block.kind != "other"], tagged) else None
+
+
+def without_code(solution: str) -> str:
+    """The solution with spaces in place of its code and of what that printed, so that every position stays: a box there is
+    no answer. Linear. Where marks do not pair up, blocks that are whole by themselves are taken for such."""
+    if "llm-code" not in solution and "```" not in solution:
+        return solution
+    found = _pairs(solution)
+    kept, start = list[str](), 0
+    for block in _whole_ones(solution) if found is None else found:
+        if block.kind != "other":
+            kept += [solution[start : block.start], " " * (block.end - block.start)]
+            start = block.end
+    return "".join(kept) + solution[start:]
+
+
+def _whole_ones(solution: str) -> Iterator[Block]:
+    """Where some marks pair up and others do not: each mark that ends what the last one before it began."""
+    opened: re.Match[str] | None = None
+    for mark in _MARK.finditer(solution):
+        begins = not mark["closes"] if mark["closes"] is not None else bool(mark["fence"] and mark["language"].strip())
+        if begins:
+            opened = mark
+            continue
+        if opened is None or (mark["closes"] is None) != (opened["closes"] is None):
+            continue
+        if _closes(solution, opened, mark):
+            yield _block(solution, opened, mark)
+            opened = None
 
 
 def _pairs(solution: str) -> list[Block] | None:

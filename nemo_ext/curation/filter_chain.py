@@ -23,6 +23,7 @@ ADDED_BY = {
     "majority_votes": "python launchers/run.py +recipe=vote input=<your file>",
     "total_votes": "python launchers/run.py +recipe=vote input=<your file>",
     "finish_reason": "python launchers/run.py +recipe=generate input=<your file>",
+    "trace": "python launchers/run.py +recipe=generate input=<your file> use_tools=true",
 }
 
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Raised when a rule changes a verdict; evaluation contracts carry it.
-RULES_VERSION = 4
+RULES_VERSION = 5
 
 
 def grader_version() -> str:

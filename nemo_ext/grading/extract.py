@@ -6,12 +6,14 @@ r"""Find the final answer in the text of a solution.
 Unlike the NeMo-Skills extractor it also reads `\boxed 5`, `\boxed\frac{7}{2}`, `\boxed {6}`, `\fbox{5}` and `\\boxed{5}` (of
 files escaped twice), and goes back to an earlier whole box when the last one was cut off, is empty or is not an answer ("in
 \boxed{...} notation"). What stands between <think> and </think> is no part of the answer; where </think> is missing, nothing
-behind <think> is. Every extractor is linear in the length of the text.
+behind <think> is. Neither is code, nor what it printed. Every extractor is linear in the length of the text.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from nemo_ext.curation.code_blocks import without_code
 
 # An escaped character (such as \{) is one token, so it never counts as a brace.
 _TOKENS = re.compile(r"\\{1,2}(?:boxed|fbox)(?![A-Za-z])\s*(?P<brace>\{)?|\\.|[{}]", re.DOTALL)
@@ -73,10 +75,15 @@ def without_thought(text: str) -> str:
     return "".join(kept) + (text[start:] if depth == 0 else " " * (len(text) - start))
 
 
+def said(text: str) -> str:
+    """The text with spaces in place of thoughts, code and what code printed: a box there is no answer."""
+    return without_code(without_thought(text))
+
+
 def last_box(text: str) -> Box | None:
     """The complete box that starts last and is not empty or of dots alone, or None. Linear, so hostile text costs no more
     than any other."""
-    text = without_thought(text)
+    text = said(text)
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     if start < 0:
         return None
@@ -231,4 +238,4 @@ def extract_answer(text: str, extractor: str = "default") -> str | None:
     """
     if extractor not in EXTRACTORS:
         raise ValueError(f"extractor: got {extractor!r}, choose one of {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[extractor](without_thought(text))
+    return EXTRACTORS[extractor](said(text))

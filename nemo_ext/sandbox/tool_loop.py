@@ -39,6 +39,8 @@ class _Trace:
     text: str = ""
     ended: str = ""
     executions: int = 0
+    results: int = 0
+    """In `text`."""
     errors: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     generated_tokens: int = 0
@@ -61,18 +63,20 @@ class _Trace:
         self.attempts = max(self.attempts, segment.attempts)
 
     def restart(self) -> None:
-        self.text, self.used_tokens = "", 0
+        self.text, self.used_tokens, self.results = "", 0, 0
         self.restarts += 1
 
     def append_result(self, form: Format, result: str) -> None:
         before = len(self.text.encode())
         self.text = with_output(form, self.text, result)
+        self.results += 1
         self.used_tokens += max(0, len(self.text.encode()) - before)  # the next segment's prompt will say how many
 
     @property
     def record(self) -> dict[str, Any]:
         done = {"executions": self.executions, "errors": dict(self.errors), "ended": self.ended}
-        return done | ({"restarts": self.restarts} if self.restarts else {})
+        results = {"results": self.results} if self.results != self.executions else {}
+        return done | results | ({"restarts": self.restarts} if self.restarts else {})
 
 
 class ToolLoop:
@@ -107,7 +111,8 @@ class ToolLoop:
         await self._http.close()
 
     async def __call__(self, request: Request, send: Send) -> Completion:
-        """One whole trace: its text with the results, and `trace`: {"executions", "errors" by class, "ended"}.
+        """One whole trace: its text with the results, and `trace`: {"executions", "errors" by class, "ended"}; also
+        "results", those that the text shows, where they are not as many; "restarts", where there were any.
 
         Raises:
             ValueError: the request is for messages, or for several samples.

@@ -35,9 +35,11 @@ FEW["sft_full_release"] = FEW["sft_70b"] = FEW["sft_full"]
 FEW["openmathinstruct1"] = [
     "source.math.path=toy://seeds/math?num_rows=12&large=1", "source.gsm8k.path=toy://seeds/gsm8k?num_rows=12&large=1",
     "sizes.rows=64", "sizes.epochs=1", "sizes.global_batch_size=8", "benchmarks=[toy_math_large]", "sizes.answer_tokens=24",
+    "sizes.majority_samples=2",
 ]  # fmt: skip
 FEW["openmathinstruct1_sft"] = [
     "sizes.rows=64", "sizes.epochs=1", "sizes.global_batch_size=8", "sizes.answer_tokens=24", "benchmarks=[toy_math]",
+    "sizes.majority_samples=2",
 ]  # fmt: skip
 FEW["sft_1m"] = [*FEW["sft_full"], "sizes.num_checkpoints=1"]
 

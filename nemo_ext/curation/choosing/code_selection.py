@@ -5,6 +5,7 @@ With c solutions with code of N in all:
     majority_code   those with code and, where c <= N // 2, those in words too
     majority_text   c > N // 2: those with code;  else those in words
     all             those with code
+    none            every one
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +16,11 @@ _KEEP: dict[str, Callable[[int, int], tuple[bool, bool]]] = {
     "majority_code": lambda num_code, total: (True, num_code <= total // 2),
     "majority_text": lambda num_code, total: (num_code > total // 2, num_code <= total // 2),
     "all": lambda num_code, total: (True, False),
+    "none": lambda num_code, total: (True, True),
 }
 MODES = tuple(_KEEP)
+COUNTING = ("majority_code", "majority_text")
+"""Those that look at N."""
 
 
 def select(uses_code: Sequence[bool], mode: str, total: int | None = None) -> list[str | None]:

@@ -9,11 +9,14 @@ from itertools import chain
 from nemo_ext.curation.code_blocks import Block, blocks
 from nemo_ext.curation.filters.context import Context, Row
 
+NEEDS = {"invented_output": ("trace",)}
+
 _BOX = re.compile(r"\\boxed(?![A-Za-z])")
 # What Python and the sandboxes of OpenMathInstruct-1, ToRA and this repository print when code fails.
 _ERROR = re.compile(
     r"Traceback \(most recent call last\)|^[ \t]*+[\w.]*(?:Error|Exception|Interrupt)(?::|$)"
     r"|(?i:(?:execution|syntax|undefined) error:|result is not defined|max code executions reached)"
+    r"|^The (?:block printed more than \d+ KB and was stopped|Python process ended before the block did)$"
     r"|<not_executed>|^[ \t]*+(?i:timeout|timed out)\b",
     re.MULTILINE,
 )
@@ -41,6 +44,15 @@ def code_error(row: Row, context: Context, *, last_only: bool = False) -> str | 
     outputs = [block for block in _whole(row) if block.kind == "output"]
     failed = [block for block in (outputs[-1:] if last_only else outputs) if _ERROR.search(block.text)]
     return "code_error" if failed else None
+
+
+def invented_output(row: Row, context: Context) -> str | None:
+    """An output that no execution has written, by the `trace` of what ran: the model made it up, in marks of another format
+    perhaps."""
+    trace = row.get("trace")
+    ran = trace.get("results", trace.get("executions")) if isinstance(trace, dict) else None
+    shown = sum(block.kind == "output" for block in _whole(row))
+    return "invented_output" if shown > (ran if isinstance(ran, int) else 0) else None
 
 
 def code_after_answer(row: Row, context: Context) -> str | None:

@@ -113,5 +113,6 @@ def _caps(cfg: Config, keys: "RowKeys") -> dict[int, int]:
     if unknown:
         raise ValueError(
             f"stages.{cfg.name}.max_per_source: no row is of {', '.join(unknown)}; there are {', '.join(keys.source_names)}"
+            ". Where earlier stages dropped them all, their dropped.jsonl says why; else correct the name, or leave it out"
         )
     return {keys.source_names.index(name): cap for name, cap in cfg.max_per_source.items()}

@@ -35,6 +35,17 @@ def test_fair_deals_rounds(of_row: np.ndarray, num: int, seed: int) -> None:
 
 
 @given(problems, st.integers(0, 5))
+def test_fair_is_the_published_deal_of_the_shuffled_rows(of_row: np.ndarray, seed: int) -> None:
+    """Problems in the order in which the shuffled list first has them; in round r each gives its r-th row."""
+    shuffled = np.random.default_rng(seed).permutation(len(of_row)).tolist()
+    rows_of: dict[int, list[int]] = {}
+    for row in shuffled:
+        rows_of.setdefault(int(of_row[row]), []).append(row)
+    dealt = [rows[number] for number in range(len(of_row)) for rows in rows_of.values() if number < len(rows)]
+    assert np.argsort(fair_rank(of_row, seed)).tolist() == dealt
+
+
+@given(problems, st.integers(0, 5))
 def test_smaller_fair_selections_are_part_of_larger_ones(of_row: np.ndarray, seed: int) -> None:
     assert sorted(fair_rank(of_row, seed).tolist()) == list(range(len(of_row)))
     for num in range(len(of_row)):

@@ -1,7 +1,7 @@
 import pytest
 
 from nemo_ext.curation.choosing.code_selection import MODES, select
-from nemo_ext.curation.code_blocks import blocks
+from nemo_ext.curation.code_blocks import blocks, without_code
 from nemo_ext.curation.filter_chain import Step, apply
 from nemo_ext.curation.filters.code import has_code
 
@@ -63,6 +63,33 @@ def test_broken_code(solution: str, broken: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("form", [tagged, fenced])
+@pytest.mark.parametrize("broken", ["", "</llm-code>\n", "```python\n", "<llm-code-output>\n"])
+def test_words_are_what_is_left_without_code(form, broken: str) -> None:
+    """Also where other marks do not pair up."""
+    begins, ends = f"{broken}We add.\n", "so \\boxed{3}.\n```\nplain\n```\n"
+    block = form("print(1 + 1)", "\\boxed{2}")
+    said = without_code(begins + block + ends)
+    assert len(said) == len(begins + block + ends) and said.startswith(begins) and said.endswith(ends)
+    assert "2" not in said and "print" not in said
+
+
+def test_code_that_nobody_closes_is_left() -> None:
+    for text in ("<llm-code>\nx = 3\n\\boxed{3}", "```python\nx = 3\n\\boxed{3}", "<llm-code-output>\n3"):
+        assert without_code(text) == text
+
+
+@pytest.mark.parametrize(
+    ("trace", "drops"),
+    [({"executions": 1}, False), ({"executions": 0}, True), ({"executions": 2, "results": 0}, True), ([1], True),
+     ({"executions": "one"}, True), ({"executions": 0, "results": 1}, False)],
+)  # fmt: skip
+def test_outputs_are_held_against_what_was_executed(trace: object, drops: bool) -> None:
+    row = {"problem": "p", "generation": tagged("1", "1"), "trace": trace}
+    assert apply(row, [Step("invented_output")])[1] == ("invented_output" if drops else None)
+    assert apply(row | {"generation": "In words: 1."}, [Step("invented_output")])[1] is None
+
+
 @pytest.mark.parametrize(
     ("step", "solution", "drops"),
     [
@@ -114,6 +141,7 @@ TRUTH = {
     "majority_code": [(True, True), (True, True), (True, True), (True, False), (True, False)],
     "majority_text": [(False, True), (False, True), (False, True), (True, False), (True, False)],
     "all": [(True, False)] * 5,
+    "none": [(True, True)] * 5,
 }
 
 
@@ -126,6 +154,17 @@ def test_selection_truth_table(mode: str, num_code: int) -> None:
         None if (code_stays if code else text_stays) else ("has_code" if code else "has_no_code") for code in uses_code
     ]
     assert select(uses_code, mode) == expected
+
+
+@pytest.mark.parametrize(("num_code", "most"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_majority_of_three_is_two(num_code: int, most: bool) -> None:
+    """N // 2 is 1."""
+    uses_code = [index < num_code for index in range(3)]
+    kept = {
+        mode: [reason is None for reason in select(uses_code, mode)] for mode in ("majority_code", "majority_text")
+    }
+    assert kept["majority_code"] == [code or not most for code in uses_code]
+    assert kept["majority_text"] == [code is most for code in uses_code]
 
 
 def test_a_majority_of_the_samples_before_filters() -> None:

@@ -163,7 +163,7 @@ def test_max_executions_can_be_told_to_the_model(any_sandbox: Service) -> None:
     model = ScriptedModel(["<llm-code>\n1\n</llm-code>", "<llm-code>\n2\n</llm-code>", "Then \\boxed{3}"])
     done = trace(any_sandbox, model, max_executions=1, max_executions_text=text)
     assert done.text.endswith(f"</llm-code>\n<llm-code-output>\n{text}\n</llm-code-output>\nThen \\boxed{{3}}")
-    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer"}
+    assert done.trace == {"executions": 1, "errors": {}, "ended": "answer", "results": 2}
     done = trace(any_sandbox, ScriptedModel(model.script[:2] * 4), max_executions=1, max_executions_text=text)
     assert (done.trace["ended"], done.text.count(text)) == ("max_executions", 1)  # type: ignore[index]
 
@@ -191,7 +191,7 @@ def test_a_restarted_trace_knows_nothing_of_the_one_before(any_sandbox: Service)
         done.text
         == "Anew.\n<llm-code>\nprint('x' in globals())\n</llm-code>\n<llm-code-output>\nFalse\n</llm-code-output>\n\\boxed{1}"
     )
-    assert done.trace == {"executions": 2, "errors": {"error": 1}, "ended": "answer", "restarts": 1}
+    assert done.trace == {"executions": 2, "errors": {"error": 1}, "ended": "answer", "results": 1, "restarts": 1}
     assert [asked.prompt for asked in model.requests[:2]] == [PROMPT, PROMPT]
     assert [asked.sampling.seed for asked in model.requests] == [7, 8, 9]
     assert [asked.sampling.max_tokens for asked in model.requests[:2]] == [1000, 1000]
@@ -200,7 +200,7 @@ def test_a_restarted_trace_knows_nothing_of_the_one_before(any_sandbox: Service)
 def test_restarts_end_with_the_blocks_a_trace_may_execute(any_sandbox: Service) -> None:
     model = ScriptedModel(["<llm-code>\n1 / 0\n</llm-code>"] * 3 + ["\\boxed{1}"])
     done = trace(any_sandbox, model, on_error="restart", max_executions=3)
-    assert done.trace == {"executions": 3, "errors": {"error": 3}, "ended": "answer", "restarts": 2}
+    assert done.trace == {"executions": 3, "errors": {"error": 3}, "ended": "answer", "results": 1, "restarts": 2}
     assert done.text.count("ZeroDivisionError: division by zero") == 1, "the model reads the last one"
 
 

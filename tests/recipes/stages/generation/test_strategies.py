@@ -94,3 +94,13 @@ def test_another_strategy_pays_for_its_own_samples_alone(asked, tmp_path) -> Non
 def test_what_cannot_work_is_refused(asked, keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         asked(**keys)
+
+
+def test_a_subject_without_a_prompt_is_named_before_anything_is_asked(run, rows, model, fake) -> None:
+    server = fake(always)
+    ways = strategies() | {"subject": {"by": "subject", "by_source": {"Algebra": way("a {problem}"), "None": None}}}
+    said = r"stages.out.strategies.subject.by_source has no 'Geometry', the subject of a row; it has \['Algebra', 'None'\]"
+    with pytest.raises(ValueError, match=said):
+        run("generate", input=rows(ROWS), model=model, server=external(server), client=QUICK, strategies=ways,
+            sampling={"temperature": 1.0, "max_tokens": 8})  # fmt: skip
+    assert not server.bodies
