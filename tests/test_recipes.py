@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from nemo_ext.megatron.data.batches import Batches
 from nemo_ext.megatron.data.token_folder import PackedData
-from recipes.stages.training import prepare_sft
+from nemo_ext.samples import held_out
 from tests.composing import RECIPES, compose_recipe, resolve_recipe
 
 SFT = ("sft_full", "sft_full_release", "sft_1m")
@@ -157,13 +157,10 @@ def test_sft_1m_makes_1855_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """The NeMo-RL guide: 1,000,000 rows, 5 % held out, 512 a step."""
     stages = resolve_recipe("sft_1m")
     train = stages["train"].tasks[0].typed()
-    monkeypatch.setattr(prepare_sft.random, "Random", CheapRandom)
-    writer = prepare_sft.SampleWriter(stages["prepare_sft"].tasks[0].typed(), None, tmp_path, [])
-    held_out = 0
-    for index in range(1_000_000):
-        writer.rows.kept = index
-        held_out += writer._split() == "validation"
-    assert 1_000_000 - held_out == 950_000
+    monkeypatch.setattr(held_out.random, "Random", CheapRandom)
+    prepare = stages["prepare_sft"].tasks[0].typed()
+    chosen = held_out.HeldOut(prepare.validation_fraction, prepare.seed)
+    assert sum(index not in chosen for index in range(1_000_000)) == 950_000
     batches = Batches(untokenised(tmp_path, 950_000), train.global_batch_size, train.pack_length, train.seed)
     assert batches.steps_per_epoch == train.train_iters == 1855
 

@@ -122,6 +122,15 @@ def load_model(
     return wrap_data_parallel(settings, chunks)
 
 
+def _require_reference(data: PackedData, start: str, folder: Path) -> None:
+    """Raises ValueError when the samples' reference log-probabilities are of another model than training begins with."""
+    if data.reference_model not in (None, start):
+        raise ValueError(
+            f"the reference log-probabilities are of the model {data.reference_model}, and the training begins with {start} "
+            f"({folder}): run reference_logprobs with this model"
+        )
+
+
 @dataclass(frozen=True)
 class Sums:
     """Over the whole job."""
@@ -157,6 +166,7 @@ class Trainer:
         self.settings, self.objective, self.parallel = settings, objective, parallel
         origin = [trained_on(settings, hf_folder, data, validation) if parallel.rank == 0 else {}]
         dist.broadcast_object_list(origin, src=0)
+        _require_reference(data, origin[0]["model"], hf_folder)
         chunks = load_model(settings, shape, hf_folder, parallel)
         self.optimizer = build_optimizer(settings, chunks)
         self.scheduler = build_scheduler(settings, self.optimizer)
@@ -209,8 +219,10 @@ class Trainer:
     def step(self, progress: Progress, signals: PreemptionSignals) -> bool:
         """One optimizer step. True when some rank was asked to stop: all ranks agree in the same reduction."""
         started = time.perf_counter()
-        packs = self.batches.step(self.state.step)
+        drawn = self.batches.step(self.state.step)
+        packs = self.batches.of_places(drawn, self.objective.loss_samples)
         rate = learning_rate(self.optimizer)
+        self._prepare(self.batches, drawn)
         result = self._gradients(packs)
         sums = self._sum_over_ranks(result, signals.received, not self.checkpoints.written)
         if not sums.count:
@@ -236,6 +248,8 @@ class Trainer:
         if self.watch:
             self.watch.step(line | ({"skipped": reason} if reason else {}))
             progress.update(self.state.step, self.settings.train_iters, loss=round(loss, 4))
+            if remark := self.objective.remark(sums.figures):
+                logger.warning("step %d: %s", self.state.step, remark)
         self.stragglers.add(result.seconds)
         if reason:
             self._skip(reason, result)
@@ -249,7 +263,6 @@ class Trainer:
 
     def _gradients(self, packs: list[list[int]]) -> PassResult:
         """Forward and backward of a step, from gradients of zero to gradients reduced over the ranks."""
-        self._prepare(self.batches, packs)
         for chunk in self.state.chunks:
             chunk.train()
             chunk.zero_grad_buffer()
@@ -262,8 +275,9 @@ class Trainer:
             return
         for chunk in self.state.chunks:
             chunk.eval()
+        packs = batches.of_places(packs, self.objective.first_pass_samples)
         with torch.no_grad():
-            result = self.passes.run(batches, packs, forward_only=True)
+            result = self.passes.run(batches, packs, forward_only=True, loss=self.objective.measure)
         self.objective.prepare(self._sum_over_ranks(result, stop=False, unwritten=False).figures)
 
     def _skip(self, reason: str, result: PassResult) -> None:
@@ -292,6 +306,7 @@ class Trainer:
         if self.settings.eval_iters is not None:
             packs = packs[: self.settings.eval_iters * self.parallel.data_size]
         self._prepare(self.validation, packs)
+        packs = self.validation.of_places(packs, self.objective.loss_samples)
         for chunk in self.state.chunks:
             chunk.eval()
         with torch.no_grad():

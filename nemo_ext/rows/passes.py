@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +49,26 @@ class EachRow:
             yield from became
 
 
+@dataclass(frozen=True)
+class EachGroup:
+    """A RowFunction that takes the neighbouring rows that agree on `keys`, as map_rows' group_by brings them, and may make
+    more of them; rows in + made = out + dropped.
+
+    Args:
+        outcomes: of the rows of a group; at least as many as it has.
+    """
+
+    keys: tuple[str, ...]
+    outcomes: Callable[[list[Row], Counter[str]], Iterable[RowOutcome]]
+
+    def __call__(self, rows: list[Row], counts: Counter[str]) -> Iterator[RowOutcome]:
+        for _, group in groupby(rows, key=lambda row: [row.get(key) for key in self.keys]):
+            members = list(group)
+            became = list(self.outcomes(members, counts))
+            assert len(became) >= len(members), f"not every row of {members[0].get('id')!r} is accounted for"
+            yield from became
+
+
 def map_rows(
     folder: Path,
     files: Sequence[Path],
@@ -64,7 +85,8 @@ def map_rows(
 
     Args:
         files: of `row_input.RowFiles` the columns are renamed first.
-        make: called once in each worker; travels there by pickle. The function gives each row one outcome, or is an EachRow.
+        make: called once in each worker; travels there by pickle. The function gives each row one outcome, or is an EachRow
+            or EachGroup.
         workers: processes; None: the cores there are, and this process alone where the input is small.
         group_by: neighbouring rows that agree on these keys reach the function in one batch.
         shard, shards: of the input's parts, those with index % shards == shard.
@@ -130,7 +152,7 @@ def _row_mapper(make: Callable[[], RowFunction]) -> Callable[[Batch], Piece]:
         counts: Counter[str] = Counter()
         outcomes = list(function(rows, counts))
         made = len(outcomes) - len(rows)
-        assert made == 0 or isinstance(function, EachRow), f"{len(rows)} rows in, {len(outcomes)} out"
+        assert made == 0 or isinstance(function, EachRow | EachGroup), f"{len(rows)} rows in, {len(outcomes)} out"
         return _piece([*outcomes, *unusable], made, counts, layouts)
 
     return apply

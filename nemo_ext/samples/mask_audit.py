@@ -69,15 +69,17 @@ def _ends(tokenizer: ChatTokenizer) -> str:
     )
 
 
-def audit(folder: Path, tokenizer: ChatTokenizer, count: int) -> str:
-    """`count` samples, evenly spaced, of a data folder as they lie on disk, the trained tokens in white brackets.
+def audit(folder: Path, tokenizer: ChatTokenizer, count: int, samples_per_unit: int = 1) -> str:
+    """`count` units of samples, evenly spaced, of a data folder as they lie on disk, the trained tokens in white brackets.
 
     Raises:
         ValueError: not a finished data folder.
     """
     data = PackedData.open(folder)
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int)).tolist()
-    return "\n\n".join(_shown(data, index, tokenizer) for index in chosen)
+    units = len(data) // samples_per_unit
+    chosen = np.unique(np.linspace(0, units - 1, min(count, units)).astype(int)).tolist()
+    places = [unit * samples_per_unit + place for unit in chosen for place in range(samples_per_unit)]
+    return "\n\n".join(_shown(data, index, tokenizer) for index in places)
 
 
 def _shown(data: PackedData, index: int, tokenizer: ChatTokenizer) -> str:

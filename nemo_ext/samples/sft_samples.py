@@ -39,12 +39,14 @@ class RowBatch:
     first: int
     """The number of its first row in the file, counted from 1."""
     rows: list[Row | str]
+    each: int = 1
+    """How many of `rows` were made of each row of the file."""
 
     def name(self, index: int) -> str:
         """What errors call the row at `index`."""
         row = self.rows[index]
         identity = f" (id {row['id']})" if isinstance(row, dict) and row.get("id") else ""
-        return f"{self.source} row {self.first + index}{identity}"
+        return f"{self.source} row {self.first + index // self.each}{identity}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Made:
     """The row's answer had an end token after it."""
     num_masked: int
     """Tokens of tool outputs in the answer that are not trained."""
+
+    @property
+    def prompt(self) -> bytes:
+        """Its tokens before the first that is trained, with which an answer begins."""
+        return self.tokens[: 4 * self.loss_mask.index(1)]
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,14 @@ class Batches:
         """All samples once, in packs: for validation."""
         return self._packs(list(range(len(self.lengths))))
 
+    def of_places(self, packs: list[list[int]], places: Sequence[int] | None) -> list[list[int]]:
+        """The samples of `packs` that have one of `places` in their units, in new packs; None: the packs as they are."""
+        if places is None:
+            return packs
+        chosen = [index for pack in packs for index in pack if index % self.samples_per_unit in places]
+        lengths = self.data.lengths[chosen].tolist()
+        return [[chosen[i] for i in pack] for pack in best_fit_decreasing(lengths, self.pack_length)]
+
     def _drawn(self, step: int) -> list[int]:
         """The units of a step of packing="windowed", in drawing order."""
         epoch, position = divmod(step, self.steps_per_epoch)

@@ -102,6 +102,9 @@ class PackedData:
         self._tokens = _map(folder / "tokens.bin", np.uint32, self.num_tokens)
         self._mask = _map(folder / "loss_mask.bin", np.uint8, self.num_tokens)
         self.columns = {path.stem: _column(path, len(self)) for path in self._column_files}
+        self._added: list[Path] = []
+        self.reference_model: str | None = None
+        """The hash of the weights that the added reference log-probabilities are of."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -135,6 +138,11 @@ class PackedData:
     def num_tokens(self) -> int:
         return int(self.offsets[-1])
 
+    def add_column(self, name: str, values: np.ndarray, file: Path) -> None:
+        """Take values [n] of the samples that another stage keeps in `file`, on which a training then rests, too."""
+        self.columns[name] = values
+        self._added.append(file)
+
     @property
     def _column_files(self) -> list[Path]:
         return [self.folder / COLUMNS / f"{name}.npy" for name in self.facts.get(COLUMNS, [])]
@@ -142,11 +150,11 @@ class PackedData:
     @property
     def files(self) -> list[Path]:
         """What a training on it rests on."""
-        return [*(self.folder / name for name in (*SAMPLES, DATA)), *self._column_files]
+        return [*(self.folder / name for name in (*SAMPLES, DATA)), *self._column_files, *self._added]
 
     def fingerprint(self) -> str:
         """A hash of the samples; reads all of them."""
-        return fingerprint([*(self.folder / name for name in SAMPLES), *self._column_files])
+        return fingerprint([*(self.folder / name for name in SAMPLES), *self._column_files, *self._added])
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [L] (uint32) and loss mask [L] (uint8) of one sample."""

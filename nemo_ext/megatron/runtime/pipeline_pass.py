@@ -16,7 +16,7 @@ from nemo_ext.megatron.data.token_folder import PackedData
 from nemo_ext.megatron.layers.context_parallel import TOKEN_KEYS
 from nemo_ext.megatron.layers.dropout import token_keys
 from nemo_ext.megatron.objective import Objective
-from nemo_ext.megatron.runtime.forward_step import forward_step
+from nemo_ext.megatron.runtime.forward_step import LossOfPack, forward_step
 from nemo_ext.megatron.runtime.parallel import Parallel
 from nemo_ext.megatron.settings import TrainSettings, pack_length
 
@@ -37,6 +37,8 @@ class PassResult:
     """What each sum is to be divided by."""
     figures: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Sum and count of each of the objective's figures, over this rank's packs."""
+    samples: list[list[float]] = field(default_factory=list)
+    """Of each pack, what the loss gave of each of its samples."""
     seconds: float = 0.0
     """Until this rank's gradients were ready to be reduced: its own work and its waits for the pipeline."""
 
@@ -60,20 +62,21 @@ class Passes:
         objective: Objective,
     ) -> None:
         self.settings, self.parallel, self.chunks, self.objective = settings, parallel, chunks, objective
-        self.forward_step = partial(
-            forward_step,
-            objective=objective,
-            context_rank=parallel.context_rank,
-            context_size=parallel.context_size,
-        )
         self._drops = settings.hidden_dropout > 0 or settings.attention_dropout > 0
         self._gradients_ready = 0.0
         config = get_model_config(chunks[0])
         config.finalize_model_grads_func = self._timed(config.finalize_model_grads_func)
 
-    def run(self, batches: Batches, packs: list[list[int]], forward_only: bool, step: int | None = None) -> PassResult:
+    def run(
+        self,
+        batches: Batches,
+        packs: list[list[int]],
+        forward_only: bool,
+        step: int | None = None,
+        loss: LossOfPack | None = None,
+    ) -> PassResult:
         """This rank's share of `packs`, a whole step's or a whole evaluation's. `step`, counted from 0, is of one that
-        trains: what it drops follows from it."""
+        trains: what it drops follows from it. `loss` is taken instead of the objective's."""
         assert forward_only or step is not None or not self._drops, "dropout needs the step"
         parallel = self.parallel
         # The interleaved schedule takes whole rounds of the pipeline.
@@ -82,7 +85,13 @@ class Passes:
         length = self._length(batches.data, mine)
         started = time.perf_counter()
         reports = get_forward_backward_func()(
-            forward_step_func=self.forward_step,
+            forward_step_func=partial(
+                forward_step,
+                loss_of=loss or self.objective.loss,
+                needs_logits=self.objective.needs_logits,
+                context_rank=parallel.context_rank,
+                context_size=parallel.context_size,
+            ),
             data_iterator=self._iterators(batches.data, mine, length, None if forward_only else step),
             model=self.chunks,
             num_microbatches=len(mine),
@@ -95,8 +104,13 @@ class Passes:
             result.sums = torch.stack([r["sum"].double() for r in reports]).tolist()
             result.counts = torch.stack([r["count"].double() for r in reports]).tolist()
             for name in self.objective.figures:
-                total, count = (float(sum(r[f"{part} {name}"].double() for r in reports)) for part in ("sum", "count"))
+                parts = [
+                    [r[f"{part} {name}"].double() for r in reports if f"{part} {name}" in r]
+                    for part in ("sum", "count")
+                ]
+                total, count = (float(sum(values)) for values in parts)
                 result.figures[name] = total, count
+            result.samples = [r["samples"].tolist() for r in reports if "samples" in r]
         if not forward_only:
             result.seconds = self._gradients_ready - started
         return result

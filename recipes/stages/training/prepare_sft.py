@@ -17,15 +17,12 @@ Nothing is packed here: packs are made when they are trained on, so no topology 
 """
 
 import logging
-import math
-import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OVERLONG = ("drop", "truncate", "error")
-BATCH = 250
-MAX_WORKERS = 8  # more than one process that reads and writes can feed
-SMALL_BYTES = 32 << 20  # less is done before a worker has imported what it needs
 
 
 @dataclass(kw_only=True)
@@ -164,6 +158,7 @@ class SampleWriter:
 
     def __init__(self, cfg: Config, tokenizer: "ChatTokenizer", folder: Path, files: list[Path]) -> None:
         from nemo_ext.rows.row import RowWriter
+        from nemo_ext.samples.held_out import HeldOut
 
         self.cfg, self.tokenizer, self.folder, self.files = cfg, tokenizer, folder, files
         self.rows = RowWriter(folder)
@@ -172,7 +167,7 @@ class SampleWriter:
         self.num_masked = 0
         self.layouts: Counter[str] = Counter()
         self.example = self.template_error = ""
-        self._window, self._held_out = -1, -1
+        self.held_out = HeldOut(cfg.validation_fraction, cfg.seed)
 
     def write(self) -> None:
         from nemo_ext.megatron.data.token_folder import CHAT_TEMPLATE, PackedDataWriter
@@ -196,7 +191,7 @@ class SampleWriter:
             write_text_atomic(self.folder / "audit.txt", "\n\n".join(filter(None, shown)) + "\n")
 
     def _outcomes(self) -> Iterator[tuple["RowBatch", "list[Made | Dropped]"]]:
-        from nemo_ext.rows.engines.processes import ordered_map
+        from nemo_ext.samples.row_batches import made_samples
         from nemo_ext.samples.sft_samples import SampleMaker, SampleSettings
 
         cfg = self.cfg
@@ -204,13 +199,8 @@ class SampleWriter:
             cfg.name, cfg.model, cfg.prompt, cfg.seq_length, cfg.overlong, dict(cfg.columns or {}), cfg.keep_incorrect,
             tuple(cfg.allowed_special_tokens), cfg.mask_tool_outputs,
         )  # fmt: skip
-        workers = cfg.workers or _workers(self.files)
-        if workers > 1:
-            yield from ordered_map(partial(SampleMaker.load, settings), _batches(self.files), workers)
-            return
         make = SampleMaker(settings, self.tokenizer)
-        for batch in _batches(self.files):
-            yield batch, make(batch)
+        yield from made_samples(self.files, partial(SampleMaker.load, settings), make, cfg.workers)
 
     def _write_row(self, row: "Row | str", outcome: "Made | Dropped", writers: "dict[str, PackedDataWriter]") -> None:
         from nemo_ext.samples.sft_samples import Dropped
@@ -218,7 +208,7 @@ class SampleWriter:
         if isinstance(outcome, Dropped):
             self._drop(row, outcome)
             return
-        split = self._split()
+        split = "validation" if self.rows.kept in self.held_out else "train"
         writers[split].add_bytes(outcome.tokens, outcome.loss_mask)
         tokens, trained = len(outcome.loss_mask), outcome.loss_mask.count(1)
         kept = {"id": outcome.id, "split": split, "num_tokens": tokens, "num_trained_tokens": trained}
@@ -242,36 +232,3 @@ class SampleWriter:
         self.example = outcome.detail or self.example
         if outcome.reason in TEMPLATE_REASONS:
             self.template_error = outcome.detail or outcome.reason
-
-    def _split(self) -> str:
-        """Exactly `validation_fraction` of the samples: one of every 1 / fraction in a row, chosen by the seed.
-
-        With 0.05 of 1,000,000 samples 950,000 are left, the NeMo-RL guide's 1,855 steps of 512.
-        """
-        fraction, index = self.cfg.validation_fraction, self.rows.kept
-        if not fraction:
-            return "train"
-        window = int(index * fraction + 1e-9)
-        if window != self._window:  # seeding takes longer than all else that is done for a row here
-            first, end = (math.ceil(edge / fraction - 1e-9) for edge in (window, window + 1))
-            self._window = window
-            self._held_out = first + random.Random(f"{self.cfg.seed}/{window}").randrange(end - first)
-        return "validation" if index == self._held_out else "train"
-
-
-def _workers(files: list[Path]) -> int:
-    from nemo_ext.rows.engines.processes import available_cores
-
-    small = sum(file.stat().st_size for file in files) < SMALL_BYTES
-    return 1 if small else min(MAX_WORKERS, available_cores())
-
-
-def _batches(files: list[Path]) -> Iterator["RowBatch"]:
-    from nemo_ext.rows.outside.read import read_any
-    from nemo_ext.samples.sft_samples import RowBatch
-
-    for file in files:
-        rows, first = read_any(file), 1
-        while batch := list(islice(rows, BATCH)):
-            yield RowBatch(str(file), first, batch)
-            first += len(batch)

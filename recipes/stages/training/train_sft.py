@@ -1,6 +1,7 @@
-"""Fine-tune a model with Megatron on the samples `prepare_sft` wrote. One process per GPU, or per CPU rank.
+"""Fine-tune a model with Megatron on the samples `prepare_sft` or `prepare_preferences` wrote. One process per GPU,
+or per CPU rank.
 
-In:  <data>/train and <data>/validation
+In:  <data>/train and <data>/validation; <reference>/train and <reference>/validation where the objective compares with them
 Out: checkpoints/step_0010000/ (torch_dist), tensorboard/, metrics.jsonl with one line per step,
      {"step": 1, "loss": 0.93, "lr": 5e-06, "grad_norm": 1.7, "num_tokens": 204800, ...}
 Stopped by SIGTERM or SIGUSR1 it saves and exits with code 85; started again it goes on from its newest checkpoint. A
@@ -10,6 +11,7 @@ step whose loss or gradient norm is not finite stops it, naming the samples (on_
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
@@ -24,6 +26,9 @@ from nemo_ext.records.manifest import Facts
 from recipes.stage import Process, Stage, main_process
 from recipes.work import Training
 
+if TYPE_CHECKING:
+    from nemo_ext.megatron.data.token_folder import PackedData
+
 FIGURES = ("step", "loss", "validation_loss", "best_validation_loss", "best_step", "skipped_steps")
 
 
@@ -32,6 +37,8 @@ class Config(Stage, TrainSettings):
     data: str = field(default=MISSING, metadata={"path": True})
     """A prepare_sft stage's folder."""
     model: Model = MISSING
+    reference: str | None = field(default=None, metadata={"path": True})
+    """A reference_logprobs stage's folder: what dpo, ipo, rpo and kto compare with. It must be of `model`."""
 
 
 def check(cfg: Config) -> None:
@@ -39,6 +46,7 @@ def check(cfg: Config) -> None:
         validate(cfg)
     except ValueError as error:
         raise ValueError(f"stages.{cfg.name}: {error}") from error
+    _check_reference(cfg)
     places = cfg.resources.nodes * cfg.resources.gpus
     if places and cfg.attention_dropout:
         raise ValueError(
@@ -49,6 +57,17 @@ def check(cfg: Config) -> None:
         raise ValueError(
             f"stages.{cfg.name}: {cfg.resources.nodes} nodes x {cfg.resources.gpus} GPUs, but TP x PP x CP x DP is "
             f"{world_size(cfg)} processes; change resources or data_parallel_size"
+        )
+
+
+def _check_reference(cfg: Config) -> None:
+    from nemo_ext.megatron.data.reference import COLUMN
+    from nemo_ext.megatron.objective import load
+
+    if bool(cfg.reference) != (COLUMN in load(cfg.objective).columns):
+        raise ValueError(
+            f"stages.{cfg.name}.reference={cfg.reference}: objectives that compare with a reference need the folder of a "
+            f"reference_logprobs stage, and others have no use for it; objective.kind={cfg.objective['kind']}"
         )
 
 
@@ -67,17 +86,24 @@ def host_gib(cfg: Config) -> float | None:
     return cfg.resources.gpus * bytes_at_save(shape, cfg) / GIB if shape else None
 
 
+def _opened(cfg: Config, split: str) -> "PackedData":
+    from nemo_ext.megatron.data.reference import with_reference
+    from nemo_ext.megatron.data.token_folder import PackedData
+
+    data = PackedData.open(Path(cfg.data) / split)
+    return with_reference(data, Path(cfg.reference) / split, cfg.precision) if cfg.reference else data
+
+
 def run(cfg: Config) -> Facts:
     from nemo_ext.megatron.checkpoint_files import RECORD
-    from nemo_ext.megatron.data.token_folder import PackedData
     from nemo_ext.megatron.train import train, trained_on
     from nemo_ext.megatron.weights.hf import local_folder
     from nemo_ext.models.model_files import weight_files
     from nemo_ext.records.progress import Progress
 
     source, folder = Path(cfg.data), Path(cfg.output_dir)
-    data = PackedData.open(source / "train")
-    held_out = PackedData.open(source / "validation") if (source / "validation").is_dir() else None
+    data = _opened(cfg, "train")
+    held_out = _opened(cfg, "validation") if (source / "validation").is_dir() else None
     result = train(cfg, cfg.model, data, held_out, folder, Progress(folder, "steps"))
     if result["preempted"]:
         raise SystemExit(EXIT_PREEMPTED)
