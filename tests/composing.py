@@ -18,6 +18,7 @@ ON_ROWS = (
 )  # fmt: skip
 NEEDED = {name: ["input=rows.jsonl"] for name in ON_ROWS} | {
     "evaluate_checkpoint": ["checkpoints=run/train", "step=100"],
+    "ablation_select_code": ["drawn=samples.jsonl"],
     "match_coverage": ["input=rows.jsonl", "second=more.jsonl"],
     "compare": ["input=run/evaluate/base", "second=run/evaluate/average"],
 }

@@ -70,7 +70,7 @@ def test_prompts(finish: Finish, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_code_selection(finish: Finish, tmp_path: Path) -> None:
-    finish("+recipe=ablation_select_code", "+scale=tiny", "sizes.rows=900", "only=[math,select_code,subset]")
+    finish("+recipe=ablation_select_code", "+scale=tiny", "sizes.rows=900", "only=[math,drawn,select_code,subset]")
     sets = _subsets(tmp_path / "ablation_select_code_tiny")
     words = {name: sum("<llm-code>" not in row["generated_solution"] for row in rows) for name, rows in sets.items()}
     assert {len(rows) for rows in sets.values()} == {900}

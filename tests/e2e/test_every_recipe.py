@@ -47,7 +47,8 @@ _STUDENTS = [
     "sizes.rows=32", "sizes.epochs=1", "sizes.ablation.global_batch_size=8", "benchmarks=[toy_math_large]", "sizes.answer_tokens=24",
 ]  # fmt: skip
 _TRACES = [*_STUDENTS, "data=toy://traces?num_problems=40&num_samples=4"]
-FEW["ablation_fair"] = FEW["ablation_select_code"] = _TRACES
+FEW["ablation_fair"] = _TRACES
+FEW["ablation_select_code"] = [*_TRACES, "drawn=toy://traces?num_problems=40&num_samples=4"]
 FEW["ablation_prompts"] = [*_TRACES, "sizes.rows_per_source=16"]
 FEW["ablation_code_size"] = [
     *_TRACES, *(f"sizes.by_name.rows_{name}={rows}" for name, rows in (("128k", 16), ("256k", 32), ("512k", 64))),
