@@ -294,6 +294,11 @@ def main() -> int:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         display.line(f"error: {_explained(error)}", style="red")
         return 2
+    except AssertionError as error:
+        if not overrides.below_nothing(error):
+            raise
+        display.line(f"error: {overrides.BELOW_NOTHING}", style="red")
+        return 2
     except TaskFailed as error:
         display.line(f"failed: {error}", style="red")
         display.line("What was done is kept: the same command goes on from here.")

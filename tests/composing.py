@@ -19,6 +19,7 @@ ON_ROWS = (
 NEEDED = {name: ["input=rows.jsonl"] for name in ON_ROWS} | {
     "evaluate_checkpoint": ["checkpoints=run/train", "step=100"],
     "ablation_select_code": ["drawn=samples.jsonl"],
+    "merge": ["models=[{path: a},{path: b}]"],
     "match_coverage": ["input=rows.jsonl", "second=more.jsonl"],
     "compare": ["input=run/evaluate/base", "second=run/evaluate/average"],
 }

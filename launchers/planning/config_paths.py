@@ -24,7 +24,7 @@ def absolute(path: str) -> str:
 
 def absolute_model(path: str) -> str:
     """A name of the hub looks like a relative path: a folder is meant where there is one."""
-    return absolute(path) if Path(path).expanduser().is_dir() else path
+    return absolute(path) if path and Path(path).expanduser().is_dir() else path
 
 
 def made_absolute(content: Mapping[Any, Any], schema: type) -> dict[str, Any]:

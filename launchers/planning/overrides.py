@@ -30,6 +30,10 @@ CONFIG_DIR = "--config-dir"
 """Hydra's option for a folder of configs besides conf/; -cd in short."""
 MAX_NAME = 200
 NAME = re.compile(r"[\w][\w.@%+=-]*(/[\w][\w.@%+=-]*)*")
+BELOW_NOTHING = (
+    "a word sets a key below one that is null, as +a.b.c=1 where a.b is null: give that one its keys at once, "
+    "a.b={c: 1}"
+)
 
 
 def prepare(words: Sequence[str]) -> list[str]:
@@ -90,6 +94,11 @@ def check_name(name: str) -> None:
             f"run_name={shown}: it may have letters, digits and . _ - @ % + = (a / makes folders), must not begin with a "
             f"dot, and has at most {MAX_NAME} characters. Another place for the run is run_dir=<folder>"
         )
+
+
+def below_nothing(error: AssertionError) -> bool:
+    """Whether it is OmegaConf's, of a word that sets a key below one that is null."""
+    return "Unexpected type for root" in str(error)
 
 
 def explain(error: Exception, words: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,8 +37,24 @@ def write_safetensors(
         os.fsync(file.fileno())
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a file."""
+
+    dtype: str
+    """The format's name: F32, BF16, ..."""
+    size: tuple[int, ...]
+    offset: int
+    """Bytes from the start of the file."""
+
+
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor names and sizes.
+    """Tensor names and sizes; raises as `read_entries`."""
+    return {name: entry.size for name, entry in read_entries(path).items()}
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """The file's tensors by name.
 
     Raises:
         ValueError: no such file, no safetensors file, or one that ends before its tensors do.
@@ -58,7 +75,10 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
         end = 8 + length + entry["data_offsets"][1]
         if end > total:
             raise ValueError(f"{path} is cut short: tensor {name} ends at byte {end}, the file has {total}")
-    return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+    return {
+        name: Entry(entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
+        for name, entry in tensors.items()
+    }
 
 
 def _header(sizes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:

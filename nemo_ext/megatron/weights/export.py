@@ -3,8 +3,9 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -75,13 +76,46 @@ def write_hf(
         ValueError: an unknown dtype, a checkpoint that does not fit the source's config, or one that is not what was saved.
         OSError: the disk has not enough room; nothing has been written.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: it may be one of {sorted(DTYPES)}")
+    check_dtype(dtype)
     shape = require_head(checkpoint_dirs, ModelShape.from_hf(hf_source))
     weights = CheckpointWeights(checkpoint_dirs, shape)
     weights.warn_of_rounded()
     for folder in checkpoint_dirs:
         require_whole(folder)
+    described = None if record is None else (record, {"dtype": dtype, "checkpoints": weights.describe()})
+    options = (chat_template, answer_end, max_shard_bytes, on_bytes)
+    write_folder(weights, shape, hf_source, out_dir, dtype, *options, record=described)
+    logger.info("exported %s to %s (%s)", ", ".join(map(str, checkpoint_dirs)), out_dir, dtype)
+    return out_dir
+
+
+class Weights(Protocol):
+    """Where a folder's tensors come from."""
+
+    def blocks(self, pieces: Iterable[Piece], dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """The pieces' elements in order, a few rows at a time, contiguous in `dtype`."""
+        ...
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises ValueError for a dtype that no folder is written in."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: it may be one of {sorted(DTYPES)}")
+
+
+def write_folder(
+    weights: Weights,
+    shape: ModelShape,
+    hf_source: Path,
+    out_dir: Path,
+    dtype: str,
+    chat_template: Path | None,
+    answer_end: AnswerEnd | None,
+    max_shard_bytes: int,
+    on_bytes: OnBytes | None,
+    record: tuple[str, dict[str, Any]] | None = None,
+) -> None:
+    """Write a Hugging Face folder of weights that come in blocks; see `write_hf`. `record`: a file's name and content."""
     partial = out_dir.with_name(out_dir.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -94,19 +128,17 @@ def write_hf(
     if isinstance(shape.head, Regression):
         _write_classifier(partial, shape, shape.head)
     if record is not None:
-        write_json_atomic(partial / record, {"dtype": dtype, "checkpoints": weights.describe()})
+        write_json_atomic(partial / record[0], record[1])
     fsync_dir(partial)
     if out_dir.exists():
         shutil.rmtree(out_dir)
     partial.rename(out_dir)
     fsync_dir(out_dir.parent)
-    logger.info("exported %s to %s (%s)", ", ".join(map(str, checkpoint_dirs)), out_dir, dtype)
-    return out_dir
 
 
 def _write_weights(
     folder: Path,
-    weights: CheckpointWeights,
+    weights: Weights,
     tensors: list[Piece],
     dtype: torch.dtype,
     limit: int,

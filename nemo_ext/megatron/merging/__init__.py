@@ -1,0 +1,1 @@
+"""Models made of others' weights, a few rows of each tensor at a time."""
