@@ -294,10 +294,10 @@ def main() -> int:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         display.line(f"error: {_explained(error)}", style="red")
         return 2
-    except AssertionError as error:
-        if not overrides.below_nothing(error):
+    except (AssertionError, AttributeError) as error:
+        if not overrides.sets_null(error):
             raise
-        display.line(f"error: {overrides.BELOW_NOTHING}", style="red")
+        display.line(f"error: {overrides.SETS_NULL}", style="red")
         return 2
     except TaskFailed as error:
         display.line(f"failed: {error}", style="red")

@@ -5,6 +5,7 @@ folders are texts here, whatever is in them, and so is any other value that its 
 """
 
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,9 +31,9 @@ CONFIG_DIR = "--config-dir"
 """Hydra's option for a folder of configs besides conf/; -cd in short."""
 MAX_NAME = 200
 NAME = re.compile(r"[\w][\w.@%+=-]*(/[\w][\w.@%+=-]*)*")
-BELOW_NOTHING = (
-    "a word sets a key below one that is null, as +a.b.c=1 where a.b is null: give that one its keys at once, "
-    "a.b={c: 1}"
+SETS_NULL = (
+    "a word gives keys to a setting that is null, as stages.report.ablation; such a mapping is given in a recipe (a file of "
+    "conf/recipe, or of your own), not on the command line"
 )
 
 
@@ -96,9 +97,10 @@ def check_name(name: str) -> None:
         )
 
 
-def below_nothing(error: AssertionError) -> bool:
-    """Whether it is OmegaConf's, of a word that sets a key below one that is null."""
-    return "Unexpected type for root" in str(error)
+def sets_null(error: Exception) -> bool:
+    """Whether it is what OmegaConf answers to keys for a typed mapping that is null: an error of its own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).parent.name == "omegaconf"
 
 
 def explain(error: Exception, words: Sequence[str]) -> str:

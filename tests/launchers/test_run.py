@@ -74,6 +74,8 @@ def test_arguments_without_a_recipe_are_not_a_success(tmp_path: Path) -> None:
         ((*TINY, "columns={problem: ask}"), ["no stage of this recipe takes it"]),
         (("+recipe=deduplicate", "input=/tmp", "columns=[problem]"), ["columns=['problem']", "{problem: query}"]),
         ((*SMALL, "stages.trian.lr=1"), ["trian"]),
+        ((*SMALL, "stages.report.ablation.x=rows"), ["a setting that is null", "given in a recipe"]),
+        ((*SMALL, "stages.report.ablation={x: rows}"), ["a setting that is null", "given in a recipe"]),
         ((*SMALL, "+stages.trian.lr=1"), ["stages.trian", "train"]),
         ((*SMALL, "stages.train.learning_rate=1"), ["learning_rate", "train"]),
         ((*SMALL, "+stages.train.learning_rate=1"), ["learning_rate", "stages.train"]),

@@ -60,9 +60,9 @@ def check(cfg: Config) -> None:
     try:
         method = load(cfg.method)
         check_models(method, [each.weight for each in cfg.models])
-        if method.of_differences != (cfg.base is not None):
+        if method.of_differences != bool(cfg.base.path):
             wanted = (
-                "needs base=, the model that the others were trained from" if cfg.base is None else "takes no base"
+                "takes no base" if cfg.base.path else "needs base.path, the model that the others were trained from"
             )
             raise ValueError(f"method.kind={method.kind} {wanted}")
     except ValueError as error:
