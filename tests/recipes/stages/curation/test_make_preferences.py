@@ -79,6 +79,29 @@ def test_by_reward(run, rows) -> None:
     assert [(row["chosen"], row["rejected"]) for row in far.output] == [("s1", "s0"), ("s5", "s0")]
 
 
+def test_samples_of_every_layout_and_with_columns_of_their_own(run, rows) -> None:
+    said = {True: "It is 2.", False: "It is 3."}
+
+    def talk(answer: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": answer}]
+
+    layouts = {
+        "messages": lambda answer: {"messages": talk(answer)},
+        "prompt + response": lambda answer: {"prompt": "1 + 1?", "response": answer},
+        "query + generated_solution": lambda answer: {"query": "1 + 1?", "generated_solution": answer},
+    }
+    for name, make in layouts.items():
+        data = [make(answer) | {"is_correct": right} for right, answer in said.items()]
+        ran = run("make_preferences", input=rows(data), folder=name.split()[0])
+        assert [(row["problem"], row["chosen"], row["rejected"]) for row in ran.output] == [
+            ("1 + 1?", said[True], said[False])
+        ]
+    data = [{"ask": "1 + 1?", "reply": answer, "right": right} for right, answer in said.items()]
+    columns = {"problem": "ask", "generation": "reply", "is_correct": "right"}
+    ran = run("make_preferences", input=rows(data), columns=columns, folder="own")
+    assert [(row["chosen"], row["rejected"]) for row in ran.output] == [(said[True], said[False])]
+
+
 scores = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), max_size=8)
 
 
