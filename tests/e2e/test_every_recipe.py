@@ -25,6 +25,7 @@ SEPARATE = {
     "grade", "judge_answers", "vote", "filter", "deduplicate", "decontaminate", "downsample", "match_coverage", "inject_noise",
     "publish_data", "select_code", "parse_replies", "export_scores", "score_rewards", "choose_answers", "rescore", "compare",
     "explore",  # test_explore_alone.py
+    "merge",  # test_merge_alone.py
     # test_ablations.py
     "ablation_format", "ablation_teacher", "ablation_noise", "ablation_diversity", "ablation_scale",
 }  # fmt: skip
