@@ -76,6 +76,8 @@ def measured(program: str, mapping: dict[str, Any], folders: list[Path], out: Pa
 def write_weights(folder: Path, seed: int) -> Path:
     """A model with random weights in bf16."""
     save_shape(folder, SHAPE)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))  # mergekit asks
     sizes = {piece.name: piece.size for piece in mapping_of(SHAPE).pieces(SHAPE)}
     generator = torch.Generator().manual_seed(seed)
     parts = (torch.randn(math.prod(sizes[name]), generator=generator).bfloat16() for name in sorted(sizes))
