@@ -103,3 +103,13 @@ class Process:
 
 def main_process(config_path: str, ranks: int = 1) -> Process:
     return Process("main", ["python", "-m", "recipes.run_stage", config_path], ranks)
+
+
+def require_places(cfg: Stage, ranks: int) -> None:
+    """Raises ValueError where a stage that wants GPUs has another number of them than its topology has processes."""
+    places = cfg.resources.nodes * cfg.resources.gpus
+    if places and places != ranks:
+        raise ValueError(
+            f"stages.{cfg.name}: {cfg.resources.nodes} nodes x {cfg.resources.gpus} GPUs, but TP x PP x CP x DP is "
+            f"{ranks} processes; change resources or data_parallel_size"
+        )

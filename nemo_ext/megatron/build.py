@@ -1,6 +1,7 @@
 """Build this process's part of a model, by the file of its architecture in nemo_ext/megatron/families."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from megatron.core.transformer.module import Float16Module
 
 from nemo_ext.megatron.layers.dropout_layer import require_dropout
 from nemo_ext.megatron.runtime.parallel import Parallel
-from nemo_ext.megatron.settings import ForwardSettings, Optimisation
+from nemo_ext.megatron.settings import ForwardSettings, Optimisation, TrainSettings, padded_vocab
+from nemo_ext.megatron.weights.hf import first_weights, load_weights
 from nemo_ext.models.shape import ModelShape
 
 
@@ -23,6 +25,18 @@ def build_model(settings: ForwardSettings, shape: ModelShape, parallel: Parallel
     chunks: list[torch.nn.Module] = architecture.build(settings, shape, parallel)
     if isinstance(settings, Optimisation):
         require_dropout(settings, shape, chunks)
+    return chunks
+
+
+def load_chunks(
+    settings: TrainSettings, shape: ModelShape, hf_folder: Path, parallel: Parallel
+) -> list[torch.nn.Module]:
+    """This process's model chunks with their first weights: those of the folder, or random ones of its config."""
+    chunks = build_model(settings, shape, parallel)
+    source = first_weights(hf_folder, shape, settings.init, settings.seed)
+    rows = padded_vocab(settings, shape)
+    for chunk in map(unwrap, chunks):
+        load_weights(chunk, source, shape, chunk.first_layer, parallel.tensor_rank, parallel.tensor_size, rows)
     return chunks
 
 

@@ -22,7 +22,7 @@ from nemo_ext.megatron.runtime import cpu
 
 cpu.enable()  # megatron.core is imported from here on
 
-from nemo_ext.megatron.build import build_model, unwrap
+from nemo_ext.megatron.build import load_chunks
 from nemo_ext.megatron.check_settings import validate_forward
 from nemo_ext.megatron.data.batches import Batches
 from nemo_ext.megatron.data.reference import FILE, RECORD
@@ -31,8 +31,8 @@ from nemo_ext.megatron.objective import Loss, Objective
 from nemo_ext.megatron.runtime.pack_output import PackOutput
 from nemo_ext.megatron.runtime.parallel import Parallel, initialize, shutdown
 from nemo_ext.megatron.runtime.pipeline_pass import Passes
-from nemo_ext.megatron.settings import ForwardSettings, TrainSettings, pack_length, padded_vocab
-from nemo_ext.megatron.weights.hf import first_weights, load_weights, local_folder
+from nemo_ext.megatron.settings import ForwardSettings, TrainSettings, pack_length
+from nemo_ext.megatron.weights.hf import local_folder
 from nemo_ext.models.model import Model
 from nemo_ext.models.model_files import weight_files
 from nemo_ext.models.shape import ModelShape
@@ -63,7 +63,7 @@ def write_logprobs(
     try:
         origin: list[str] = [fingerprint(weight_files(folder)) if parallel.rank == 0 else ""]
         dist.broadcast_object_list(origin, src=0)
-        scorer = _Scorer(training, shape, folder, parallel, origin[0])
+        scorer = _Scorer(training, shape, folder, parallel, origin[0], sum(map(len, data.values())))
         return {"model": origin[0]} | {
             name: scorer.write(each, output / name, progress) for name, each in data.items()
         }
@@ -78,13 +78,13 @@ class _Scorer:
     """One rank's model, and the passes of packs through it."""
 
     def __init__(
-        self, settings: TrainSettings, shape: ModelShape, folder: Path, parallel: Parallel, model_hash: str
+        self, settings: TrainSettings, shape: ModelShape, folder: Path, parallel: Parallel, model_hash: str, total: int
     ) -> None:
+        """`total`: samples of all folders, for the progress."""
         self.settings, self.parallel, self.model_hash = settings, parallel, model_hash
-        chunks = build_model(settings, shape, parallel)
-        rows, source = padded_vocab(settings, shape), first_weights(folder, shape, "hf", settings.seed)
-        for chunk in map(unwrap, chunks):
-            load_weights(chunk, source, shape, chunk.first_layer, parallel.tensor_rank, parallel.tensor_size, rows)
+        self.before, self.total = 0, total
+        chunks = load_chunks(settings, shape, folder, parallel)
+        for chunk in chunks:
             chunk.eval()
         self.passes = Passes(settings, parallel, chunks, _Logprobs(kind="logprobs"))
 
@@ -97,12 +97,15 @@ class _Scorer:
         parts = [packs[start : start + each] for start in range(0, len(packs), each)]
         done = [self._parts_done(output, origin[0]) if self.parallel.rank == 0 else 0]
         dist.broadcast_object_list(done, src=0)
+        written = sum(len(pack) for part in parts[: done[0]] for pack in part)
         for number in range(done[0], len(parts)):
             values = self._values(batches, parts[number])
             if self.parallel.rank == 0:
                 with atomic_open(output / "parts" / f"{number:05d}.npy") as handle:
                     np.save(handle, values)
-                progress.update(sum(len(pack) for part in parts[: number + 1] for pack in part), len(data))
+                written += len(values)
+                progress.update(self.before + written, self.total)
+        self.before += len(data)
         mean = [self._finish(output, parts, len(data), origin[0]) if self.parallel.rank == 0 else 0.0]
         dist.broadcast_object_list(mean, src=0)
         return mean[0]

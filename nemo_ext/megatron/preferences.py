@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
     from nemo_ext.megatron.runtime.pack_output import PackOutput
 
+PAIRS, LABELS, RATINGS = "pairs", "labels", "ratings"
+"""Kinds of units that a token folder may hold (objective.UNITS)."""
 REFERENCE = "reference_logprob"
-"""The reference model's log-probability of a sample's trained tokens."""
+"""The column of the reference model's log-probability of a sample's trained tokens."""
+REWARD, STRENGTH, DESIRABLE, ATTRIBUTES = "reward", "strength", "desirable", "attributes"
+"""Columns that prepare_preferences writes: the first two of pairs, then of labels and of ratings."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class PairObjective(Objective):
     """How far the model may move from its reference: the smaller, the farther."""
     sft_weight: float = 0.0
     """Weight of the chosen answers' mean negative log-likelihood per token, added to the loss of each pair."""
-    units = "pairs"
+    units = PAIRS
     samples_per_unit = 2
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ cpu.enable()  # megatron.core is imported from here on
 
 from megatron.core.distributed import DistributedDataParallel
 
-from nemo_ext.megatron.build import build_model, unwrap
+from nemo_ext.megatron.build import load_chunks
 from nemo_ext.megatron.check_settings import validate
 from nemo_ext.megatron.checkpoint import Checkpoints, TrainState
 from nemo_ext.megatron.checkpoint_files import HEAD
@@ -45,8 +45,8 @@ from nemo_ext.megatron.runtime.optimizer import (
 from nemo_ext.megatron.runtime.parallel import Parallel, initialize, shutdown
 from nemo_ext.megatron.runtime.pipeline_pass import Passes, PassResult
 from nemo_ext.megatron.runtime.preemption import PreemptionSignals
-from nemo_ext.megatron.settings import TrainSettings, pack_length, padded_vocab, saves_at
-from nemo_ext.megatron.weights.hf import first_weights, load_weights, local_folder
+from nemo_ext.megatron.settings import TrainSettings, pack_length, saves_at
+from nemo_ext.megatron.weights.hf import local_folder
 from nemo_ext.models.head import Vocabulary
 from nemo_ext.models.head import described as head_described
 from nemo_ext.models.model import Model
@@ -114,12 +114,7 @@ def load_model(
     settings: TrainSettings, shape: ModelShape, hf_folder: Path, parallel: Parallel
 ) -> list[DistributedDataParallel]:
     """This rank's model chunks with their first weights, which go in before the wrapper and the optimizer copy them."""
-    chunks = build_model(settings, shape, parallel)
-    source = first_weights(hf_folder, shape, settings.init, settings.seed)
-    rows = padded_vocab(settings, shape)
-    for chunk in map(unwrap, chunks):
-        load_weights(chunk, source, shape, chunk.first_layer, parallel.tensor_rank, parallel.tensor_size, rows)
-    return wrap_data_parallel(settings, chunks)
+    return wrap_data_parallel(settings, load_chunks(settings, shape, hf_folder, parallel))
 
 
 def _require_reference(data: PackedData, start: str, folder: Path) -> None:

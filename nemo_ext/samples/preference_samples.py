@@ -7,17 +7,15 @@ are made as prepare_sft makes them, with the same checks of the mask. A row is d
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from nemo_ext.megatron.preferences import ATTRIBUTES, DESIRABLE, LABELS, PAIRS, RATINGS, REWARD, STRENGTH
 from nemo_ext.models.chat_tokenizer import ChatTokenizer
 from nemo_ext.rows.outside.columns import BadRow, renamed
 from nemo_ext.rows.outside.preferences import labelled_of, pair_of, rated_of
 from nemo_ext.rows.row import Row, content_id
 from nemo_ext.samples.sft_samples import Dropped, Made, RowBatch, SampleMaker, SampleSettings
 
-PAIRS, LABELS, RATINGS = "pairs", "labels", "ratings"
 SAMPLES = {PAIRS: 2, LABELS: 1, RATINGS: 1}
 """Kind of unit -> answers of a row."""
-REWARD, STRENGTH, DESIRABLE, ATTRIBUTES = "reward", "strength", "desirable", "attributes"
-"""Columns of the token folder."""
 PAIR_VALUES = (REWARD, STRENGTH)
 Values = dict[str, Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nemo_ext.megatron.data.token_folder import PackedData
+from nemo_ext.megatron.preferences import REFERENCE
 
-FILE, RECORD = "reference_logprob.npy", "reference.json"
-COLUMN = "reference_logprob"
+FILE, RECORD = f"{REFERENCE}.npy", "reference.json"
 
 
 def with_reference(data: PackedData, folder: Path, precision: str) -> PackedData:
@@ -36,6 +36,6 @@ def with_reference(data: PackedData, folder: Path, precision: str) -> PackedData
         raise ValueError(
             f"{folder / FILE} has {len(values)} values for {len(data)} samples: run reference_logprobs again"
         )
-    data.add_column(COLUMN, values, folder / FILE)
+    data.add_column(REFERENCE, values, folder / FILE)
     data.reference_model = record["model"]
     return data

@@ -41,23 +41,23 @@ class MergedWeights:
                 yield from _in_order(pool, threads, ((merged, block) for block in _blocks(piece)))
 
     def _passes(self, piece: Piece, pool: ThreadPoolExecutor) -> Iterator[list[torch.Tensor]]:
-        read = partial(self._read, piece)
-        return _in_order(pool, MAX_THREADS, ((read, block) for block in _blocks(piece)))
+        def models(block: tuple[int, Rows]) -> list[torch.Tensor]:
+            return self._read(piece, block)[0]
 
-    def _read(self, piece: Piece, block: tuple[int, Rows]) -> list[torch.Tensor]:
-        """Rows of every model, less the base's where there is one."""
+        return _in_order(pool, MAX_THREADS, ((models, block) for block in _blocks(piece)))
+
+    def _read(self, piece: Piece, block: tuple[int, Rows]) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Rows of every model, less the base's where there is one, and those of the base."""
         found = [model.read(piece, *block) for model in self.models]
         if self.base is None:
-            return found
+            return found, None
         base = self.base.read(piece, *block)
-        return [each.sub_(base) for each in found]
+        return [each.sub_(base) for each in found], base
 
     def _merged(self, piece: Piece, measured: Any, dtype: torch.dtype, block: tuple[int, Rows]) -> torch.Tensor:
-        place = Place(piece.name, block[0])
-        total = self.method.combine(self._read(piece, block), self.weights, measured, place)
-        if self.base is not None:
-            total = self.base.read(piece, *block).add_(total)
-        return total.to(dtype).contiguous()
+        models, base = self._read(piece, block)
+        total = self.method.combine(models, self.weights, measured, Place(piece.name, block[0]))
+        return (total if base is None else base.add_(total)).to(dtype).contiguous()
 
 
 def _blocks(piece: Piece) -> Iterator[tuple[int, Rows]]:

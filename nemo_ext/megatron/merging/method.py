@@ -57,6 +57,14 @@ class Method(ABC):
         """Rows of the merged tensor, fp32, of those of every model; they may be changed."""
 
 
+def weighted_sum(tensors: "list[torch.Tensor]", weights: Sequence[float]) -> "torch.Tensor":
+    """Made in the first tensor."""
+    total = tensors[0].mul_(weights[0])
+    for each, weight in zip(tensors[1:], weights[1:], strict=True):
+        total.add_(each, alpha=weight)
+    return total
+
+
 def load(mapping: Mapping[str, Any]) -> Method:
     """The method of a mapping.
 

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nemo_ext.megatron.objective import Loss, Objective
-from nemo_ext.megatron.preferences import REFERENCE
+from nemo_ext.megatron.preferences import DESIRABLE, LABELS, REFERENCE
 
 if TYPE_CHECKING:
     import torch
 
     from nemo_ext.megatron.runtime.pack_output import PackOutput
-
-DESIRABLE = "desirable"
 
 
 @dataclass(kw_only=True)
@@ -31,7 +29,7 @@ class Config(Objective):
     """How far the model may move from its reference: the smaller, the farther."""
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
-    units = "labels"
+    units = LABELS
     samples_per_unit = 2
     loss_samples = (0,)
     first_pass = True

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nemo_ext.megatron.objective import Loss, Objective
-from nemo_ext.megatron.preferences import pair_figures
+from nemo_ext.megatron.preferences import PAIRS, STRENGTH, pair_figures
 from nemo_ext.models.head import Head, Regression
 
 if TYPE_CHECKING:
     from nemo_ext.megatron.runtime.pack_output import PackOutput
     from nemo_ext.models.shape import ModelShape
 
-STRENGTH = "strength"
 STRENGTHS = ("ignored", "margin", "scale")
 
 
@@ -27,7 +26,7 @@ class Config(Objective):
     strength: str = "ignored"
     """ignored, margin (taken from the difference) or scale (multiplied with the loss)."""
     center_weight: float = 0.0
-    units = "pairs"
+    units = PAIRS
     samples_per_unit = 2
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nemo_ext.megatron.objective import Loss, Objective
+from nemo_ext.megatron.preferences import ATTRIBUTES, RATINGS
 from nemo_ext.models.head import Head, Regression
 from nemo_ext.rows.outside.preferences import MISSING_RATING
 
@@ -18,14 +19,12 @@ if TYPE_CHECKING:
     from nemo_ext.megatron.runtime.pack_output import PackOutput
     from nemo_ext.models.shape import ModelShape
 
-ATTRIBUTES = "attributes"
-
 
 @dataclass(kw_only=True)
 class Config(Objective):
     attributes: list[str] = MISSING
     """Their names, in the order of the outputs; the same that the samples were prepared with."""
-    units = "ratings"
+    units = RATINGS
 
     def __post_init__(self) -> None:
         if not self.attributes or len(set(self.attributes)) < len(self.attributes):

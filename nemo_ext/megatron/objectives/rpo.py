@@ -12,14 +12,13 @@ Each is 0, with gradients of 0, where a = b. As the rewards' difference grows, b
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nemo_ext.megatron.preferences import PairObjective, Pairs
+from nemo_ext.megatron.preferences import REWARD, PairObjective, Pairs
 
 if TYPE_CHECKING:
     import torch
 
     from nemo_ext.megatron.runtime.pack_output import PackOutput
 
-REWARD = "reward"
 DISTANCES = ("bwd_kl", "fwd_kl", "squared")
 
 

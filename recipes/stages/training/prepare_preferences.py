@@ -73,8 +73,9 @@ class Config(Stage):
 
 
 def check(cfg: Config) -> None:
+    from nemo_ext.megatron.preferences import PAIRS, RATINGS
     from nemo_ext.rows.outside.columns import check_columns
-    from nemo_ext.samples.preference_samples import PAIR_VALUES, PAIRS, RATINGS, SAMPLES
+    from nemo_ext.samples.preference_samples import PAIR_VALUES, SAMPLES
 
     stage = f"stages.{cfg.name}"
     check_columns(f"{stage}.columns", cfg.columns)
@@ -145,9 +146,9 @@ class UnitWriter:
     def write(self) -> None:
         from nemo_ext.megatron.data.token_folder import CHAT_TEMPLATE, PackedDataWriter
         from nemo_ext.megatron.objective import UNITS
+        from nemo_ext.megatron.preferences import ATTRIBUTES, LABELS, RATINGS
         from nemo_ext.records.files import write_text_atomic
         from nemo_ext.samples.mask_audit import audit
-        from nemo_ext.samples.preference_samples import ATTRIBUTES, LABELS, RATINGS
 
         facts: dict[str, Any] = {CHAT_TEMPLATE: self.tokenizer.template_hash, "model": self.cfg.model.name}
         facts[UNITS] = self.cfg.units
@@ -169,7 +170,7 @@ class UnitWriter:
             write_text_atomic(self.folder / "audit.txt", "\n\n".join(filter(None, shown)) + "\n")
 
     def figures(self) -> dict[str, Any]:
-        from nemo_ext.samples.preference_samples import LABELS, PAIRS
+        from nemo_ext.megatron.preferences import LABELS, PAIRS
 
         found: dict[str, Any] = {f"{split}_{self.cfg.units}": count for split, count in self.counts.items()}
         kept = self.rows.kept
@@ -181,7 +182,7 @@ class UnitWriter:
         return found
 
     def _columns(self) -> tuple[str, ...]:
-        from nemo_ext.samples.preference_samples import ATTRIBUTES, DESIRABLE, LABELS, PAIRS
+        from nemo_ext.megatron.preferences import ATTRIBUTES, DESIRABLE, LABELS, PAIRS
 
         if self.cfg.units == PAIRS:
             return tuple(self.cfg.needs)
@@ -214,13 +215,14 @@ class UnitWriter:
         """Labelled samples, each followed by its prompt with an answer to another one."""
         from dataclasses import replace
 
+        from nemo_ext.megatron.preferences import DESIRABLE
         from nemo_ext.samples.mismatched import mismatched, with_other_answers
 
         labelled = ((unit, unit.samples[0]) for unit in self._units())
         for unit, own, other in with_other_answers(labelled):
             second = mismatched(own, other, self.cfg.seq_length)
             self.num_cut += second.truncated
-            self.num_desirable += unit.values[0]["desirable"] > 0
+            self.num_desirable += unit.values[0][DESIRABLE] > 0
             yield replace(unit, samples=(own, second), values=unit.values * 2)
 
     def _write_unit(self, unit: "Unit", writers: "dict[str, PackedDataWriter]") -> None:

@@ -17,7 +17,7 @@ from nemo_ext.megatron.check_settings import validate_forward
 from nemo_ext.megatron.settings import ForwardSettings, world_size
 from nemo_ext.models.model import Model
 from nemo_ext.records.manifest import Facts
-from recipes.stage import Process, Stage, main_process
+from recipes.stage import Process, Stage, main_process, require_places
 
 SPLITS = ("train", "validation")
 
@@ -35,12 +35,7 @@ def check(cfg: Config) -> None:
         validate_forward(cfg)
     except ValueError as error:
         raise ValueError(f"stages.{cfg.name}: {error}") from error
-    places = cfg.resources.nodes * cfg.resources.gpus
-    if places and places != world_size(cfg):
-        raise ValueError(
-            f"stages.{cfg.name}: {cfg.resources.nodes} nodes x {cfg.resources.gpus} GPUs, but TP x PP x CP x DP is "
-            f"{world_size(cfg)} processes; change resources or data_parallel_size"
-        )
+    require_places(cfg, world_size(cfg))
 
 
 def processes(cfg: Config, config_path: str) -> list[Process]:

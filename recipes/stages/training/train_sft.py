@@ -23,7 +23,7 @@ from nemo_ext.megatron.settings import TrainSettings, world_size
 from nemo_ext.models.model import Model
 from nemo_ext.models.published_shapes import shape_of
 from nemo_ext.records.manifest import Facts
-from recipes.stage import Process, Stage, main_process
+from recipes.stage import Process, Stage, main_process, require_places
 from recipes.work import Training
 
 if TYPE_CHECKING:
@@ -47,24 +47,19 @@ def check(cfg: Config) -> None:
     except ValueError as error:
         raise ValueError(f"stages.{cfg.name}: {error}") from error
     _check_reference(cfg)
-    places = cfg.resources.nodes * cfg.resources.gpus
-    if places and cfg.attention_dropout:
+    if cfg.resources.gpus and cfg.attention_dropout:
         raise ValueError(
             f"stages.{cfg.name}: attention_dropout={cfg.attention_dropout} keeps every attention weight, which the plan for "
             "GPUs does not count; leave it at 0 (hidden_dropout may be used)"
         )
-    if places and places != world_size(cfg):
-        raise ValueError(
-            f"stages.{cfg.name}: {cfg.resources.nodes} nodes x {cfg.resources.gpus} GPUs, but TP x PP x CP x DP is "
-            f"{world_size(cfg)} processes; change resources or data_parallel_size"
-        )
+    require_places(cfg, world_size(cfg))
 
 
 def _check_reference(cfg: Config) -> None:
-    from nemo_ext.megatron.data.reference import COLUMN
     from nemo_ext.megatron.objective import load
+    from nemo_ext.megatron.preferences import REFERENCE
 
-    if bool(cfg.reference) != (COLUMN in load(cfg.objective).columns):
+    if bool(cfg.reference) != (REFERENCE in load(cfg.objective).columns):
         raise ValueError(
             f"stages.{cfg.name}.reference={cfg.reference}: objectives that compare with a reference need the folder of a "
             f"reference_logprobs stage, and others have no use for it; objective.kind={cfg.objective['kind']}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nemo_ext.megatron.merging.method import Method, Place
+from nemo_ext.megatron.merging.method import Method, Place, weighted_sum
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,5 @@ class Config(Method):
     def combine(
         self, models: "list[torch.Tensor]", weights: Sequence[float], measured: Any, place: Place
     ) -> "torch.Tensor":
-        total = models[0].mul_(weights[0])
-        for each, weight in zip(models[1:], weights[1:], strict=True):
-            total.add_(each, alpha=weight)
+        total = weighted_sum(models, weights)
         return total.div_(sum(weights)) if self.normalize else total

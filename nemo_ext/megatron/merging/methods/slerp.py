@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nemo_ext.megatron.merging.method import Method, Passes, Place
+from nemo_ext.megatron.merging.method import Method, Passes, Place, weighted_sum
 
 if TYPE_CHECKING:
     import torch
@@ -31,4 +31,4 @@ class Config(Method):
     def combine(
         self, models: "list[torch.Tensor]", weights: Sequence[float], measured: Any, place: Place
     ) -> "torch.Tensor":
-        return models[0].mul_(measured[0]).add_(models[1], alpha=measured[1])
+        return weighted_sum(models, measured)

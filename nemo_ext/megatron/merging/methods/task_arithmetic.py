@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nemo_ext.megatron.merging.method import Method, Place
+from nemo_ext.megatron.merging.method import Method, Place, weighted_sum
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +21,6 @@ class Config(Method):
     def combine(
         self, models: "list[torch.Tensor]", weights: Sequence[float], measured: Any, place: Place
     ) -> "torch.Tensor":
-        total = models[0].mul_(weights[0])
-        for each, weight in zip(models[1:], weights[1:], strict=True):
-            total.add_(each, alpha=weight)
+        total = weighted_sum(models, weights)
         divisor = sum(weights) if self.normalize and abs(sum(weights)) >= 1e-8 else 1.0
         return total.mul_(self.scale / divisor)

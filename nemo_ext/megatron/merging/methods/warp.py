@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nemo_ext.megatron.merging.method import Method, Passes, Place
+from nemo_ext.megatron.merging.method import Method, Passes, Place, weighted_sum
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,4 @@ class Config(Method):
     def combine(
         self, models: "list[torch.Tensor]", weights: Sequence[float], measured: Any, place: Place
     ) -> "torch.Tensor":
-        total = models[0].mul_(measured[0])
-        for each, coefficient in zip(models[1:], measured[1:], strict=True):
-            total.add_(each, alpha=coefficient)
-        return total
+        return weighted_sum(models, measured)
